@@ -1,0 +1,144 @@
+"""BLIP2-Adapter, whole: image -> vision transformer -> Q-Former -> adapters -> language model."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+
+from models.blip2.adapter import GatedCrossAttention, build_adapters
+from models.blip2.config import Blip2Config
+from models.blip2.language import LanguageModel, opt_config
+from models.blip2.qformer import QFormer, QueryTokens
+from models.blip2.vision import VisionTransformer, clip_config
+from models.pretrained import ArchitectureConfig, VisionLanguageModel
+from models.text import frame_prompt
+
+
+class Blip2ModelConfig(ArchitectureConfig):
+    """`config.json` of a BLIP2-Adapter."""
+
+    model_type = "pairmill_blip2"
+
+
+class Heads(nn.Module):
+    """Stage 1's projections for ITC, its learned temperature, and ITM's classifier."""
+
+    def __init__(self, config: Blip2Config) -> None:
+        super().__init__()
+        width, size = config.qformer.width, config.heads.projection
+        self.image = nn.Linear(width, size)
+        self.text = nn.Linear(width, size)
+        self.matching = nn.Linear(width, 2)
+        self.start = -math.log(config.heads.temperature)
+        self.logit_scale = nn.Parameter(torch.full((1,), self.start))
+
+    def forward(self, queries: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Unit-length float32 features of images [m, queries, size] and texts [n, size], and 1 / temperature [1].
+
+        The temperature is learned as a logarithm and never falls below 0.01 (as in CLIP), so it stays positive.
+        """
+        image = nn.functional.normalize(self.image(queries).float(), dim=-1)
+        words = nn.functional.normalize(self.text(text).float(), dim=-1)
+        return image, words, self.logit_scale.float().clamp(max=math.log(100)).exp()
+
+
+class Blip2Adapter(VisionLanguageModel):
+    """The model. Its parts: vision, qformer, qformer_text, heads, adapters, language."""
+
+    config_class = Blip2ModelConfig
+    _tied_weights_keys = {"qformer.text.output.weight": "qformer.text.words.weight"}
+
+    def __init__(self, config: Blip2ModelConfig) -> None:
+        super().__init__(config)
+        shape = Blip2Config.model_validate(config.architecture)
+        ids: dict[str, Any] = {
+            "pad_id": config.pad_token_id,
+            "bos_id": config.bos_token_id,
+            "eos_id": config.eos_token_id,
+        }
+        self.vision = VisionTransformer(clip_config(shape))
+        self.qformer = QFormer(shape)
+        self.heads = Heads(shape)
+        self.adapters = build_adapters(shape)
+        self.language = LanguageModel(opt_config(shape, **ids))
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, GatedCrossAttention):
+            init.constant_(module.gate, module.start)
+        elif isinstance(module, Heads):
+            init.constant_(module.logit_scale, module.start)
+        elif isinstance(module, QueryTokens):
+            init.normal_(module.tokens, std=self.config.initializer_range)
+
+    def named_parts(self) -> dict[str, nn.Module]:
+        """Part -> its modules; every parameter is in exactly one part."""
+        return {
+            "vision": self.vision,
+            **self.qformer.parts(),
+            "heads": self.heads,
+            "adapters": self.adapters,
+            "language": self.language,
+        }
+
+    def image_tokens(self, pixels: Tensor) -> Tensor:
+        """``pixels`` [m, 3, height, width] -> the Q-Former's outputs [m, queries, width]."""
+        return self.qformer.see(self.vision.encode(pixels))
+
+    def forward(
+        self,
+        pixels: Tensor,
+        image_index: Tensor,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor,
+        target_ids: Tensor,
+        target_mask: Tensor,
+    ) -> Tensor:
+        """Logits of the targets' tokens, [n, target length, vocabulary]; the layout is `models.batch.Batch`'s."""
+        prompt, seen = frame_prompt(
+            prompt_ids, prompt_mask, pad_id=self.config.pad_token_id, bos_id=self.config.bos_token_id
+        )
+        return self.language(
+            input_ids=torch.cat([prompt, target_ids[:, :-1]], dim=1),
+            attention_mask=torch.cat([seen, target_mask[:, :-1]], dim=1),
+            image_tokens=self.image_tokens(pixels)[image_index],
+            adapters=self.adapters,
+            logits_to_keep=target_ids.shape[1],
+        ).logits
+
+    @torch.no_grad()
+    def generate(  # type: ignore[override]
+        self,
+        pixels: Tensor,
+        image_index: Tensor,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor,
+        *,
+        num_beams: int,
+        max_new_tokens: int,
+        min_new_tokens: int = 0,
+        length_penalty: float = 1.0,
+    ) -> Tensor:
+        """Ids that follow each prompt, int64 [n, length], right-padded after eos; an image is encoded once."""
+        prompt, seen = frame_prompt(
+            prompt_ids, prompt_mask, pad_id=self.config.pad_token_id, bos_id=self.config.bos_token_id
+        )
+        language: Any = self.language
+        written: Tensor = language.generate(
+            input_ids=prompt,
+            attention_mask=seen,
+            image_tokens=self.image_tokens(pixels)[image_index],
+            adapters=self.adapters,
+            do_sample=False,
+            num_beams=num_beams,
+            max_new_tokens=max_new_tokens,
+            min_new_tokens=min_new_tokens or None,
+            length_penalty=length_penalty,
+        )
+        return written[:, prompt.shape[1] :]

@@ -1,0 +1,121 @@
+"""The Q-Former: learned queries that read the image, sharing self-attention with the text of stage 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Blip2QFormerConfig, Blip2QFormerModel
+
+from models.blip2.config import Blip2Config
+from models.text import positions
+
+
+def qformer_config(config: Blip2Config) -> Blip2QFormerConfig:
+    """The `transformers` config of the Q-Former."""
+    qformer = config.qformer
+    return Blip2QFormerConfig(
+        vocab_size=config.vocabulary,
+        hidden_size=qformer.width,
+        num_hidden_layers=qformer.layers,
+        num_attention_heads=qformer.heads,
+        intermediate_size=qformer.mlp_width,
+        hidden_dropout_prob=qformer.dropout,
+        attention_probs_dropout_prob=qformer.dropout,
+        max_position_embeddings=qformer.text_positions,
+        cross_attention_frequency=qformer.cross_attention_every,
+        encoder_hidden_size=config.vision.width,
+        use_qformer_text_input=True,
+        initializer_range=config.initialiser_range,
+    )
+
+
+class QueryTokens(nn.Module):
+    """The learned queries."""
+
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__()
+        self.tokens = nn.Parameter(torch.zeros(1, count, width))
+
+    def forward(self, batch: int) -> Tensor:
+        """The queries for a batch: [batch, queries, width]."""
+        return self.tokens.expand(batch, -1, -1)
+
+
+class TextSide(nn.Module):
+    """Stage 1's text embeddings and the output layer tied to them."""
+
+    def __init__(self, vocabulary: int, length: int, width: int) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocabulary, width)
+        self.positions = nn.Embedding(length, width)
+        self.output = nn.Linear(width, vocabulary, bias=False)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Embed right-padded texts: int64 [n, length] -> [n, length, width]."""
+        return self.words(ids) + self.positions(positions(mask))
+
+
+class QFormer(nn.Module):
+    """`transformers`' Q-Former with its queries and its text side."""
+
+    def __init__(self, config: Blip2Config) -> None:
+        super().__init__()
+        qformer = config.qformer
+        self.queries = QueryTokens(qformer.queries, qformer.width)
+        self.text = TextSide(config.vocabulary, qformer.text_positions, qformer.width)
+        self.body = Blip2QFormerModel(qformer_config(config))
+
+    def see(self, image: Tensor) -> Tensor:
+        """Queries alone on the image: [m, tokens, vision width] -> [m, queries, width]."""
+        return self.body(query_embeds=self.queries(image.shape[0]), encoder_hidden_states=image).last_hidden_state
+
+    def read(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Text alone, each token seeing all others: [n, length] -> the first token's state [n, width]."""
+        states = self.body(query_embeds=self.text(ids, mask), query_length=0, attention_mask=mask)
+        return states.last_hidden_state[:, 0]
+
+    def fuse(self, image: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Queries and text seeing each other: image [n, ...], text [n, length] -> query states [n, queries, width]."""
+        queries = self.queries(len(ids))
+        mask = torch.cat([mask.new_ones(queries.shape[:2]), mask], dim=1)
+        states = self.body(
+            query_embeds=torch.cat([queries, self.text(ids, mask[:, queries.shape[1] :])], dim=1),
+            query_length=queries.shape[1],
+            attention_mask=mask,
+            encoder_hidden_states=image,
+        )
+        return states.last_hidden_state[:, : queries.shape[1]]
+
+    def write(self, image: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Text that sees the queries and what precedes it; logits of the next token [n, length, vocabulary].
+
+        Queries see only each other (the multimodal causal mask, BLIP-2 section 3.1).
+        """
+        queries = self.queries(len(ids))
+        count, length = queries.shape[1], ids.shape[1]
+        text = self.text(ids, mask)
+        seen = text.new_zeros(len(ids), 1, count + length, count + length)
+        never = torch.finfo(text.dtype).min
+        seen[:, :, :count, count:] = never
+        causal = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril() & mask[:, None, :].bool()
+        seen[:, :, count:, count:] = torch.zeros_like(causal, dtype=text.dtype).masked_fill(~causal, never)[:, None]
+        states = self.body(
+            query_embeds=torch.cat([queries, text], dim=1),
+            query_length=count,
+            attention_mask=seen,
+            encoder_hidden_states=image,
+        )
+        return self.text.output(states.last_hidden_state[:, count:])
+
+    def parts(self) -> dict[str, nn.Module]:
+        """``qformer`` (what every stage uses) and ``qformer_text`` (what only stage 1's text passes through)."""
+        shared: list[nn.Module] = [self.queries, self.body.layernorm]
+        text: list[nn.Module] = [self.text]
+        layers: Any = self.body.encoder.layer
+        for layer in layers:
+            shared += [layer.attention, layer.intermediate_query, layer.output_query]
+            shared += [layer.crossattention] if layer.has_cross_attention else []
+            text += [layer.intermediate, layer.output]
+        return {"qformer": nn.ModuleList(shared), "qformer_text": nn.ModuleList(text)}

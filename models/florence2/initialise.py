@@ -1,0 +1,29 @@
+"""Starting a Florence-2's parts from local weights."""
+
+from __future__ import annotations
+
+from transformers import MBartForConditionalGeneration, ViTConfig, ViTModel
+
+from models.florence2.config import Florence2Config
+from models.florence2.model import Florence2
+from models.grid import resize_positions
+from models.pretrained import load_part, read_config
+
+_POSITIONS = "embeddings.position_embeddings"
+
+
+def start_from(model: Florence2, config: Florence2Config) -> None:
+    """Replace the weights of each part that ``config.initialise_from`` gives a folder for. Raises UserError."""
+    folders = config.initialise_from
+    if folders.vision is not None:
+        key = "model.initialise_from.vision"
+        theirs = read_config(ViTConfig, folders.vision, key)
+        shape = ViTConfig(**{**model.vision.config.to_dict(), "image_size": theirs.image_size})
+        weights = load_part(ViTModel, folders.vision, shape, key, add_pooling_layer=False)
+        weights[_POSITIONS] = resize_positions(weights[_POSITIONS][0], config.vision.patches)[None]
+        model.vision.load_state_dict(weights)
+    if folders.language is not None:
+        key = "model.initialise_from.language"
+        language = model.language
+        weights = load_part(MBartForConditionalGeneration, folders.language, language.config, key)
+        language.load_state_dict(weights)

@@ -1,0 +1,82 @@
+"""What both architectures share as `transformers` models: their saved config and how parts read local weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from stages.contract import StageConfig, UserError
+
+C = TypeVar("C", bound=PreTrainedConfig)
+
+
+class ArchitectureConfig(PreTrainedConfig):
+    """`config.json` of a saved model: the architecture as pydantic dumped it, and the ids that frame a text.
+
+    Weights a part started from are no longer interesting once saved, and their paths are private: left out.
+    """
+
+    model_type = "pairmill"
+    architecture: dict[str, Any] | None = None
+    initializer_range: float = 0.02
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 1
+    eos_token_id: int | None = 2
+    tie_word_embeddings: bool = True
+
+    @classmethod
+    def of(cls, config: StageConfig, *, pad_id: int, bos_id: int, eos_id: int) -> Self:
+        """The saved form of a pydantic architecture."""
+        architecture = config.model_dump(mode="json", exclude={"initialise_from"})
+        return cls(
+            architecture=architecture,
+            initializer_range=architecture["initialiser_range"],
+            pad_token_id=pad_id,
+            bos_token_id=bos_id,
+            eos_token_id=eos_id,
+        )
+
+
+class VisionLanguageModel(PreTrainedModel):
+    """Base of both architectures."""
+
+    main_input_name = "pixels"
+    input_modalities = ["image", "text"]
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+
+    def named_parts(self) -> dict[str, nn.Module]:
+        """The model cut into parts that are frozen and thawed as one; every parameter is in exactly one."""
+        raise NotImplementedError(f"{type(self).__name__} names no parts")
+
+
+def read_config(cls: type[C], folder: str, key: str) -> C:
+    """The config of a local `transformers` folder, read as ``cls``. Raises UserError when there is none."""
+    if not (Path(folder) / "config.json").is_file():
+        raise UserError(f"{key}: {folder} is not a folder with a config.json; give a local one")
+    return cls.from_pretrained(folder, local_files_only=True)
+
+
+def load_part(
+    cls: type[PreTrainedModel], folder: str, config: PreTrainedConfig, key: str, **options: Any
+) -> dict[str, Tensor]:
+    """Read a part's weights from a local `transformers` folder, never from a hub: a state dict in float32.
+
+    Raises UserError, naming the config ``key``, when the folder is not there, or does not hold every weight of
+    ``config``'s shape.
+    """
+    read_config(type(config), folder, key)
+    try:
+        loaded: Any = cls.from_pretrained(
+            folder, config=config, local_files_only=True, output_loading_info=True, **options
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{key}: {folder} does not fit this model ({reason})") from error
+    part, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(f"{key}: {folder} lacks {len(missing)} of this model's weights, first {missing[0]}")
+    return dict(part.float().state_dict())

@@ -1,0 +1,36 @@
+"""What the machine or cluster grants to a run; never part of a fingerprint."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from stages.contract import How, StageConfig
+
+
+class ClusterConfig(StageConfig):
+    """`conf/cluster/*.yaml`: where Ray is, and what the training workers get."""
+
+    name: Annotated[str, How] = "local"
+    """As in `CLUSTER=name`."""
+    address: Annotated[str | None, How] = None
+    """Ray address to join (`auto`, `ray://head:10001`); null starts Ray on this machine for the run."""
+    cpus: Annotated[int | None, How, Field(ge=1)] = None
+    """CPUs of a local Ray; null takes all, but at least `workers` x `cpus_per_worker`."""
+    workers: Annotated[int, How, Field(ge=1)] = 2
+    """Training workers (ranks): one per GPU on a GPU cluster."""
+    cpus_per_worker: Annotated[int, How, Field(ge=1)] = 1
+    """CPUs each training worker reserves; also its number of torch threads when it has no GPU."""
+    gpus_per_worker: Annotated[int, How, Field(ge=0, le=1)] = 0
+    """1 to train on GPUs."""
+    gpu_memory_gb: Annotated[float, How, Field(ge=0)] = 0.0
+    """Memory of one GPU in GB (10^9 bytes); what a model needs is held against it before anything starts."""
+    tensor_parallel: Annotated[int, How, Field(ge=1)] = 1
+    """Ranks that share one copy of the weights (DeepSpeed `autotp_size`); must divide `workers`."""
+    precision: Annotated[Literal["fp32", "bf16"], How] = "fp32"
+    """Arithmetic of training. On a CPU without bf16 instructions fp32 is faster."""
+    max_failures: Annotated[int, How, Field(ge=0)] = 3
+    """How often a failed training group, partition or task is started again before the run gives up."""
+    scratch: Annotated[str | None, How] = None
+    """Folder all nodes share, for checkpoints of unfinished stages; null puts it inside the workspace."""

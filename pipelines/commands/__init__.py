@@ -1,0 +1,1 @@
+"""One module per `pairmill` command; each has `main(arguments)`."""

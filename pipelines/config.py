@@ -1,0 +1,53 @@
+"""The root schema: one field per key of `conf/config.yaml`, validated whole before anything starts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, SerializeAsAny
+from stages.evaluate.config import BenchmarkConfig, EvaluateSettings
+from stages.ingest.config import IngestSettings, SourceConfig
+from stages.shard.config import ShardConfig
+from stages.tokenizer.config import TokenizerConfig
+from stages.tokens.config import TokensConfig
+from stages.world.config import WorldConfig
+
+from models.blip2.config import Blip2Config
+from models.florence2.config import Florence2Config
+from pipelines.cluster import ClusterConfig
+from pipelines.tracking.config import TrackingConfig
+from stages.contract import StageConfig
+from stages.download.config import DownloadSettings
+from stages.finetune.config import TaskConfig
+from stages.select.config import SelectionConfig
+from stages.signals.config import SignalsConfig
+from stages.train.config import TrainConfig
+
+ModelConfig = Annotated[Blip2Config | Florence2Config, Field(discriminator="architecture")]
+
+
+class PairmillConfig(StageConfig):
+    """Everything a run is made of. The keys are those a user overrides on the command line."""
+
+    workspace: str
+    """Folder or fsspec URL that holds artifacts and the MLflow store."""
+    worlds: dict[str, WorldConfig] = {}
+    sources: dict[str, SerializeAsAny[SourceConfig]]
+    """By name; each already validated by the schema of its `kind`, which may come from another package."""
+    ingest: IngestSettings
+    download: DownloadSettings
+    signals: SignalsConfig
+    selection: SelectionConfig
+    shard: ShardConfig
+    tokenizer: TokenizerConfig
+    tokens: TokensConfig
+    model: ModelConfig
+    train: TrainConfig
+    tasks: dict[str, TaskConfig] = {}
+    """What to fine-tune for; those a chosen benchmark needs are added."""
+    benchmarks: dict[str, BenchmarkConfig] = {}
+    held_out: dict[str, BenchmarkConfig] = {}
+    """Benchmarks (by name, from `conf/benchmark/`) whose images must not be trained on, whatever is evaluated today."""
+    evaluate: EvaluateSettings
+    cluster: ClusterConfig
+    tracking: TrackingConfig

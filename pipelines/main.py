@@ -1,0 +1,82 @@
+"""The `pairmill` command: reads the command line and hands over to one module of `pipelines/commands`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+OVERRIDES = "Hydra overrides of conf/config.yaml, e.g. model=florence2_tiny train.lr=1e-3 source=coco,cc12m"
+
+COMMANDS = {
+    "run": "bring a stage or group, and whatever it needs, up to date",
+    "status": "say where every stage stands and why",
+    "show": "print the resolved configuration",
+    "ui": "open the MLflow UI of the workspace on 127.0.0.1",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    root = argparse.ArgumentParser(
+        prog="pairmill", description="From lists of image-text pairs to an evaluated vision-language model."
+    )
+    root.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = root.add_subparsers(dest="command", metavar="COMMAND")
+    made = {name: commands.add_parser(name, help=text, description=text) for name, text in COMMANDS.items()}
+    made["run"].add_argument(
+        "target",
+        metavar="STAGE|GROUP",
+        help="world, ingest, download, signals, select, shard, tokenizer, tokens, pretrain, finetune, evaluate; "
+        "data (up to tokens) or all; or one node as `status` names it",
+    )
+    made["run"].add_argument("-v", "--verbose", action="store_true", help="also show what workers log")
+    made["status"].add_argument("--json", action="store_true", help="machine-readable")
+    made["show"].add_argument("--json", action="store_true", help="JSON, with the model's parameter counts")
+    made["ui"].add_argument("--port", type=int, default=5000, help="first port to try (default: 5000)")
+    for command in made.values():
+        command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=OVERRIDES)
+    return root
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0, 1 for a failure, 2 for a mistake of the user, 130 when interrupted."""
+    # argparse stops taking positional words at the first flag; overrides may stand on either side of one.
+    arguments, rest = parser().parse_known_args(argv)
+    if any(word.startswith("-") or "=" not in word for word in rest):
+        parser().parse_args(argv)
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
+    if arguments.version:
+        from importlib.metadata import version
+
+        print(f"pairmill {version('pairmill')}")
+        return 0
+    if arguments.command is None:
+        parser().print_help()
+        return 0
+    verbose = getattr(arguments, "verbose", False)
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+    command = importlib.import_module(f"pipelines.commands.{arguments.command}")
+    from stages.contract import UserError
+
+    try:
+        return int(command.main(arguments) or 0)
+    except UserError as error:
+        print(f"pairmill: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("pairmill: interrupted; nothing done is lost, the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `pairmill status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

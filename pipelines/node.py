@@ -1,0 +1,37 @@
+"""A node of the DAG: one artifact to be, with its stage, config and inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stages.contract import Stage, StageConfig
+
+
+@dataclass(frozen=True)
+class Node:
+    """One artifact to be: a stage with its config, and the nodes that fill its input roles."""
+
+    stage: type[Stage[Any]]
+    instance: str
+    """Which one of the stage: a source's, world's or model's name, `model/task`, `model/benchmark`, or empty."""
+    config: StageConfig
+    inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Role -> node ids."""
+    files: Callable[[], Sequence[str]] | None = None
+    """Lists files and folders from outside the workspace whose contents the result depends on; may raise UserError."""
+    files_key: str = ""
+    """Config key that names them, for error messages."""
+
+    @property
+    def id(self) -> str:
+        """`stage[instance]`."""
+        return f"{self.stage.name}[{self.instance}]" if self.instance else self.stage.name
+
+    def parents(self) -> list[str]:
+        """Ids of all inputs, in order, each once."""
+        return list(dict.fromkeys(parent for role in self.inputs.values() for parent in role))
+
+
+Dag = dict[str, Node]

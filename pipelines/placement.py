@@ -1,0 +1,111 @@
+"""Where partitions run: as Ray tasks, through a pool of Ray Data actors, or in the driver."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from pipelines.execute import Job, run_partition
+from stages.contract import Partition, UserError
+
+#: Takes a job, its pending partitions and the number of retries; yields once per committed partition.
+Executor = Callable[[Job, Sequence[Partition], int], Iterator[dict[str, int]]]
+
+_ready: dict[str, Job] = {}
+
+
+def _prepared(job: Job) -> Job:
+    """The job with its stage set up: once per process, since a Ray worker makes many partitions of one artifact."""
+    if job.url not in _ready:
+        _ready.clear()
+        job.stage.setup()
+        _ready[job.url] = job
+    return _ready[job.url]
+
+
+def _task(job: Job, partition: Partition) -> dict[str, int]:
+    return run_partition(_prepared(job), partition)
+
+
+class _Actor:
+    """A Ray Data worker that keeps a set-up stage and makes the partitions that stream past."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        job.stage.setup()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        partition = Partition(row["id"], json.loads(row["spec"]))
+        return {"id": partition.id, "counts": json.dumps(run_partition(self.job, partition))}
+
+
+def in_ray_tasks(job: Job, partitions: Sequence[Partition], retries: int) -> Iterator[dict[str, int]]:
+    """One Ray task per partition; a task is started again when its worker dies or its I/O fails.
+
+    After a failure that retries do not mend, tasks under way are let finish (their commits count), then it is raised.
+    """
+    import ray
+    from ray.exceptions import RayTaskError
+
+    remote = ray.remote(_task).options(
+        num_cpus=job.stage.cpus, max_retries=retries, retry_exceptions=[OSError], name=f"pairmill:{job.node}"
+    )
+    shared = ray.put(job)
+    # Enough to keep every CPU busy; not so many that a failure is only noticed after thousands more.
+    window = max(2, 2 * int(ray.cluster_resources().get("CPU", 1) / max(job.stage.cpus, 0.01)))
+    queue = list(partitions)
+    running: list[Any] = []
+    failure: BaseException | None = None
+    while queue or running:
+        while queue and len(running) < window and failure is None:
+            running.append(remote.remote(shared, queue.pop(0)))
+        if not running:
+            break
+        done, running = ray.wait(running, num_returns=1)
+        try:
+            yield ray.get(done[0])
+        except RayTaskError as error:
+            failure = failure or (error.cause if isinstance(error.cause, UserError) else error)
+    if failure is not None:
+        raise failure
+
+
+def in_ray_data(job: Job, partitions: Sequence[Partition], retries: int) -> Iterator[dict[str, int]]:
+    """Partitions stream through a pool of Ray Data actors; each set its stage up once.
+
+    Ray Data replaces a dead actor and repeats its partition by itself, so `retries` is not asked.
+    """
+    import ray
+    from ray.exceptions import RayTaskError
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    rows = [{"id": partition.id, "spec": json.dumps(dict(partition.spec))} for partition in partitions]
+    cpus = ray.cluster_resources().get("CPU", 1)
+    most = max(1, min(len(rows), int(cpus / max(job.stage.cpus, 0.01))))
+    worker: Any = _Actor  # Ray constructs the class in each actor; its type hints only know plain functions
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        worker,
+        fn_constructor_args=(job,),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
+        num_cpus=job.stage.cpus,
+    )
+    try:
+        for row in dataset.iter_rows():
+            yield json.loads(row["counts"])
+    except RayTaskError as error:
+        raise error.cause if isinstance(error.cause, UserError) else error from None
+
+
+def in_driver(job: Job, partitions: Sequence[Partition], retries: int) -> Iterator[dict[str, int]]:
+    """In this process, one after the other: the stage starts Ray work of its own."""
+    job.stage.setup()
+    for partition in partitions:
+        yield run_partition(job, partition)
+
+
+EXECUTORS: dict[str, Executor] = {"ray_tasks": in_ray_tasks, "ray_data": in_ray_data, "driver": in_driver}

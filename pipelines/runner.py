@@ -1,0 +1,198 @@
+"""Brings nodes of the DAG up to date: what is missing, in order, each partition once, whatever kills it in between."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+import platform
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from graphlib import TopologicalSorter
+from importlib.metadata import version
+
+from pipelines import ray_session
+from pipelines.cluster import ClusterConfig
+from pipelines.execute import Job, close
+from pipelines.fingerprint import what
+from pipelines.node import Node
+from pipelines.placement import EXECUTORS
+from pipelines.progress import Progress
+from pipelines.state import Workspace
+from pipelines.tracking.tracker import Tracker
+from stages.artifact import Artifact
+from stages.contract import UserError
+
+log = logging.getLogger(__name__)
+
+
+def pending(workspace: Workspace, targets: Sequence[str]) -> dict[str, Node]:
+    """The nodes that must run so that the targets exist; what a finished artifact was made from is not looked at."""
+    todo: dict[str, Node] = {}
+    stack = list(targets)
+    while stack:
+        node = workspace.dag[stack.pop()]
+        if node.id not in todo and workspace.place(node).artifact() is None:
+            todo[node.id] = node
+            stack.extend(node.parents())
+    return {node_id: node for node_id, node in workspace.dag.items() if node_id in todo}
+
+
+class Runner:
+    """Runs pending nodes in graph order: independent ones side by side, those that fill the cluster singly."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        cluster: ClusterConfig,
+        tracker: Tracker,
+        progress: Progress,
+        verbose: bool,
+    ) -> None:
+        self.workspace = workspace
+        self.cluster = cluster
+        self.tracker = tracker
+        self.progress = progress
+        self.verbose = verbose
+        self._alone = threading.Lock()
+
+    def run(self, todo: Mapping[str, Node]) -> None:
+        """Make all nodes of `todo`. The first failure is raised after what runs beside it has finished."""
+        cpus = self.cluster.cpus or max(
+            os.cpu_count() or 1,
+            self.cluster.workers * self.cluster.cpus_per_worker if not self.cluster.address else 1,
+        )
+        self.progress.note("starting Ray" if not self.cluster.address else f"joining Ray at {self.cluster.address}")
+        ray_session.start(cpus, self.cluster.address, self.verbose)
+        sorter = TopologicalSorter(
+            {node.id: [parent for parent in node.parents() if parent in todo] for node in todo.values()}
+        )
+        sorter.prepare()
+        failure: BaseException | None = None
+        side_by_side: dict[Future[None], str] = {}
+        waiting: list[Node] = []
+        with ThreadPoolExecutor(max_workers=8, thread_name_prefix="node") as pool:
+            while sorter.is_active() and (failure is None or side_by_side):
+                for node_id in sorter.get_ready() if failure is None else ():
+                    node = todo[node_id]
+                    if node.stage.placement == "driver":
+                        waiting.append(node)
+                    else:
+                        side_by_side[pool.submit(self._make, node)] = node_id
+                if waiting and failure is None:
+                    # In the main thread, since Ray Train installs signal handlers.
+                    node = waiting.pop(0)
+                    failure = self._attempt(node)
+                    if failure is None:
+                        sorter.done(node.id)
+                done, _ = wait(side_by_side, timeout=0 if waiting else 0.5, return_when=FIRST_COMPLETED)
+                for future in done:
+                    node_id = side_by_side.pop(future)
+                    error = future.exception()
+                    if error is None:
+                        sorter.done(node_id)
+                    failure = failure or error
+        if failure is not None:
+            raise failure
+
+    def _attempt(self, node: Node) -> BaseException | None:
+        try:
+            self._make(node)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - handed on by `run`, after the other nodes have come to rest
+            return error
+        return None
+
+    def _make(self, node: Node) -> None:
+        if node.stage.placement == "ray_tasks":
+            self._make_now(node)
+            return
+        # Two Ray Data pipelines, or one beside Ray Train, would starve each other of CPUs.
+        with self._alone:
+            self._make_now(node)
+
+    def _make_now(self, node: Node) -> None:
+        started = time.time()
+        place = self.workspace.place(node)
+        inputs = self._inputs(node)
+        scratch = self.workspace.store.scratch(node.stage.name, self.workspace.require(node), self.cluster.scratch)
+        how = self.cluster.model_dump()
+        job = Job(
+            node.id,
+            node.stage(node.config),
+            self.workspace.require(node),
+            place.url,
+            inputs,
+            str(scratch),
+            how,
+        )
+        with place.lock():
+            self.tracker.node_started(
+                node.id,
+                node.stage,
+                place.url,
+                node.config.model_dump(mode="json"),
+                {role: [a.url for a in artifacts] for role, artifacts in inputs.items()},
+                scratch / "metrics.jsonl",
+            )
+            try:
+                artifact = self._partitions_then_close(node, job, started)
+            except BaseException as error:
+                self.progress.failed(node.id)
+                self.tracker.node_failed(node.id, one_line(error))
+                raise
+        self.workspace.store.set_latest(node.id, self.workspace.record(node))
+        summary = job.stage.summary(artifact)
+        self.tracker.node_finished(node.id, artifact, summary)
+        self.progress.finished(node.id, time.time() - started, artifact.counts)
+
+    def _partitions_then_close(self, node: Node, job: Job, started: float) -> Artifact:
+        place = job.place
+        partitions = job.stage.partitions(job.inputs)
+        plan = [partition.id for partition in partitions]
+        if place.plan() != plan:
+            place.write("_plan.json", json.dumps(plan))
+        committed = place.committed()
+        todo = [partition for partition in partitions if partition.id not in committed]
+        self.progress.started(node.id, len(plan), len(plan) - len(todo), job.scratch)
+        if todo:
+            for _ in EXECUTORS[node.stage.placement](job, todo, self.cluster.max_failures):
+                self.progress.advanced(node.id)
+        identity = {
+            "stage": node.stage.name,
+            "node": node.id,
+            "version": node.stage.version,
+            "fingerprint": job.fingerprint,
+            "config": what(node.config),
+            "inputs": {role: [a.fingerprint for a in artifacts] for role, artifacts in job.inputs.items()},
+        }
+        moment = datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds")
+        run = {
+            "started": moment,
+            "seconds": round(time.time() - started, 3),
+            "host": platform.node(),
+            "python": platform.python_version(),
+            "pairmill": version("pairmill"),
+            "partitions_run": len(todo),
+            "partitions": len(plan),
+            "tracking": self.tracker.invocation,
+        }
+        return close(job, plan, identity, run)
+
+    def _inputs(self, node: Node) -> dict[str, tuple[Artifact, ...]]:
+        inputs = {}
+        for role, ids in node.inputs.items():
+            artifacts = [self.workspace.artifact(self.workspace.dag[i]) for i in ids]
+            inputs[role] = tuple(a for a in artifacts if a is not None)
+            assert len(inputs[role]) == len(ids), f"{node.id} was scheduled before its input {role}"
+        return inputs
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one line, without the traceback."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,161 @@
+"""Where each node of the DAG stands: up to date, partly done, stale and why, or missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pipelines.fingerprint import FileDigests, fingerprint, what
+from pipelines.node import Dag, Node
+from pipelines.store import Place, Store
+from stages.artifact import Artifact, is_remote
+from stages.contract import UserError
+
+Standing = Literal["up to date", "partly done", "stale", "missing", "blocked"]
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """What is known of one node without running anything."""
+
+    node: Node
+    fingerprint: str | None
+    """None when a file the node depends on is not there."""
+    standing: Standing
+    done: int = 0
+    """Committed partitions of an unfinished artifact."""
+    total: int | None = None
+    """All its partitions, where they have been planned."""
+    why: str = ""
+    """For stale nodes the changed keys and inputs; for blocked ones what is missing."""
+
+
+class Workspace:
+    """The DAG held against what the store has."""
+
+    def __init__(self, dag: Dag, store: Store) -> None:
+        self.dag = dag
+        self.store = store
+        root = Path(".") if is_remote(store.workspace) else Path(store.workspace)
+        self._digests = FileDigests(root / ".cache" / "files.json")
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str | None]:
+        """Node id -> fingerprint; None where an outside file is missing, and for all that follows from it."""
+        return {node_id: print_ for node_id, (print_, _) in self._prints.items()}
+
+    @cached_property
+    def _prints(self) -> dict[str, tuple[str | None, str]]:
+        prints: dict[str, tuple[str | None, str]] = {}
+        for node in self.dag.values():
+            lacking = [parent for parent in node.parents() if prints[parent][0] is None]
+            if lacking:
+                prints[node.id] = (None, f"waits for {lacking[0]}: {prints[lacking[0]][1]}")
+                continue
+            try:
+                files = self._digests.digest(node.files(), node.files_key) if node.files else None
+            except UserError as error:
+                prints[node.id] = (None, str(error))
+                continue
+            inputs = {role: [str(prints[parent][0]) for parent in ids] for role, ids in node.inputs.items()}
+            stage = node.stage
+            prints[node.id] = (fingerprint(stage.name, stage.version, what(node.config), inputs, files), "")
+        return prints
+
+    def require(self, node: Node) -> str:
+        """The node's fingerprint; raises the UserError that says which file is missing."""
+        print_, why = self._prints[node.id]
+        if print_ is None:
+            raise UserError(why)
+        return print_
+
+    def place(self, node: Node) -> Place:
+        """Where the node's artifact is or will be."""
+        return self.store.place(node.stage.name, node.instance, self.require(node))
+
+    def artifact(self, node: Node) -> Artifact | None:
+        """The node's finished artifact, or None."""
+        return self.place(node).artifact() if self.fingerprints[node.id] else None
+
+    def state(self, node: Node) -> NodeState:
+        """Where one node stands."""
+        print_, why = self._prints[node.id]
+        if print_ is None:
+            return NodeState(node, None, "blocked", why=why)
+        place = self.place(node)
+        if place.artifact():
+            return NodeState(node, print_, "up to date")
+        plan = place.plan()
+        because = self.changes(node)
+        if plan is not None:
+            return NodeState(node, print_, "partly done", len(place.committed() & set(plan)), len(plan), because)
+        return NodeState(node, print_, "stale" if because else "missing", why=because)
+
+    def states(self) -> list[NodeState]:
+        """All nodes, parents before children."""
+        return [self.state(node) for node in self.dag.values()]
+
+    def changes(self, node: Node) -> str:
+        """What differs between the node as configured and its newest finished artifact; empty when there is none."""
+        latest = self.store.latest(node.id)
+        if latest is None:
+            return ""
+        key = CONFIG_KEYS.get(node.stage.name, node.stage.name)
+        found = [
+            f"{prefixed(key, node, path)}: {_short(old)} → {_short(new)}"
+            for path, old, new in differences(latest["config"], what(node.config))
+        ]
+        if latest["version"] != node.stage.version:
+            found.append(f"{node.stage.name} version {latest['version']} → {node.stage.version}")
+        for role, ids in node.inputs.items():
+            before: dict[str, str] = dict(latest["inputs"].get(role, []))
+            now = {i: str(self.fingerprints[i]) for i in ids}
+            found += [f"input {i} changed" for i in now if i in before and before[i] != now[i]]
+            found += [f"input {i} is new" for i in now if i not in before]
+            found += [f"input {i} is gone" for i in before if i not in now]
+        if not found and self.fingerprints[node.id] != latest["fingerprint"]:
+            found.append(f"contents of {node.files_key or 'its files'} changed")
+        return "; ".join(dict.fromkeys(found))
+
+    def record(self, node: Node) -> dict[str, Any]:
+        """What :meth:`changes` compares with later."""
+        return {
+            "fingerprint": self.require(node),
+            "version": node.stage.version,
+            "config": what(node.config),
+            "inputs": {role: [[i, self.fingerprints[i]] for i in ids] for role, ids in node.inputs.items()},
+        }
+
+
+#: Stages whose config lies under another key than their name.
+CONFIG_KEYS = {"select": "", "pretrain": "", "world": "worlds"}
+
+
+def prefixed(key: str, node: Node, path: str) -> str:
+    """The full config key, as a user would override it, of a field of a node's config."""
+    head, _, rest = path.partition(".")
+    name = node.instance.rsplit("/", 1)[-1]
+    instance_of = {"source": f"sources.{name}", "task": f"tasks.{name}", "benchmark": f"benchmarks.{name}"}
+    if head in instance_of and key in ("ingest", "download", "finetune", "evaluate"):
+        return f"{instance_of[head]}.{rest}"
+    if key == "worlds":
+        return f"worlds.{name}.{path}"
+    return f"{key}.{path}" if key else path
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    """Leaves that differ between two nested configs as (dotted path, old, new); an absent key counts as None."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        found = []
+        for key in dict.fromkeys([*old, *new]):
+            found += differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+        return found
+    return [] if old == new else [(path, old, new)]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

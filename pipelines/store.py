@@ -1,0 +1,210 @@
+"""Where artifacts live in the workspace: one folder each, with the commits of the partitions made so far.
+
+<workspace>/artifacts/<stage>/<instance>-<fingerprint[:12]>/
+    manifest.json  run.json        the artifact exists once the first does
+    _plan.json  _commits/<id>.json  _parts/  _tmp/   while it is being made
+<workspace>/latest/<node>.json     the newest finished artifact of a node, to say what changed since
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from stages.artifact import MANIFEST, RUN_RECORD, Artifact, canonical_json, file_sha256, is_remote
+from stages.contract import UserError
+
+#: Hex digits of the fingerprint in a folder's name; the whole one is in the manifest.
+SHORT = 12
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What one partition made: its files in `out` and `_parts` with size and sha256, and its counters."""
+
+    files: list[dict[str, Any]]
+    parts: list[dict[str, Any]]
+    counts: dict[str, int]
+
+
+class Place:
+    """The folder of one artifact, finished or not; local or at an fsspec URL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.remote = is_remote(url)
+        if self.remote:
+            import fsspec
+
+            self._fs, self._root = fsspec.core.url_to_fs(url)
+
+    # -- small files ---------------------------------------------------------------------------------------------
+    def read(self, name: str) -> str | None:
+        """Text of a file, or None where there is none."""
+        try:
+            if self.remote:
+                return cast(str, self._fs.cat_file(f"{self._root}/{name}").decode())
+            return Path(self.url, name).read_text("utf-8")
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file whole or not at all (rename on a file system; object stores put atomically)."""
+        if self.remote:
+            self._fs.pipe_file(f"{self._root}/{name}", text.encode())
+            return
+        target = Path(self.url, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+        partial.write_text(text, "utf-8")
+        os.replace(partial, target)
+
+    def publish(self, folder: Path, below: str = "") -> list[dict[str, Any]]:
+        """Move a local folder's files to the artifact (below a sub-folder); returns name, size, sha256 of each."""
+        entries = []
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            name = path.relative_to(folder).as_posix()
+            entries.append({"name": name, "size": path.stat().st_size, "sha256": file_sha256(path)})
+            if self.remote:
+                self._fs.put_file(str(path), f"{self._root}/{below}{name}")
+            else:
+                target = Path(self.url, below + name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(path, target)
+        return entries
+
+    def fetch(self, names: Sequence[str], below: str, folder: Path) -> None:
+        """Make files of the artifact readable in a local folder: hard links, or copies from an object store."""
+        for name in names:
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if self.remote:
+                self._fs.get_file(f"{self._root}/{below}{name}", str(target))
+            else:
+                os.link(Path(self.url, below + name), target)
+
+    # -- state ---------------------------------------------------------------------------------------------------
+    def artifact(self) -> Artifact | None:
+        """The finished artifact, or None."""
+        exists = self._fs.exists(f"{self._root}/{MANIFEST}") if self.remote else Path(self.url, MANIFEST).exists()
+        return Artifact(self.url) if exists else None
+
+    def plan(self) -> list[str] | None:
+        """Ids of all partitions, once the stage has been planned."""
+        text = self.read("_plan.json")
+        return cast("list[str]", json.loads(text)) if text else None
+
+    def committed(self) -> set[str]:
+        """Ids of the partitions that are done."""
+        if self.remote:
+            folder = f"{self._root}/_commits"
+            names = self._fs.ls(folder, detail=False) if self._fs.exists(folder) else []
+        else:
+            folder_path = Path(self.url, "_commits")
+            names = os.listdir(folder_path) if folder_path.is_dir() else []
+        return {
+            n.rsplit("/", 1)[-1][:-5] for n in names if n.endswith(".json") and not n.rsplit("/", 1)[-1].startswith(".")
+        }
+
+    def commit(self, partition: str, commit: Commit) -> None:
+        """Record a partition as done: the last thing written for it."""
+        self.write(f"_commits/{partition}.json", canonical_json(commit.__dict__))
+
+    def read_commit(self, partition: str) -> Commit:
+        """The record of a finished partition; raises FileNotFoundError where there is none."""
+        text = self.read(f"_commits/{partition}.json")
+        if text is None:
+            raise FileNotFoundError(f"{self.url}: partition {partition} has no commit")
+        return Commit(**json.loads(text))
+
+    def seal(self, manifest: Mapping[str, Any], run: Mapping[str, Any]) -> Artifact:
+        """Write the manifest, and with it bring the artifact into being; then drop what was needed to make it."""
+        self.write(RUN_RECORD, json.dumps(run, indent=1, sort_keys=True, default=str))
+        self.write(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+        self.tidy()
+        return Artifact(self.url)
+
+    def tidy(self) -> None:
+        """Remove everything that only mattered while the artifact was being made."""
+        for name in ("_parts", "_tmp", "_commits", "_plan.json"):
+            if self.remote:
+                if self._fs.exists(f"{self._root}/{name}"):
+                    self._fs.rm(f"{self._root}/{name}", recursive=True)
+            elif Path(self.url, name).is_dir():
+                shutil.rmtree(Path(self.url, name))
+            else:
+                Path(self.url, name).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the artifact while making it; a second run on the same workspace is told so (local folders only)."""
+        if self.remote:
+            yield
+            return
+        Path(self.url).mkdir(parents=True, exist_ok=True)
+        # The file stays: unlinking it could let two runs hold two different locks of one name.
+        with open(Path(self.url, "_lock"), "w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{self.url} is being made by another pairmill run; wait for it, or stop it first"
+                ) from None
+            yield
+
+
+@dataclass(frozen=True)
+class Store:
+    """The artifacts of one workspace."""
+
+    workspace: str
+
+    def _folder(self, *names: str) -> str:
+        root = self.workspace.rstrip("/") if is_remote(self.workspace) else os.path.abspath(self.workspace)
+        return "/".join([root, *names])
+
+    def place(self, stage: str, instance: str, fingerprint: str) -> Place:
+        """Where the artifact of that fingerprint is or will be."""
+        label = f"{instance.replace('/', '.')}-" if instance else ""
+        return Place(self._folder("artifacts", stage, label + fingerprint[:SHORT]))
+
+    def scratch(self, stage: str, fingerprint: str, root: str | None = None) -> Path:
+        """The local or shared folder for what must outlive a kill of an unfinished artifact."""
+        name = f"{stage}-{fingerprint[:SHORT]}"
+        if root:
+            return Path(root) / name
+        if is_remote(self.workspace):
+            raise UserError(
+                f"workspace={self.workspace} is an object store: set cluster.scratch to a folder that all nodes share"
+            )
+        return Path(self._folder("scratch", name))
+
+    def latest(self, node: str) -> dict[str, Any] | None:
+        """Fingerprint, config and inputs of the node's newest finished artifact."""
+        text = Place(self._folder("latest")).read(f"{_file_name(node)}.json")
+        return json.loads(text) if text else None
+
+    def set_latest(self, node: str, record: Mapping[str, Any]) -> None:
+        """Remember a finished artifact as the node's newest."""
+        Place(self._folder("latest")).write(f"{_file_name(node)}.json", canonical_json(record))
+
+
+def _file_name(node: str) -> str:
+    return node.replace("/", ".").replace("[", "-").replace("]", "")
+
+
+def merged_counts(commits: Sequence[Commit], finish: Mapping[str, int]) -> dict[str, int]:
+    """Counters summed over all partitions and the finish."""
+    total: Counter[str] = Counter()
+    for commit in commits:
+        total.update(commit.counts)
+    total.update(finish)
+    return dict(sorted(total.items()))

@@ -1,0 +1,1 @@
+"""The steps of the pipeline; at this root, the contract they share."""

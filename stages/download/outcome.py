@@ -1,0 +1,170 @@
+"""How an attempt to get an image can end: one reason each, and whether trying again could help."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import socket
+import ssl
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """`status` of a row of attempts. An HTTP error is `http_<code>` and not listed here."""
+
+    SUCCESS = "success"
+    TIMEOUT = "timeout"
+    CONNECT_TIMEOUT = "connect_timeout"
+    CONNECTION_REFUSED = "connection_refused"
+    CONNECTION_RESET = "connection_reset"
+    UNREACHABLE = "unreachable"
+    DNS = "dns"
+    TLS = "tls"
+    TLS_CERTIFICATE = "tls_certificate"
+    BAD_RESPONSE = "bad_response"
+    INCOMPLETE_TRANSFER = "incomplete_transfer"
+    REDIRECT_LOOP = "redirect_loop"
+    TOO_MANY_REDIRECTS = "too_many_redirects"
+    FORBIDDEN_SCHEME = "forbidden_scheme"
+    FORBIDDEN_ADDRESS = "forbidden_address"
+    INVALID_URL = "invalid_url"
+    OPT_OUT = "opt_out"
+    TOO_LARGE = "too_large"
+    TOO_SMALL = "too_small"
+    NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    TRUNCATED = "truncated"
+    CORRUPT = "corrupt"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    MISSING_FILE = "missing_file"
+    UNREADABLE_FILE = "unreadable_file"
+
+
+#: Failures of the connection itself: they are the host's and do not depend on which of its URLs was asked for.
+CONNECT = frozenset(
+    {Reason.DNS, Reason.CONNECTION_REFUSED, Reason.CONNECT_TIMEOUT, Reason.UNREACHABLE},
+)
+#: Failures that may pass.
+TRANSIENT = CONNECT | {
+    Reason.TIMEOUT,
+    Reason.CONNECTION_RESET,
+    Reason.TLS,
+    Reason.BAD_RESPONSE,
+    Reason.INCOMPLETE_TRANSFER,
+}
+#: HTTP codes that may pass: timeouts, rate limits, gateways and overload (RFC 9110 and 6585; 52x are Cloudflare's).
+TRANSIENT_HTTP = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+
+# What `connect` says of networks that cannot be reached from here, a firewall's refusal included.
+_NO_ROUTE = frozenset(
+    {
+        errno.EHOSTUNREACH,
+        errno.EHOSTDOWN,
+        errno.ENETUNREACH,
+        errno.ENETDOWN,
+        errno.EADDRNOTAVAIL,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EINVAL,
+    }
+)
+
+_EXPLANATION = {
+    Reason.TIMEOUT: "the server did not answer in time",
+    Reason.CONNECT_TIMEOUT: "no connection in time",
+    Reason.CONNECTION_REFUSED: "the host refuses connections",
+    Reason.CONNECTION_RESET: "the server broke the connection",
+    Reason.UNREACHABLE: "no route to the host",
+    Reason.DNS: "the host name does not resolve",
+    Reason.TLS: "the secure connection failed",
+    Reason.TLS_CERTIFICATE: "the server's certificate is not valid",
+    Reason.BAD_RESPONSE: "the answer is not HTTP",
+    Reason.INCOMPLETE_TRANSFER: "the connection ended before the announced length",
+    Reason.REDIRECT_LOOP: "redirected to an address already visited",
+    Reason.TOO_MANY_REDIRECTS: "redirected too often",
+    Reason.FORBIDDEN_SCHEME: "neither http nor https",
+    Reason.FORBIDDEN_ADDRESS: "the host is on a private, loopback or link-local address",
+    Reason.INVALID_URL: "not a URL that can be requested",
+    Reason.OPT_OUT: "X-Robots-Tag forbids use",
+    Reason.MISSING_FILE: "no such file",
+    Reason.UNREADABLE_FILE: "the file cannot be read",
+    Reason.NOT_AN_IMAGE: "the content is no known image format",
+    Reason.TRUNCATED: "the image data end early",
+    Reason.CORRUPT: "the image data cannot be decoded",
+}
+
+
+@dataclass(eq=False)
+class Failure(Exception):
+    """An image could not be had.
+
+    img2dataset's `download_image` hands back the text of an exception and nothing else, so that text is a JSON
+    object from which :meth:`parse` restores the failure.
+    """
+
+    status: str
+    """A :class:`Reason`, or `http_<code>`."""
+    detail: str = ""
+    """More than the status says, free of times, ports and addresses (rows must be equal on every run)."""
+    host: str = ""
+    """The host that failed: after redirects not always the one in the list."""
+    retry_after: float = 0.0
+    """Seconds the server asked to be left alone."""
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same request may succeed later."""
+        if self.status.startswith("http_"):
+            return int(self.status[5:]) in TRANSIENT_HTTP
+        return self.status in TRANSIENT
+
+    @property
+    def explanation(self) -> str:
+        """One line for the `error` column."""
+        if self.detail:
+            return self.detail
+        if self.status.startswith("http_"):
+            return f"the server answered {self.status[5:]}"
+        return _EXPLANATION[Reason(self.status)]
+
+    def __str__(self) -> str:
+        return json.dumps([self.status, self.detail, self.host, self.retry_after])
+
+    @classmethod
+    def parse(cls, text: str) -> Failure:
+        """The failure whose `str` is given. Raises ValueError for any other text."""
+        fields = json.loads(text)
+        if not (isinstance(fields, list) and len(fields) == 4):
+            raise ValueError(f"not a failure: {text}")
+        return cls(*fields)
+
+
+def network_reason(error: BaseException, connecting: bool = False) -> Reason | None:
+    """The reason behind an exception of the network, or None when it is not the network's (a bug, or this machine).
+
+    `connecting` tells a connection that could not be made from an answer that did not come.
+    """
+    match error:
+        case ssl.SSLCertVerificationError():
+            return Reason.TLS_CERTIFICATE
+        case ssl.SSLError():
+            return Reason.TLS
+        case socket.gaierror():
+            return Reason.DNS
+        case TimeoutError():
+            return Reason.CONNECT_TIMEOUT if connecting else Reason.TIMEOUT
+        case ConnectionRefusedError():
+            return Reason.CONNECTION_REFUSED
+        case ConnectionError():  # RemoteDisconnected is one of these and an HTTPException too
+            return Reason.CONNECTION_RESET
+        case http.client.InvalidURL() | UnicodeError():
+            return Reason.INVALID_URL
+        case http.client.IncompleteRead():
+            return Reason.INCOMPLETE_TRANSFER
+        case http.client.HTTPException():
+            return Reason.BAD_RESPONSE
+        case OSError() if error.errno in _NO_ROUTE:
+            return Reason.UNREACHABLE
+    return None

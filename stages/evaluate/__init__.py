@@ -1,0 +1,1 @@
+"""Scores a trained model on a benchmark under a stated protocol."""

@@ -1,0 +1,135 @@
+"""Benchmarks (`conf/benchmark/*.yaml`) and how they are run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from stages.contract import How, StageConfig
+
+CaptionMetric = Literal["bleu", "rouge_l", "cider_d", "meteor", "spice"]
+
+
+class _Benchmark(StageConfig):
+    """What every benchmark has: images, and the protocol of generation."""
+
+    world: str | None = None
+    """The world whose files the paths below name; null for local files."""
+    split: str
+    """The split's name as it is published (`val2014`, `karpathy test`); part of the protocol."""
+    images: Annotated[str, How]
+    """Folder of the images. Their contents count, not where they lie."""
+    image_pattern: str = "{image_id}.jpg"
+    """File name of an image below `images`; `{image_id:012d}` pads with zeros as COCO does, and `{file_name}` is the
+    name that the references list."""
+    task: str | None = None
+    """The fine-tuned model that is scored, a name of `tasks`; null scores the pretrained one."""
+    prompt: str = ""
+    """Put before the text to be written, `{}` stands for the question. A model that was fine-tuned with a prompt is
+    asked with its own."""
+    beams: Annotated[int, Field(ge=1, le=64)] = 5
+    """Beams of the search; 1 is greedy."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=1024)]
+    """Most tokens written."""
+    min_new_tokens: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Fewest tokens written."""
+    length_penalty: Annotated[float, Field(ge=-10, le=10)] = 1.0
+    """Exponent of the length that a beam's log-probability is divided by; above 0 favours longer texts."""
+    world_files: dict[str, str] = {}
+    """Filled in: where in the world the files are. The world's fingerprint does not tell which of them are read."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _note_world_files(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        keys = ("images", "questions", "annotations", "train_annotations", "references") if values.get("world") else ()
+        return {**values, "world_files": {key: values[key] for key in keys if values.get(key)}}
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> _Benchmark:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(f"min_new_tokens={self.min_new_tokens} is above max_new_tokens={self.max_new_tokens}")
+        return self
+
+    def files(self) -> list[str]:
+        """Question and answer files as configured."""
+        return []
+
+    def external_files(self) -> list[str]:
+        """All files and folders outside any world that the scores depend on."""
+        return [] if self.world else [*self.files(), self.images]
+
+    def image_set(self) -> dict[str, str | None]:
+        """Where the images are that must not be trained on."""
+        return {"world": self.world, "images": self.images}
+
+    def image_files(self) -> list[str]:
+        """The folder of images where it is outside any world."""
+        return [] if self.world else [self.images]
+
+
+class VqaBenchmark(_Benchmark):
+    """Open-ended questions in VQAv2's format, scored by VQA accuracy."""
+
+    kind: Literal["vqa"]
+    """`vqa`."""
+    questions: Annotated[str, How]
+    """`questions: [{question_id, image_id, question}]`."""
+    annotations: Annotated[str, How]
+    """`annotations: [{question_id, answers: [{answer}], answer_type, question_type}]`."""
+    train_annotations: Annotated[str | None, How] = None
+    """The training split's annotations, whose most frequent answer is the baseline; null takes the test split's."""
+
+    @model_validator(mode="after")
+    def _asks(self) -> VqaBenchmark:
+        if "{}" not in self.prompt:
+            raise ValueError("prompt must hold {} for the question")
+        return self
+
+    def files(self) -> list[str]:
+        """Questions and both splits' annotations."""
+        return [file for file in (self.questions, self.annotations, self.train_annotations) if file]
+
+
+class CaptionBenchmark(_Benchmark):
+    """Captions in COCO's format, scored by BLEU, ROUGE-L and CIDEr-D."""
+
+    kind: Literal["captions"]
+    """`captions`."""
+    references: Annotated[str, How]
+    """COCO's captions JSON (`images`, `annotations: [{image_id, caption}]`; NoCaps' `domain` of an image is reported
+    by), or Karpathy's (`images: [{filename, split, sentences: [{raw}]}]`)."""
+    karpathy_split: str = "test"
+    """Which images of a Karpathy JSON are taken."""
+
+    def files(self) -> list[str]:
+        """The references."""
+        return [self.references]
+
+
+BenchmarkConfig = Annotated[VqaBenchmark | CaptionBenchmark, Field(discriminator="kind")]
+
+
+class EvaluateSettings(StageConfig):
+    """The root key `evaluate`: the same for every benchmark."""
+
+    images_per_partition: Annotated[int, Field(ge=1)] = 128
+    """Images, with all their questions, that are one unit of work."""
+    texts_per_batch: Annotated[int, Field(ge=1)] = 256
+    """Questions or captions generated at once, give or take one image's. Fingerprinted: sums over another batch round
+    differently, which can turn a tie between two beams."""
+    samples: Annotated[int, Field(ge=0)] = 32
+    """Predictions shown in `samples.json`, spread evenly over the benchmark."""
+    caption_metrics: list[CaptionMetric] = ["bleu", "rouge_l", "cider_d"]
+    """Metrics of captions; one that cannot be computed is reported as unavailable, with the reason."""
+
+
+class EvaluateConfig(EvaluateSettings):
+    """Settings, and the one benchmark."""
+
+    name: str
+    """The benchmark's name."""
+    benchmark: BenchmarkConfig
+    """What is asked, and under which protocol."""

@@ -1,0 +1,136 @@
+"""Writing the texts: images and prompts in batches through a trained model's beam search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from models import registry
+from stages.artifact import Artifact
+from stages.contract import UserError
+from stages.evaluate.benchmarks.example import Example
+from stages.evaluate.config import CaptionBenchmark, VqaBenchmark
+from stages.tokenizer.load import LoadedTokenizer, load
+from stages.train.augment import evaluation_transform
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A trained model with what it needs to read and write: its tokenizer, its prompt and its view of an image."""
+
+    model: Any
+    tokenizer: LoadedTokenizer
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    prompt: str
+    device: torch.device
+
+
+def load_writer(model: Artifact, benchmark: VqaBenchmark | CaptionBenchmark, gpu: bool) -> Writer:
+    """Load a `pretrain` or `finetune` artifact, once per process and device."""
+    weights, tokenizer, record = _loaded(str(model.path()), "cuda" if gpu and torch.cuda.is_available() else "cpu")
+    seen = record["preprocessing"]
+    return Writer(
+        weights,
+        tokenizer,
+        int(seen["image_size"]),
+        tuple(seen["mean"]),
+        tuple(seen["std"]),
+        prompt_of(record, benchmark),
+        next(weights.parameters()).device,
+    )
+
+
+def prompt_of(record: dict[str, Any], benchmark: VqaBenchmark | CaptionBenchmark) -> str:
+    """The prompt a model was fine-tuned with (in its `train.json`) where it suits, else the benchmark's."""
+    learnt = str(record.get("prompt") or "")
+    suits = bool(learnt) and ("{}" in learnt) == (benchmark.kind == "vqa")
+    return learnt if suits else benchmark.prompt
+
+
+@lru_cache(maxsize=1)
+def _loaded(folder: str, device: str) -> tuple[Any, LoadedTokenizer, dict[str, Any]]:
+    record = Artifact(folder).read_json("train.json")
+    model: torch.nn.Module = registry.load(Path(folder, "model"))
+    return model.to(torch.device(device)), load(Path(folder, "tokenizer")), record
+
+
+def write_texts(
+    writer: Writer,
+    images: Sequence[Sequence[Example]],
+    folder: Path,
+    benchmark: VqaBenchmark | CaptionBenchmark,
+    texts_per_batch: int,
+) -> Iterator[tuple[Example, str]]:
+    """The text written for each example; each inner sequence holds the examples of one image.
+
+    Every image is read and encoded once. Raises UserError naming an image that is missing or broken.
+    """
+    for batch in batches(images, texts_per_batch):
+        examples = [example for of_image in batch for example in of_image]
+        pixels = np.stack([_pixels(writer, folder, of_image[0], benchmark) for of_image in batch])
+        index = [row for row, of_image in enumerate(batch) for _ in of_image]
+        ids, mask = left_padded(
+            writer.tokenizer.encode_batch([writer.prompt.replace("{}", e.question) for e in examples]),
+            int(writer.tokenizer.pad_id or 0),
+        )
+        with torch.inference_mode():
+            written = registry.generate(
+                writer.model,
+                torch.from_numpy(pixels).to(writer.device),
+                torch.tensor(index, device=writer.device),
+                torch.from_numpy(ids).to(writer.device),
+                torch.from_numpy(mask).to(writer.device),
+                num_beams=benchmark.beams,
+                max_new_tokens=benchmark.max_new_tokens,
+                min_new_tokens=benchmark.min_new_tokens,
+                length_penalty=benchmark.length_penalty,
+            )
+        for example, row in zip(examples, written.tolist(), strict=True):
+            yield example, writer.tokenizer.decode(row).strip()
+
+
+def batches(images: Iterable[Sequence[Example]], texts: int) -> Iterator[list[Sequence[Example]]]:
+    """Whole images, in order, until their texts reach the number asked for."""
+    batch: list[Sequence[Example]] = []
+    for of_image in images:
+        batch.append(of_image)
+        if sum(map(len, batch)) >= texts:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def left_padded(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and mask, int64 [n, length]; length may be 0."""
+    length = max(map(len, sequences), default=0)
+    ids = np.full((len(sequences), length), pad_id, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        if sequence:
+            ids[row, -len(sequence) :] = sequence
+            mask[row, -len(sequence) :] = 1
+    return ids, mask
+
+
+def _pixels(writer: Writer, folder: Path, example: Example, benchmark: VqaBenchmark | CaptionBenchmark) -> np.ndarray:
+    """float32 [3, size, size]."""
+    name = benchmark.image_pattern.format(image_id=example.image_id, file_name=example.file_name)
+    try:
+        with Image.open(folder / name) as image:
+            return evaluation_transform(image, writer.image_size, writer.mean, writer.std)
+    except FileNotFoundError:
+        raise UserError(
+            f"image {example.image_id}: no file {folder / name}; check the benchmark's images and image_pattern"
+        ) from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise UserError(f"image {example.image_id}: {folder / name} does not decode ({error}); get it again") from None

@@ -1,0 +1,1 @@
+"""Metrics over plain lists of text: no model, no torch, no Ray."""

@@ -1,0 +1,68 @@
+"""The evaluate stage: a model's texts for a benchmark's images, and what they score."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from stages.artifact import Artifact
+from stages.contract import Inputs, Partition, Stage, Task
+from stages.evaluate.config import EvaluateConfig
+
+
+class Evaluate(Stage[EvaluateConfig]):
+    """Inputs: `model` (a `pretrain` or `finetune` artifact), and `world` where the benchmark's files are in one."""
+
+    name = "evaluate"
+    tracked = ("scores.json", "samples.json")
+
+    def partitions(self, inputs: Inputs) -> Sequence[Partition]:
+        """Equal runs of the benchmark's images, with all their questions. Raises UserError for missing files."""
+        from stages.evaluate.benchmarks.files import examples_by_image
+
+        images = len(examples_by_image(self.config, inputs))
+        step = self.config.images_per_partition
+        starts = range(0, images, step)
+        return [Partition(f"{i:05d}", {"first": s, "last": min(s + step, images)}) for i, s in enumerate(starts)]
+
+    def run(self, partition: Partition, task: Task) -> None:
+        """Write the texts of one run of images."""
+        import torch
+
+        from stages.evaluate.benchmarks.files import examples_by_image, locator
+        from stages.evaluate.generate import load_writer, write_texts
+
+        benchmark = self.config.benchmark
+        images = examples_by_image(self.config, task.inputs)[partition.spec["first"] : partition.spec["last"]]
+        folder = locator(self.config, task.inputs)(benchmark.images)
+        writer = load_writer(task.input("model"), benchmark, gpu=task.how.get("gpus_per_worker", 0) > 0)
+        # Sums are ordered by the number of threads, so it is the same whatever machine this is.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            texts = write_texts(writer, images, folder, benchmark, self.config.texts_per_batch)
+            written = [[example.id, text] for example, text in texts]
+        finally:
+            torch.set_num_threads(threads)
+        (task.parts / f"written-{partition.id}.json").write_text(json.dumps(written), encoding="utf-8")
+        task.count("images", len(images))
+        task.count("predictions", len(written))
+
+    def finish(self, task: Task) -> None:
+        """Merge the texts and score them."""
+        from stages.evaluate.benchmarks.files import examples_by_image, locator, open_benchmark
+        from stages.evaluate.results import write_results
+
+        written = {}
+        for part in sorted(task.parts.glob("written-*.json")):
+            written.update(dict(json.loads(part.read_text(encoding="utf-8"))))
+        images = examples_by_image(self.config, task.inputs)
+        examples = [example for of_image in images for example in of_image]
+        result = open_benchmark(self.config, task.inputs).score(examples, written)
+        locate = locator(self.config, task.inputs)
+        write_results(self.config, task.input("model"), result, len(images), locate, task.out)
+
+    def summary(self, artifact: Artifact) -> dict[str, float]:
+        """Every single-figure score."""
+        scores = artifact.read_json("scores.json")["scores"]
+        return {name: float(value) for name, value in scores.items() if isinstance(value, int | float)}

@@ -1,0 +1,89 @@
+"""A task to fine-tune for: its data, its prompt and its optimisation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from stages.contract import How, StageConfig
+from stages.train.config import OptimizationConfig, PhaseConfig
+
+#: The objective by which each architecture learns to write text.
+WRITES = {"blip2": "language_modeling", "florence2": "sequence_to_sequence"}
+
+
+class TaskConfig(OptimizationConfig):
+    """`conf/task/*.yaml`, under `tasks.<name>`."""
+
+    kind: Literal["vqa", "captions"]
+    """`vqa`: questions and answers in VQAv2's format. `captions`: COCO's captions format."""
+    world: str | None = None
+    """The world whose files the paths below name; null for local files."""
+    questions: Annotated[str | None, How] = None
+    """VQAv2 questions JSON: `questions: [{question_id, image_id, question}]`; only for `vqa`."""
+    annotations: Annotated[str, How]
+    """VQAv2 annotations JSON (`annotations: [{question_id, image_id, multiple_choice_answer}]`), or COCO captions
+    JSON (`annotations: [{image_id, caption}]`)."""
+    images: Annotated[str, How]
+    """Folder of the images."""
+    image_pattern: Annotated[str, How] = "{image_id}.jpg"
+    """File name of an image below `images`; `{image_id:012d}` pads with zeros as COCO does."""
+    world_files: dict[str, str] = {}
+    """Filled in: where in the world the files are. The world's fingerprint does not tell which of them are read."""
+    prompt: str = ""
+    """Put before the text to be written; `{}` stands for the question."""
+    objective: str | None = None
+    """What is learnt: a name the model offers; null takes its way of writing text."""
+    settings: dict[str, float] = {}
+    """Settings of the objective, such as `label_smoothing`; the model's own defaults otherwise."""
+    texts_per_image: Annotated[int, Field(ge=1)] = 1
+    """Questions or captions taken together with their image, which is encoded once for all; each epoch takes the
+    next ones."""
+    steps: Annotated[int | None, Field(ge=1)] = None
+    """Optimizer steps; exactly one of `steps` and `epochs` is given."""
+    epochs: Annotated[float | None, Field(gt=0)] = None
+    """Passes over the images."""
+    trainable: list[str] | None = None
+    """Parts of the model that learn; null lets every part learn that the objective uses."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _note_world_files(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        keys = ("questions", "annotations", "images", "image_pattern") if values.get("world") else ()
+        return {**values, "world_files": {key: values[key] for key in keys if values.get(key)}}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskConfig:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give exactly one of steps and epochs")
+        if (self.kind == "vqa") != (self.questions is not None):
+            raise ValueError("questions belongs to kind vqa, and to no other")
+        if (self.kind == "vqa") != ("{}" in self.prompt):
+            raise ValueError("prompt holds {} for the question if and only if kind is vqa")
+        return self
+
+    def external_files(self) -> list[str]:
+        """All files and folders outside any world that the model depends on."""
+        return [] if self.world else [path for path in (self.questions, self.annotations, self.images) if path]
+
+    def phase(self, architecture: str) -> PhaseConfig:
+        """Fine-tuning as the one phase of a training run."""
+        return PhaseConfig(
+            objective=self.objective or WRITES[architecture],
+            settings=self.settings,
+            steps=self.steps,
+            epochs=self.epochs,
+            trainable=self.trainable,
+        )
+
+
+class FinetuneConfig(StageConfig):
+    """What a fine-tuned model is made from, besides the model it starts from."""
+
+    name: str
+    """The task's name."""
+    task: TaskConfig
+    """Its data and optimisation."""

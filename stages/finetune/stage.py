@@ -1,0 +1,56 @@
+"""The `finetune` stage: from a pretrained model and a task's data to a model for that task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stages.artifact import Artifact
+from stages.contract import Inputs, Partition, Stage, Task
+from stages.finetune.config import FinetuneConfig
+
+
+class Finetune(Stage[FinetuneConfig]):
+    """Trains a pretrained model on one task. Inputs: `model`, `tokenizer`, and `world` where the data lie there."""
+
+    name = "finetune"
+    placement = "driver"
+    tracked = ("train.json",)
+    registers = True
+
+    def partitions(self, inputs: Inputs) -> Sequence[Partition]:
+        """One: a training run is not split, it resumes from its own checkpoints."""
+        return [Partition("train")]
+
+    def run(self, partition: Partition, task: Task) -> None:
+        """Train. Raises UserError for data and model that do not go together."""
+        from stages.train.annotated_files import AnnotatedFiles
+        from stages.train.job import (
+            AnnotatedSource,
+            check_vocabulary,
+            make_job,
+            saved_architecture,
+            tokenizer_vocabulary,
+        )
+        from stages.train.launch import train
+
+        config = self.config.task
+        folder = task.input("model").path() / "model"
+        model = saved_architecture(folder)
+        check_vocabulary(model.vocabulary, tokenizer_vocabulary(task.input("tokenizer")))
+        root = task.input("world").path().absolute() if config.world else Path.cwd()
+        files = AnnotatedFiles(
+            annotations=str(root / config.annotations),
+            questions=str(root / config.questions) if config.questions else None,
+            images=str(root / config.images),
+            image_pattern=config.image_pattern,
+        )
+        source = AnnotatedSource(files, config.prompt, config.texts_per_image)
+        key = f"tasks.{self.config.name}"
+        train(make_job(key, config, [config.phase(model.architecture)], model, folder, source, task), task)
+
+    def summary(self, artifact: Artifact) -> dict[str, float]:
+        """First and last loss, steps, samples, seconds."""
+        from stages.train.launch import summary
+
+        return summary(artifact)

@@ -1,0 +1,88 @@
+"""What identifies a picture: decoded pixels, their digest, the DCT perceptual hash and a tiny thumbnail.
+
+A library at the root of `stages/`, because two stages must agree to the bit: `signals` hashes what was fetched,
+`select` hashes the benchmarks' images and holds the two against each other. The column names in :data:`BITS` are
+those of the `signals` tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import scipy.fftpack
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+#: Perceptual hashes and their length in bits.
+BITS = {"phash": 64, "phash_rgb": 192}
+THUMBNAIL_SIDE = 8
+#: Bytes of one thumbnail: RGB, 8 bits a channel.
+THUMBNAIL_BYTES = 3 * THUMBNAIL_SIDE**2
+
+_SIDE, _LOW = 32, 8  # ImageHash's defaults: hash_size=8, highfreq_factor=4
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+#: What Pillow raises on bytes that are no (whole) image.
+UNDECODABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+
+
+def decode_rgb(data: bytes) -> Image.Image:
+    """Decode to upright 8-bit RGB; transparency becomes white, 16-bit greys keep their upper byte.
+
+    Raises one of :data:`UNDECODABLE` when the bytes are not a whole image.
+    """
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
+        image = ImageOps.exif_transpose(opened)
+        if image.mode.startswith("I"):
+            grey = np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)
+            return Image.fromarray(grey).convert("RGB")
+        if image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+            return Image.alpha_composite(white, rgba).convert("RGB")
+        return image.convert("RGB")
+
+
+def pixel_sha256(rgb: Image.Image) -> str:
+    """Hex sha256 of width, height (4 bytes each, little-endian) and the RGB bytes row by row."""
+    digest = hashlib.sha256(rgb.width.to_bytes(4, "little") + rgb.height.to_bytes(4, "little"))
+    digest.update(rgb.tobytes())
+    return digest.hexdigest()
+
+
+def perceptual_signature(rgb: Image.Image) -> dict[str, Any]:
+    """`phash` (of the luminance, 16 hex digits), `phash_rgb` (red, green, blue: 48 hex digits) and `thumbnail`.
+
+    `phash` equals `imagehash.phash(rgb)`: a 32x32 Lanczos reduction, its DCT-II, and for each of the 8x8 lowest
+    frequencies whether it exceeds their median. The thumbnail (8x8 RGB, 192 bytes row by row) is the mean of 4x4 pixels
+    of the same reduction, which a resized copy changes by less than a box filter over the original would.
+    """
+    grey = np.asarray(rgb.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS))
+    colour = np.asarray(rgb.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS))
+    planes = np.concatenate([grey[None], np.moveaxis(colour, 2, 0)])  # [4, 32, 32]
+    # scipy's transform and no matrix product: in flat areas coefficients are rounding noise, which is compared too.
+    low = scipy.fftpack.dct(scipy.fftpack.dct(planes, axis=1), axis=2)[:, :_LOW, :_LOW].reshape(4, -1)
+    bits = low > np.median(low, axis=1, keepdims=True)
+    digits = np.packbits(bits, axis=1).tobytes().hex()
+    block = _SIDE // THUMBNAIL_SIDE
+    sums = colour.reshape(THUMBNAIL_SIDE, block, THUMBNAIL_SIDE, block, 3).sum(axis=(1, 3), dtype=np.int32)
+    small = ((sums + block**2 // 2) // block**2).astype(np.uint8)
+    return {"phash": digits[:16], "phash_rgb": digits[16:], "thumbnail": small.tobytes()}
+
+
+def hash_words(digits: Iterable[str], bits: int) -> NDArray[np.uint64]:
+    """Hex hashes as words [n, bits / 64]; raises ValueError for a hash of another length."""
+    joined = "".join(digits)
+    width = bits // 64
+    words = np.frombuffer(bytes.fromhex(joined), dtype=">u8").astype(np.uint64)
+    if len(joined) % (bits // 4):
+        raise ValueError(f"a hash that is not {bits} bits long")
+    return words.reshape(-1, width)
+
+
+def thumbnail_array(thumbnails: Iterable[bytes]) -> NDArray[np.uint8]:
+    """Thumbnails as an array [n, 192]."""
+    return np.frombuffer(b"".join(thumbnails), dtype=np.uint8).reshape(-1, THUMBNAIL_BYTES)

@@ -1,0 +1,73 @@
+"""Configuration of sources and of the ingest stage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, SerializeAsAny, model_validator
+
+from stages.contract import How, StageConfig
+
+
+class SourceConfig(StageConfig):
+    """What every source has, whatever its kind; an adapter's `Config` adds its own keys."""
+
+    file_keys: ClassVar[tuple[str, ...]] = ("paths",)
+    """Keys that name the source's input files; an adapter may add some (the medical source: its reports)."""
+
+    kind: str
+    """Which adapter reads it: a name of the entry-point group `pairmill.sources`."""
+    world: str | None = None
+    """The demonstration world whose files `paths` and `images` name; null for files of your own."""
+    paths: Annotated[tuple[str, ...], How, Field(min_length=1)]
+    """Input files: paths, folders, globs (`**` too) or fsspec URLs. Their contents count, not where they lie."""
+    images: Annotated[str | None, How] = None
+    """Root folder of images that are already on this machine; the list then names files below it, not URLs."""
+    private: bool = False
+    """Whether images and text must stay inside: only counts and uids reach reports, logs and MLflow."""
+    license: str | None = None
+    """License of every pair that does not state its own."""
+    world_files: dict[str, Any] = {}
+    """Filled in: where in the world the files are. The world's fingerprint does not tell which of them are read."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _note_world_files(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        keys = (*cls.file_keys, "images") if values.get("world") else ()
+        found = {key: values[key] for key in keys if values.get(key)}
+        return {**values, "world_files": {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}}
+
+    def external_files(self, key: str) -> list[str]:
+        """All input files that lie outside a world, for the fingerprint.
+
+        `key` is the source's config key (`sources.NAME`). Raises UserError when a path or glob finds nothing.
+        """
+        from stages.ingest.files import find
+
+        if self.world is not None:
+            return []
+        return [file.url for name in self.file_keys for file in find(getattr(self, name), f"{key}.{name}")]
+
+
+class IngestSettings(StageConfig):
+    """The root key `ingest`: how lists are cut, the same for every source."""
+
+    rows_per_partition: Annotated[int, Field(ge=1)] = 200_000
+    """Rows of a parquet list read as one unit of work (whole row groups, at least this many)."""
+    bytes_per_partition: Annotated[int, Field(ge=1)] = 32_000_000
+    """Bytes of a text list read as one unit of work (whole lines)."""
+    files_per_partition: Annotated[int, Field(ge=1)] = 500
+    """Image files (DICOM, PNG) read as one unit of work."""
+    pairs_per_file: Annotated[int, Field(ge=1)] = 10_000
+    """Pairs per output file, give or take one image's; each becomes one partition of the download."""
+
+
+class IngestConfig(IngestSettings):
+    """Settings, and the one source this artifact holds."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    """The source's name in the run; part of every uid."""
+    source: SerializeAsAny[SourceConfig]
+    """Where its lists are and how to read them."""

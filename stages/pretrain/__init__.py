@@ -1,0 +1,1 @@
+"""Pretraining: a model from shards and tokens."""

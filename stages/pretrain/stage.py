@@ -1,0 +1,41 @@
+"""The `pretrain` stage: from shards and tokens to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stages.artifact import Artifact
+from stages.contract import Inputs, Partition, Stage, Task, UserError
+from stages.pretrain.config import PretrainConfig
+
+
+class Pretrain(Stage[PretrainConfig]):
+    """Trains the model of the config through the recipe's phases. Inputs: `shards`, `tokens`, `tokenizer`."""
+
+    name = "pretrain"
+    placement = "driver"
+    tracked = ("train.json",)
+    registers = True
+
+    def partitions(self, inputs: Inputs) -> Sequence[Partition]:
+        """One: a training run is not split, it resumes from its own checkpoints."""
+        return [Partition("train")]
+
+    def run(self, partition: Partition, task: Task) -> None:
+        """Train. Raises UserError for data and model that do not go together, before any worker starts."""
+        from stages.train.job import PairSource, check_vocabulary, make_job, tokenizer_vocabulary
+        from stages.train.launch import train
+
+        shards, tokenizer = task.input("shards"), task.input("tokenizer")
+        check_vocabulary(self.config.model.vocabulary, tokenizer_vocabulary(tokenizer))
+        if not shards.read_json("dataset.json")["samples"]:
+            raise UserError("pretrain: the selection kept no pair; its report.html says why (stage `select`)")
+        source = PairSource(shards, task.input("tokens"))
+        settings = self.config.train
+        train(make_job("train", settings, settings.phases, self.config.model, None, source, task), task)
+
+    def summary(self, artifact: Artifact) -> dict[str, float]:
+        """First and last loss, steps, samples, seconds."""
+        from stages.train.launch import summary
+
+        return summary(artifact)

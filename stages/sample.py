@@ -1,0 +1,51 @@
+"""Who a sample is: the identity of a pair and of an image, and the table of pairs that every source fills."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import xxhash
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SEPARATOR = b"\x1f"  # ASCII unit separator: cannot occur in a url, so ("a", "bc") and ("ab", "c") differ
+
+
+def _digest(*parts: str) -> str:
+    return xxhash.xxh3_128_hexdigest(_SEPARATOR.join(part.encode("utf-8", "surrogatepass") for part in parts))
+
+
+def pair_uid(source: str, location: str, caption: str) -> str:
+    """Identity of an image-text pair: 32 hex digits of xxh3_128 over (source, url or path, caption)."""
+    return _digest(source, location, caption)
+
+
+def image_uid(source: str, location: str) -> str:
+    """Identity of an image as listed: 32 hex digits of xxh3_128 over (source, url or path).
+
+    Five captions of one photograph are five pairs (five `pair_uid`) of one image, which is fetched once.
+    """
+    return _digest(source, location)
+
+
+def pairs_schema() -> pa.Schema:
+    """Arrow schema of the `ingest` artifact's `pairs-*.parquet`, the same for every source.
+
+    ``url`` is null for local files and ``path`` for remote ones. ``meta`` is a JSON object with the source's own
+    columns, untouched.
+    """
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("uid", pa.string(), nullable=False),
+            pa.field("image_uid", pa.string(), nullable=False),
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("url", pa.string()),
+            pa.field("path", pa.string()),
+            pa.field("caption", pa.string(), nullable=False),
+            pa.field("license", pa.string()),
+            pa.field("meta", pa.string(), nullable=False),
+        ]
+    )

@@ -1,0 +1,61 @@
+"""Histograms as inline SVG: no script, colours from the page's style sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+_WIDTH, _HEIGHT, _FOOT, _HEAD = 420, 170, 26, 14
+
+
+def histogram(edges: Sequence[float], fetched: Sequence[int], kept: Sequence[int], label: str) -> Markup:
+    """Two overlaid bar series (classes `all` and `kept`) over bins that start at `edges`, the last one open-ended.
+
+    `label` is the text a screen reader gets. Bins above the last that holds anything are left out.
+    """
+    last = max((i for i, n in enumerate(fetched) if n), default=0)
+    first = min((i for i, n in enumerate(fetched) if n), default=0)
+    shown = range(first, last + 1)
+    tallest = max([fetched[i] for i in shown] + [1])
+    step = _WIDTH / len(shown)
+    parts = []
+    for place, i in enumerate(shown):
+        left = place * step
+        title = f"{_range(edges, i)}: {fetched[i]:,} fetched, {kept[i]:,} kept"
+        bars = "".join(_bar(left, step, value / tallest, kind) for value, kind in _series(fetched[i], kept[i]))
+        middle = left + step / 2
+        tick = (
+            f'<text class="tick" x="{middle:.1f}" y="{_HEIGHT - 8}" text-anchor="middle">{_number(edges[i])}'
+            f"{'+' if i == len(edges) - 1 else ''}</text>"
+        )
+        parts.append(f"<g><title>{title}</title>{bars}{tick}</g>")
+    base = _HEIGHT - _FOOT
+    axis = f'<line class="axis" x1="0" x2="{_WIDTH}" y1="{base}" y2="{base}"/>'
+    top = f'<text class="tick" x="0" y="10">{tallest:,}</text>'
+    return Markup(  # all text is numbers and our own words
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{top}{"".join(parts)}{axis}</svg>'
+    )
+
+
+def _series(fetched: int, kept: int) -> list[tuple[int, str]]:
+    return [(fetched, "all"), (kept, "kept")]
+
+
+def _bar(left: float, step: float, share: float, kind: str) -> str:
+    room = _HEIGHT - _FOOT - _HEAD
+    height = max(1.5, room * share) if share else 0
+    return (
+        f'<rect class="{kind}" x="{left + step * 0.1:.1f}" y="{_HEIGHT - _FOOT - height:.1f}" '
+        f'width="{step * 0.8:.1f}" height="{height:.1f}" rx="2"/>'
+    )
+
+
+def _range(edges: Sequence[float], i: int) -> str:
+    if i == len(edges) - 1:
+        return f"{_number(edges[i])} and more"
+    return f"{_number(edges[i])} to under {_number(edges[i + 1])}"
+
+
+def _number(value: float) -> str:
+    return f"{value:g}"

@@ -1,0 +1,74 @@
+"""The image of a sample: its exact bytes out of a raw shard, scaled down where the configuration bounds its size."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stages.artifact import Artifact
+from stages.shard.handles import Handles
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """What a shard stores of an image."""
+
+    data: bytes
+    ext: str
+    width: int
+    height: int
+    sha256: str
+
+
+class RawImages:
+    """Reads images by offset and length; a raw tar is never scanned."""
+
+    def __init__(self, raw: Sequence[Artifact]) -> None:
+        self._raw = raw
+        self._handles = Handles()
+
+    def __call__(self, row: Mapping[str, Any]) -> StoredImage:
+        """The image of a row of `plan.samples`. Raises RuntimeError when the bytes are not those that were fetched."""
+        name = f"raw-{row['shard']}.tar"
+        path = self._raw[row["raw"]].path(name)
+        data = self._handles.read(path, row["offset"], row["length"])
+        if hashlib.sha256(data).hexdigest() != row["sha256"]:
+            raise RuntimeError(
+                f"{path}: image {row['image_uid']} at offset {row['offset']} is not what the download recorded (sha256 "
+                f"differs): the file is damaged; remove the download artifact of {row['source']} to fetch it again"
+            )
+        return StoredImage(data, row["ext"], row["width"], row["height"], row["sha256"])
+
+
+class Bound:
+    """Scales images down with img2dataset's resizer (area interpolation), those within the bound left untouched.
+
+    Not for use in several threads at once: the resizer redirects the process's standard streams while it works.
+    """
+
+    def __init__(self, longest_side: int, quality: int) -> None:
+        os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # or importing it asks the web for its newest version
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        from img2dataset.resizer import Resizer
+
+        self._longest_side = longest_side
+        self._resize = Resizer(
+            longest_side,
+            "keep_ratio_largest",
+            resize_only_if_bigger=True,
+            encode_quality=quality,
+            encode_format="jpg",
+        )
+
+    def __call__(self, image: StoredImage) -> StoredImage:
+        """The image within the bound. Raises RuntimeError when it cannot be decoded."""
+        if max(image.width, image.height) <= self._longest_side:
+            return image
+        data, width, height, _, _, error = self._resize(io.BytesIO(image.data))
+        if error is not None:
+            raise RuntimeError(f"image with sha256 {image.sha256} cannot be scaled down: {error}")
+        return StoredImage(data, "jpg", width, height, hashlib.sha256(data).hexdigest())

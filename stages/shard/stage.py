@@ -1,0 +1,84 @@
+"""The shard stage: from raw shards and verdicts to training shards with an index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from stages.artifact import file_sha256
+from stages.contract import Inputs, Partition, Stage, Task, UserError
+from stages.shard.config import ShardConfig
+
+
+class Shard(Stage[ShardConfig]):
+    """Writes the kept pairs of all sources, mixed; one partition per training shard."""
+
+    name = "shard"
+
+    def partitions(self, inputs: Inputs) -> Sequence[Partition]:
+        """One per training shard: samples `start` to `stop` of the shuffled order."""
+        from stages.shard.plan import planned
+
+        ranges = planned(inputs, self.config)
+        return [Partition(f"{n:05d}", {"start": a, "stop": b}) for n, (a, b) in enumerate(ranges)]
+
+    def run(self, partition: Partition, task: Task) -> None:
+        """Write `train-NNNNN.tar`, and its part of the index for :meth:`finish`."""
+        import pyarrow as pa
+
+        from stages.shard.images import Bound, RawImages
+        from stages.shard.index import Row, to_table
+        from stages.shard.plan import samples
+        from stages.shard.writer import ShardWriter
+
+        start, stop = partition.spec["start"], partition.spec["stop"]
+        chosen = samples(task.inputs, self.config, task.scratch).slice(start, stop - start)
+        read = RawImages(task.inputs["raw"])
+        side = self.config.longest_side
+        bound = Bound(side, self.config.quality) if side is not None else None
+        path = task.out / f"train-{partition.id}.tar"
+        index = []
+        with ShardWriter(path) as shard:
+            for sample in chosen.to_pylist():
+                image = read(sample)
+                image = bound(image) if bound else image
+                told = {name: sample[name] for name in ("uid", "image_uid", "source", "caption", "url", "license")}
+                told |= {"width": image.width, "height": image.height, "sha256": image.sha256}
+                parts = {
+                    image.ext: image.data,
+                    "txt": sample["caption"].encode("utf-8"),
+                    "json": json.dumps(told, ensure_ascii=False, sort_keys=True).encode("utf-8"),
+                }
+                at = shard.add(sample["uid"], parts)
+                identity = (sample["uid"], sample["image_uid"], sample["source"], int(partition.id), image.ext)
+                index.append(Row(*identity, *at[image.ext], *at["txt"], *at["json"]))
+                task.count("image_bytes", len(image.data))
+        table = to_table(index)
+        with pa.ipc.new_file(str(task.parts / f"index-{partition.id}.arrow"), table.schema) as writer:
+            writer.write_table(table)
+        size = path.stat().st_size
+        entry = {"name": path.name, "samples": len(index), "bytes": size, "sha256": file_sha256(path)}
+        (task.parts / f"shard-{partition.id}.json").write_text(json.dumps(entry), "utf-8")
+        task.count("samples", len(index))
+        task.count("bytes", size)
+        task.count("shards")
+
+    def finish(self, task: Task) -> None:
+        """Write `index.arrow` and `dataset.json`."""
+        import pyarrow as pa
+
+        from stages.shard.index import write_index
+
+        entries = [json.loads(path.read_text("utf-8")) for path in _numbered(task, "shard-*.json")]
+        if not entries:
+            raise UserError("shard: the selection kept no pair at all; `selection` is too strict for these sources")
+        tables = (pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in _numbered(task, "index-*.arrow"))
+        write_index(task.out / "index.arrow", tables)
+        dataset = {"samples": sum(entry["samples"] for entry in entries), "shards": entries}
+        (task.out / "dataset.json").write_text(json.dumps(dataset, indent=1) + "\n", "utf-8")
+
+
+def _numbered(task: Task, pattern: str) -> list[Path]:
+    # By number, not by name: the 100,000th shard has one more digit.
+    return sorted(task.parts.glob(pattern), key=lambda path: int(path.stem.rpartition("-")[2]))

@@ -1,0 +1,1 @@
+"""Measures every fetched image and its captions once; drops nothing."""

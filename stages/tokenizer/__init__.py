@@ -1,0 +1,1 @@
+"""Byte-level BPE tokenizers, trained on the captions that were kept."""

@@ -1,0 +1,92 @@
+"""The tokenizer stage's configuration: schema of `conf/tokenizer/*.yaml`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from stages.contract import How, StageConfig
+
+#: The first ids of every tokenizer, in this order.
+PAD, BOS, EOS = "<pad>", "<s>", "</s>"
+#: Every byte has a token, so every text can be encoded.
+BYTES = 256
+
+
+class TextFile(StageConfig):
+    """A text file to train on besides the captions: UTF-8, one text per line."""
+
+    world: str | None = None
+    """The world that holds it; null for a local file."""
+    path: Annotated[str, How]
+    """Path inside the world, or of the local file. Its contents count, not where it lies."""
+    world_file: str | None = None
+    """Filled in: which of the world's files is read."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _note_world_file(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            return {**values, "world_file": values.get("path") if values.get("world") else None}
+        return values
+
+
+class TokenizerConfig(StageConfig):
+    """The root key `tokenizer`.
+
+    Captions of private sources are left out unless `include_private` is set: a vocabulary quotes what it was trained
+    on, a rare name becomes a token, and tokenizers are published with their models.
+    """
+
+    vocabulary: Annotated[int, Field(ge=BYTES + 3, le=1_000_000)]
+    """Ids in all: special, task and location tokens, the 256 bytes, and merges."""
+    special_tokens: list[str] = []
+    """Control tokens after `<pad>`, `<s>` and `</s>`. Text never encodes to one, and decoding leaves them out."""
+    task_tokens: list[str] = []
+    """Tokens that stand in a prompt or answer as written (`<caption>`); text that contains one encodes to it."""
+    location_tokens: Literal[0, 1000] = 0
+    """`<loc_0>` .. `<loc_999>`, the bins of one coordinate axis; encoded and decoded like task tokens."""
+    text: list[TextFile] = []
+    """Further text to train on."""
+    max_captions: Annotated[int, Field(ge=0)] | None = None
+    """Most captions to train on: those with the smallest uid, which is a fixed random sample. Null takes all."""
+    max_text_lines: Annotated[int, Field(ge=0)] | None = None
+    """Most lines to train on of each text file, from its first. Null takes all."""
+    include_private: bool = False
+    """Also train on the captions of sources marked private."""
+    allow_smaller: bool = False
+    """Accept a smaller vocabulary where the text has too few distinct words; otherwise that is an error."""
+    checked_captions: Annotated[int, Field(ge=0)] = 10_000
+    """Captions of each source, and lines of each text file, that the report measures and encodes forth and back."""
+
+    @model_validator(mode="after")
+    def _tokens_fit(self) -> TokenizerConfig:
+        added = self.added_tokens()
+        repeated = sorted({token for token in added if added.count(token) > 1})
+        if repeated:
+            raise ValueError(f"tokens named twice: {', '.join(repeated)}")
+        if any(not token.strip() or token != token.strip() for token in added):
+            raise ValueError("special_tokens and task_tokens must be visible text without spaces around it")
+        if self.vocabulary < len(added) + BYTES:
+            raise ValueError(
+                f"vocabulary={self.vocabulary} is too small: {len(added)} special, task and location tokens and the "
+                f"{BYTES} bytes need {len(added) + BYTES}"
+            )
+        return self
+
+    def control_tokens(self) -> list[str]:
+        """Tokens that text never encodes to, in id order from 0."""
+        return [PAD, BOS, EOS, *self.special_tokens]
+
+    def added_tokens(self) -> list[str]:
+        """All tokens that are not learnt, in id order from 0."""
+        return [*self.control_tokens(), *self.task_tokens, *(f"<loc_{i}>" for i in range(self.location_tokens))]
+
+    def worlds(self) -> list[str]:
+        """Worlds that hold text to train on, in the order of first mention: that of the stage's `worlds` input."""
+        return list(dict.fromkeys(text.world for text in self.text if text.world))
+
+    def external_files(self) -> list[str]:
+        """Text files outside any world, for the fingerprint."""
+        return [text.path for text in self.text if text.world is None]

@@ -1,0 +1,1 @@
+"""Token ids of all captions, aligned with the training shards."""

@@ -1,0 +1,9 @@
+"""The tokens stage's configuration."""
+
+from __future__ import annotations
+
+from stages.contract import StageConfig
+
+
+class TokensConfig(StageConfig):
+    """The root key `tokens`. Nothing to choose: ids follow from shards and tokenizer alone."""

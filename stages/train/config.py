@@ -1,0 +1,136 @@
+"""How a model is optimised: the settings pretraining and fine-tuning share, and those of pretraining."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from stages.contract import How, StageConfig
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+Triple = tuple[float, float, float]
+
+
+class ZeroConfig(StageConfig):
+    """What DeepSpeed's ZeRO spreads over the ranks."""
+
+    stage: Literal[0, 1, 2, 3] = 1
+    """0 nothing, 1 optimizer states, 2 also gradients, 3 also weights."""
+    offload_optimizer: bool = False
+    """Keep optimizer states and their update on the CPU (stages 1 to 3)."""
+
+    @model_validator(mode="after")
+    def _offload_needs_partitions(self) -> ZeroConfig:
+        if self.offload_optimizer and self.stage == 0:
+            raise ValueError("offload_optimizer needs stage 1, 2 or 3")
+        return self
+
+
+class ColorJitterConfig(StageConfig):
+    """Greatest relative change of each; 0 turns it off."""
+
+    brightness: Unit = 0.0
+    """Factor drawn from [1 - x, 1 + x]."""
+    contrast: Unit = 0.0
+    """Factor drawn from [1 - x, 1 + x]."""
+    saturation: Unit = 0.0
+    """Factor drawn from [1 - x, 1 + x]."""
+
+
+class AugmentationConfig(StageConfig):
+    """How a training image is varied. Drawn per sample from (seed, epoch, uid), so no worker count changes it."""
+
+    crop_scale: tuple[Unit, Unit] = (1.0, 1.0)
+    """Area of the random resized crop, as a share of the image; (1, 1) resizes the whole image instead."""
+    crop_ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 4 / 3)
+    """Width to height of the crop."""
+    horizontal_flip: Unit = 0.0
+    """Probability of mirroring. Off by default: a mirrored image makes "left" and "right" in its text untrue."""
+    color_jitter: ColorJitterConfig = ColorJitterConfig()
+    """Brightness, contrast, saturation."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentationConfig:
+        for name in ("crop_scale", "crop_ratio"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name} must be two rising numbers above 0, not [{low}, {high}]")
+        return self
+
+
+class PhaseConfig(StageConfig):
+    """One objective trained for a while, with an optimizer and a learning-rate schedule of its own."""
+
+    objective: str
+    """What is learnt: a name the model offers, e.g. `representation`, `masked_autoencoding`."""
+    steps: Annotated[int | None, Field(ge=1)] = None
+    """Optimizer steps; exactly one of `steps` and `epochs` is given."""
+    epochs: Annotated[float | None, Field(gt=0)] = None
+    """Passes over the data."""
+    settings: dict[str, float] = {}
+    """Settings of the objective, such as `label_smoothing` or `mask_ratio`; the model's own defaults otherwise."""
+    lr: Annotated[float | None, Field(gt=0)] = None
+    """Peak learning rate of this phase; null takes the recipe's."""
+    trainable: list[str] | None = None
+    """Parts of the model that learn, the others stay frozen; null lets every part learn that the objective uses."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> PhaseConfig:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give exactly one of steps and epochs")
+        return self
+
+
+class OptimizationConfig(StageConfig):
+    """What every training run sets, whatever it learns from."""
+
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate, reached at the end of the warm-up."""
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    """Where cosine and linear decay end."""
+    warmup: Annotated[float, Field(ge=0)] = 0.1
+    """Length of the linear warm-up: a share of the phase's steps when below 1, otherwise a number of steps."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """AdamW's decoupled decay, of matrices only: biases, norms and other vectors are spared."""
+    betas: tuple[Unit, Unit] = (0.9, 0.98)
+    """AdamW's decay rates of both moments."""
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    """AdamW's epsilon."""
+    grad_clip: Annotated[float, Field(ge=0)] = 1.0
+    """Greatest global gradient norm; 0 turns clipping off."""
+    global_batch: Annotated[int, Field(ge=1)] = 64
+    """Samples (images with their texts) per optimizer step, over all ranks and accumulation steps."""
+    micro_batch: Annotated[int, Field(ge=1)] = 32
+    """Samples one rank takes through the model at once; accumulation steps follow from the number of ranks."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seeds initial weights, data order, augmentation and dropout."""
+    zero: ZeroConfig = ZeroConfig()
+    """DeepSpeed ZeRO."""
+    max_text_tokens: Annotated[int, Field(ge=1)] = 64
+    """Longer texts are cut (the end-of-text token, which is kept, counts)."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """How training images are varied."""
+    image_mean: Triple = (0.48145466, 0.4578275, 0.40821073)
+    """Subtracted per channel from pixels in [0, 1]; CLIP's by default."""
+    image_std: Triple = (0.26862954, 0.26130258, 0.27577711)
+    """Divided by per channel."""
+    log_every: Annotated[int, Field(ge=1)] = 10
+    """Steps per line of the history; its losses are means over those steps."""
+    checkpoint_every: Annotated[int, How, Field(ge=1)] = 100
+    """Steps between checkpoints, the newest two of which are kept until training ends."""
+    loader_threads: Annotated[int, How, Field(ge=1)] = 1
+    """Threads per rank that read, decode and augment images."""
+    prefetch: Annotated[int, How, Field(ge=0)] = 2
+    """Micro-batches prepared ahead of the model; 0 prepares each when it is asked for."""
+    image_cache_mb: Annotated[int, How, Field(ge=0)] = 512
+    """Memory per rank for decoded images, which small data sets fit into whole."""
+
+
+class TrainConfig(OptimizationConfig):
+    """`conf/recipe/*.yaml`: how a model is pretrained."""
+
+    phases: Annotated[list[PhaseConfig], Field(min_length=1)]
+    """One after the other, each starting from the last one's weights."""

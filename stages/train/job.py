@@ -1,0 +1,124 @@
+"""What the driver hands to the training workers: one picklable record."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.blip2.config import Blip2Config
+from models.florence2.config import Florence2Config
+from stages.artifact import Artifact, is_remote
+from stages.contract import Task, UserError
+from stages.train.annotated_files import AnnotatedFiles
+from stages.train.config import OptimizationConfig, PhaseConfig
+
+ModelConfig = Blip2Config | Florence2Config
+
+
+@dataclass(frozen=True)
+class PairSource:
+    """Pretraining data: the `shard` artifact and the `tokens` artifact that belongs to it."""
+
+    shards: Artifact
+    tokens: Artifact
+
+
+@dataclass(frozen=True)
+class AnnotatedSource:
+    """Fine-tuning data: a task's files, and how its texts are put."""
+
+    files: AnnotatedFiles
+    prompt: str
+    texts_per_image: int
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Everything a rank needs. Paths are absolute and lie on a file system all ranks share."""
+
+    key: str
+    """Where the settings stand in the config (`train`, `tasks.<name>`), for messages."""
+    settings: OptimizationConfig
+    phases: Sequence[PhaseConfig]
+    model: ModelConfig
+    """The architecture."""
+    initial: str | None
+    """Folder of a model in Hugging Face format to start from; null starts as `model` says."""
+    source: PairSource | AnnotatedSource
+    tokenizer: str
+    """Folder with `tokenizer.json`."""
+    scratch: str
+    """Folder for checkpoints, history and the finished phases' weights; outlives a kill."""
+    precision: str
+    threads: int
+    """Torch threads of a rank."""
+    tensor_parallel: int
+
+    @property
+    def folder(self) -> Path:
+        """Where finished phases and checkpoints lie."""
+        return Path(self.scratch, "train")
+
+    @property
+    def mistake(self) -> Path:
+        """Where a worker leaves the text of a UserError for the driver."""
+        return self.folder / "user_error.txt"
+
+
+def check_vocabulary(model: int, tokenizer: int) -> None:
+    """Raise UserError when the tokenizer has ids that the model has no embedding for."""
+    if tokenizer > model:
+        raise UserError(
+            f"tokenizer.vocabulary={tokenizer} does not fit model.vocabulary={model}: set model.vocabulary to at "
+            f"least {tokenizer}, or tokenizer.vocabulary to at most {model}"
+        )
+
+
+def tokenizer_vocabulary(tokenizer: Artifact) -> int:
+    """Number of ids of a `tokenizer` artifact, special tokens included."""
+    content: dict[str, Any] = tokenizer.read_json("tokenizer.json")
+    ids = [*content["model"]["vocab"].values(), *(token["id"] for token in content.get("added_tokens", []))]
+    return max(ids) + 1
+
+
+def saved_architecture(folder: Path) -> ModelConfig:
+    """The architecture of a model saved in `folder`, without loading it."""
+    described = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architecture"]
+    if described["architecture"] == "blip2":
+        return Blip2Config.model_validate(described)
+    return Florence2Config.model_validate(described)
+
+
+def make_job(
+    key: str,
+    settings: OptimizationConfig,
+    phases: Sequence[PhaseConfig],
+    model: ModelConfig,
+    initial: Path | None,
+    source: PairSource | AnnotatedSource,
+    task: Task,
+) -> TrainingJob:
+    """A job with the cluster's grants and every local path made absolute: workers run in another folder."""
+    if isinstance(source, PairSource):
+        source = PairSource(_absolute(source.shards), _absolute(source.tokens))
+    return TrainingJob(
+        key=key,
+        settings=settings,
+        phases=tuple(phases),
+        model=model,
+        initial=str(initial.absolute()) if initial else None,
+        source=source,
+        tokenizer=str(task.input("tokenizer").path().absolute()),
+        scratch=os.path.abspath(task.scratch),
+        precision=str(task.how.get("precision", "fp32")),
+        threads=int(task.how.get("cpus_per_worker", 1)),
+        tensor_parallel=int(task.how.get("tensor_parallel", 1)),
+    )
+
+
+def _absolute(artifact: Artifact) -> Artifact:
+    return artifact if is_remote(artifact.url) else Artifact(os.path.abspath(artifact.url))

@@ -1,0 +1,152 @@
+"""Training from the driver's side: start the workers, wait, and put what they leave into the artifact."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stages.artifact import Artifact
+from stages.contract import Task, UserError
+from stages.train.batching import accumulation_steps
+from stages.train.checkpoint import (
+    Progress,
+    discard_torn_snapshot,
+    finished_phases,
+    newest_on_disk,
+    phase_folder,
+    read_progress,
+)
+from stages.train.job import TrainingJob
+
+_RUN = "ray"
+
+
+def train(job: TrainingJob, task: Task) -> None:
+    """Run a job to its end and write `model/`, `tokenizer/`, `history.jsonl` and `train.json` below ``task.out``.
+
+    Needs Ray to be running. Goes on where an earlier, killed call with the same scratch folder stopped. Raises
+    UserError for what the user can mend, and ray.train.TrainingFailedError when workers fail more often than allowed.
+    """
+    workers = int(task.how["workers"])
+    if workers % job.tensor_parallel:
+        raise UserError(
+            f"cluster.workers={workers} is not a multiple of cluster.tensor_parallel={job.tensor_parallel}: change one"
+        )
+    accumulation_steps(job.settings, workers // job.tensor_parallel, job.key)
+    if finished_phases(job.folder, len(job.phases)) < len(job.phases):
+        _fit(job, task.how, workers)
+    _publish(job, task.out)
+
+
+def _fit(job: TrainingJob, how: Mapping[str, Any], workers: int) -> None:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    run = job.folder / _RUN
+    discard_torn_snapshot(run)
+    _same_ranks(run, workers)
+    # The controller looks after its workers this often; its default of 2 s would be added to every start and end.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.v2.api.exceptions import TrainingFailedError
+    from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+    from stages.train.engine import train_loop
+
+    gpus = int(how["gpus_per_worker"])
+    resources = {"CPU": float(how["cpus_per_worker"]), **({"GPU": float(gpus)} if gpus else {})}
+    trainer = TorchTrainer(
+        train_loop,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=bool(gpus), resources_per_worker=resources),
+        run_config=RunConfig(
+            name=_RUN,
+            storage_path=str(job.folder),
+            failure_config=FailureConfig(max_failures=int(how["max_failures"])),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            logging_config=LoggingConfig(log_level="WARNING"),
+        ),
+    )
+    job.mistake.unlink(missing_ok=True)
+    try:
+        with _own_sigint():
+            trainer.fit()
+    except TrainingFailedError:
+        if not job.mistake.exists():
+            raise
+    if job.mistake.exists():
+        raise UserError(job.mistake.read_text(encoding="utf-8"))
+
+
+def _same_ranks(run: Path, workers: int) -> None:
+    newest = newest_on_disk(run)
+    if newest and (ranks := read_progress(newest).ranks) != workers:
+        raise UserError(
+            f"{newest}: this checkpoint was saved by {ranks} training workers and cannot go on with {workers}: "
+            f"set cluster.workers={ranks}, or delete {run.parent} to train from the start"
+        )
+
+
+@contextmanager
+def _own_sigint() -> Iterator[None]:
+    """Give Ctrl-C back after `fit`, which takes it and does not return it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _publish(job: TrainingJob, out: Path) -> None:
+    phases = [read_progress(phase_folder(job.folder, i)) for i in range(len(job.phases))]
+    shutil.copytree(phase_folder(job.folder, len(phases) - 1) / "model", out / "model")
+    tokenizer = out / "tokenizer"
+    tokenizer.mkdir()
+    for file in sorted(Path(job.tokenizer).glob("*token*.json")):
+        shutil.copyfile(file, tokenizer / file.name)
+    shutil.copyfile(Path(job.scratch, "metrics.jsonl"), out / "history.jsonl")
+    (out / "train.json").write_text(json.dumps(train_record(job, phases), indent=2) + "\n")
+
+
+def train_record(job: TrainingJob, phases: list[Progress]) -> dict[str, Any]:
+    """What `train.json` says of a finished run."""
+    settings = job.settings
+    return {
+        "phases": [
+            {
+                "objective": phase.objective,
+                "steps": done.step,
+                "first_loss": done.first_loss,
+                "last_loss": done.last_loss,
+                "seconds": round(done.seconds, 3),
+            }
+            for phase, done in zip(job.phases, phases, strict=True)
+        ],
+        "steps": sum(done.step for done in phases),
+        "samples_seen": sum(done.step for done in phases) * settings.global_batch,
+        "seconds": round(sum(done.seconds for done in phases), 3),
+        "world_size": phases[-1].ranks,
+        "precision": job.precision,
+        "prompt": getattr(job.source, "prompt", ""),
+        "preprocessing": {
+            "image_size": job.model.vision.image_size,
+            "mean": list(settings.image_mean),
+            "std": list(settings.image_std),
+        },
+    }
+
+
+def summary(artifact: Artifact) -> dict[str, float]:
+    """First and last loss of the last phase, and the size of the run, for the closing table."""
+    record = artifact.read_json("train.json")
+    last = record["phases"][-1]
+    figures = {"first_loss": last["first_loss"], "last_loss": last["last_loss"]}
+    return {**figures, **{key: float(record[key]) for key in ("steps", "samples_seen", "seconds")}}

@@ -1,0 +1,28 @@
+"""Opening the data set a job names, in the process that will read it."""
+
+from __future__ import annotations
+
+from stages.train.dataset import Dataset
+from stages.train.job import PairSource, TrainingJob
+
+
+def open_dataset(job: TrainingJob) -> Dataset:
+    """The job's samples. Raises UserError when a task's files are missing or malformed."""
+    settings = job.settings
+    if isinstance(job.source, PairSource):
+        from stages.train.pairs import PairDataset
+
+        source = job.source
+        return PairDataset(source.shards, source.tokens, settings.max_text_tokens, settings.image_cache_mb)
+    from stages.tokenizer.load import load
+    from stages.train.annotated import AnnotatedDataset
+
+    return AnnotatedDataset(
+        job.source.files,
+        load(job.tokenizer),
+        prompt=job.source.prompt,
+        texts_per_image=job.source.texts_per_image,
+        max_tokens=settings.max_text_tokens,
+        seed=settings.seed,
+        cache_mb=settings.image_cache_mb,
+    )

@@ -1,0 +1,24 @@
+"""The world stage: builds a demonstration's own files, so that the pipeline needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stages.contract import Inputs, Partition, Stage, Task
+from stages.world.config import WorldConfig
+from stages.world.plugin import world_class
+
+
+class World(Stage[WorldConfig]):
+    """No inputs; one partition."""
+
+    name = "world"
+
+    def partitions(self, inputs: Inputs) -> Sequence[Partition]:
+        """The whole world at once: it takes seconds."""
+        return [Partition("00000")]
+
+    def run(self, partition: Partition, task: Task) -> None:
+        """Build it."""
+        for name, count in world_class(self.config.kind)().build(task.out, self.config).items():
+            task.count(name, count)

@@ -1,0 +1,80 @@
+"""Fixtures every test may use: the shared data, an in-process stage runner, one Ray for the whole session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of real data and golden cases; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("PAIRMILL_SHARED", ROOT.parent / "shared"))
+    if not (folder / "golden").is_dir():
+        pytest.skip("no shared data: set PAIRMILL_SHARED to its folder")
+    return folder
+
+
+@pytest.fixture
+def run_stage(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Executes a stage in this process the way the runner does: partitions, run, finish, manifest."""
+    from pipelines.execute import Job, close, run_partition
+    from pipelines.fingerprint import fingerprint, what
+    from stages.artifact import Artifact
+    from stages.contract import Stage
+
+    def run(
+        stage: Stage[Any],
+        inputs: Mapping[str, Sequence[Artifact]],
+        how: Mapping[str, Any] | None = None,
+        reverse: bool = False,
+    ) -> Artifact:
+        held = {role: tuple(artifacts) for role, artifacts in inputs.items()}
+        prints = {role: [a.fingerprint for a in artifacts] for role, artifacts in held.items()}
+        config = what(stage.config)
+        mark = fingerprint(stage.name, stage.version, config, prints)
+        root = tmp_path_factory.mktemp(stage.name)
+        default = {
+            "workers": 1,
+            "cpus_per_worker": 1,
+            "gpus_per_worker": 0,
+            "precision": "fp32",
+            "max_failures": 0,
+        }
+        url = str(root / "artifact")
+        job = Job(stage.name, stage, mark, url, held, str(root / "scratch"), {**default, **(how or {})})
+        plan = list(stage.partitions(held))
+        stage.setup()
+        for partition in reversed(plan) if reverse else plan:
+            run_partition(job, partition)
+        identity = {
+            "stage": stage.name,
+            "version": stage.version,
+            "fingerprint": mark,
+            "config": config,
+            "inputs": prints,
+        }
+        return close(job, [p.id for p in plan], identity, {})
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray of two CPUs for all tests that need one."""
+    import ray
+
+    from pipelines.ray_session import start
+
+    start(cpus=2)
+    yield
+    ray.shutdown()

@@ -1,0 +1,56 @@
+"""Who sees whom: the Q-Former's three masks and the language model's gated view of the image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from models import registry
+
+
+@pytest.fixture
+def model(config: Any) -> Any:
+    torch.manual_seed(2)
+    return registry.build(config("blip2_tiny", vocabulary=60)).eval()
+
+
+IDS = torch.tensor([[1, 5, 6, 7, 2]])
+MASK = torch.ones_like(IDS)
+
+
+def test_writing_sees_the_image_and_what_precedes_but_not_what_follows(model: Any) -> None:
+    image = model.vision.encode(torch.randn(1, 3, 64, 64))
+    before = model.qformer.write(image, IDS, MASK)
+    changed = IDS.clone()
+    changed[0, 3] = 9
+    after = model.qformer.write(image, changed, MASK)
+    torch.testing.assert_close(after[:, :3], before[:, :3])
+    assert not torch.allclose(after[:, 3:], before[:, 3:])
+    assert not torch.allclose(model.qformer.write(image + torch.randn_like(image), IDS, MASK), before)
+
+
+def test_fused_queries_see_the_text(model: Any) -> None:
+    image = model.vision.encode(torch.randn(1, 3, 64, 64))
+    changed = IDS.clone()
+    changed[0, 3] = 9
+    assert not torch.allclose(model.qformer.fuse(image, IDS, MASK), model.qformer.fuse(image, changed, MASK))
+
+
+def test_the_text_alone_is_read_in_both_directions(model: Any) -> None:
+    changed = IDS.clone()
+    changed[0, 3] = 9
+    assert not torch.allclose(model.qformer.read(IDS, MASK), model.qformer.read(changed, MASK))
+
+
+def test_a_closed_gate_leaves_the_language_model_blind_and_an_open_one_does_not(model: Any) -> None:
+    tokens = torch.randn(1, 8, 64)
+    with torch.no_grad():
+        plain = model.language(IDS).logits
+        seeing = model.language(IDS, image_tokens=tokens, adapters=model.adapters).logits
+        for adapter in model.adapters.values():
+            adapter.gate.zero_()
+        blind = model.language(IDS, image_tokens=tokens, adapters=model.adapters).logits
+    assert not torch.allclose(seeing, plain)
+    torch.testing.assert_close(blind, plain)

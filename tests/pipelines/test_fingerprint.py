@@ -1,0 +1,89 @@
+"""Fingerprints change with what makes the result, and with nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.fingerprint import FileDigests, fingerprint, what
+from stages.contract import How, StageConfig, UserError
+
+
+class Inner(StageConfig):
+    radius: int = 3
+    threads: Annotated[int, How] = 4
+
+
+class Outer(StageConfig):
+    lr: float = 1e-3
+    inner: Inner = Inner()
+    by_name: dict[str, Inner] = {}
+    workers: Annotated[int, How] = 2
+
+
+def mark(config: StageConfig, **inputs: list[str]) -> str:
+    return fingerprint("stage", 1, what(config), inputs)
+
+
+def test_how_fields_never_change_a_fingerprint_at_any_depth() -> None:
+    plain = mark(Outer(by_name={"a": Inner()}))
+    assert plain == mark(Outer(workers=64, inner=Inner(threads=9), by_name={"a": Inner(threads=1)}))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [Outer(lr=2e-3), Outer(inner=Inner(radius=4)), Outer(by_name={"a": Inner()})],
+    ids=["field", "nested", "key added"],
+)
+def test_every_other_field_changes_it(changed: Outer) -> None:
+    assert mark(changed) != mark(Outer())
+
+
+def test_stage_version_inputs_and_files_change_it() -> None:
+    base = fingerprint("stage", 1, {}, {"pairs": ["a"]})
+    others = [
+        fingerprint("other", 1, {}, {"pairs": ["a"]}),
+        fingerprint("stage", 2, {}, {"pairs": ["a"]}),
+        fingerprint("stage", 1, {}, {"pairs": ["b"]}),
+        fingerprint("stage", 1, {}, {"raw": ["a"]}),
+        fingerprint("stage", 1, {}, {"pairs": ["a"]}, files="x"),
+    ]
+    assert len({base, *others}) == 6
+
+
+@given(st.dictionaries(st.text(max_size=5), st.integers(), min_size=2))
+def test_key_order_does_not_matter(config: dict[str, int]) -> None:
+    turned = dict(reversed(list(config.items())))
+    assert fingerprint("s", 1, config, {}) == fingerprint("s", 1, turned, {})
+
+
+def test_outside_files_count_by_content_not_by_time_or_place(tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "list.tsv").write_text("caption\turl\n")
+    os.utime(tmp_path / "two" / "list.tsv", (1, 1))
+    digests = FileDigests(tmp_path / "memory.json")
+    one = digests.digest([str(tmp_path / "one")], "sources.x.paths")
+    assert one == digests.digest([str(tmp_path / "two")], "sources.x.paths")
+    (tmp_path / "two" / "list.tsv").write_text("caption\turl2\n")
+    assert one != digests.digest([str(tmp_path / "two")], "sources.x.paths")
+
+
+def test_digests_are_remembered_between_processes(tmp_path: Path) -> None:
+    file = tmp_path / "big.bin"
+    file.write_bytes(b"abc")
+    first = FileDigests(tmp_path / "memory.json").digest([str(file)], "k")
+    stat = file.stat()
+    file.write_bytes(b"xyz")  # same size; with the old time it cannot be told apart, which shows the memory is used
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert FileDigests(tmp_path / "memory.json").digest([str(file)], "k") == first
+
+
+def test_a_missing_file_is_one_line_with_the_key(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^sources\.laion\.paths: no file or folder .*/nowhere; put it there"):
+        FileDigests(tmp_path / "m.json").digest([str(tmp_path / "nowhere")], "sources.laion.paths")

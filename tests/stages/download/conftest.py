@@ -1,0 +1,228 @@
+"""A loopback web that misbehaves, and pairs artifacts that list it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from stages.artifact import Artifact
+from stages.contract import Task
+from stages.download.config import DownloadConfig
+from stages.download.stage import Download
+from stages.ingest.config import SourceConfig
+from stages.sample import image_uid, pair_uid, pairs_schema
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (64, 48), form: str = "JPEG", **options: Any) -> bytes:
+    """An encoded photograph-like image: smooth gradients and some noise."""
+    noise = np.random.default_rng(seed).normal(0, 8, (size[1], size[0], 3))
+    x, y = np.meshgrid(np.linspace(0, 200, size[0]), np.linspace(0, 200, size[1]))
+    pixels = np.clip(np.stack([x, y, (x + y) / 2], axis=-1) + noise, 0, 255).astype(np.uint8)
+    stored = io.BytesIO()
+    Image.fromarray(pixels).save(stored, format=form, **options)
+    return stored.getvalue()
+
+
+@pytest.fixture(scope="session")
+def make_picture() -> Callable[..., bytes]:
+    return picture
+
+
+Answer = tuple[int, dict[str, str], bytes | Iterator[bytes]]
+
+
+class Web:
+    """A server whose paths answer as told; counts how often each was asked, and how many were at once."""
+
+    def __init__(self) -> None:
+        self.routes: dict[str, Callable[[int], Answer]] = {}
+        self.asked: Counter[str] = Counter()
+        self.hosts: set[str] = set()
+        self.most_at_once = 0
+        self._now = 0
+        self._lock = threading.Lock()
+        web = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                with web._lock:
+                    web.asked[self.path] += 1
+                    web.hosts.add(self.headers["Host"])
+                    web._now += 1
+                    web.most_at_once = max(web.most_at_once, web._now)
+                    turn = web.asked[self.path]
+                try:
+                    status, headers, body = web.routes[self.path](turn)
+                    length = {"Content-Length": str(len(body))} if isinstance(body, bytes) else {}
+                    self.send_response(status)
+                    for name, value in {**length, **headers}.items():
+                        self.send_header(name, value)
+                    self.end_headers()
+                    for piece in [body] if isinstance(body, bytes) else body:
+                        self.wfile.write(piece)
+                except (BrokenPipeError, ConnectionResetError):
+                    pass
+                finally:
+                    with web._lock:
+                        web._now -= 1
+
+            def log_message(self, *_: Any) -> None:
+                return
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 128
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def serve(self, path: str, body: bytes = b"", status: int = 200, **headers: str) -> None:
+        """Always the same answer; header names are given with underscores."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.routes[path] = lambda _: (status, named, body)
+
+    def slow(self, path: str, seconds: float) -> None:
+        """Answers only after a while."""
+
+        def answer(_: int) -> Answer:
+            time.sleep(seconds)
+            return 200, {}, b"late"
+
+        self.routes[path] = answer
+
+    def drip(self, path: str, seconds: float) -> None:
+        """Sends a byte every so often, two seconds long."""
+
+        def pieces() -> Iterator[bytes]:
+            for _ in range(int(2 / seconds)):
+                time.sleep(seconds)
+                yield b"x"
+
+        self.routes[path] = lambda _: (200, {}, pieces())
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    web = Web()
+    yield web
+    web.server.shutdown()
+    web.server.server_close()
+
+
+@pytest.fixture(scope="session")
+def closed_port() -> str:
+    """An address where nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+@pytest.fixture
+def pairs_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Artifact]:
+    """An ingest artifact that lists the given URLs or paths, each with one or more captions."""
+
+    def make(
+        urls: Sequence[str] = (),
+        paths: Sequence[str] = (),
+        captions: int = 1,
+        files: Mapping[str, bytes] | None = None,
+        per_file: int = 10**6,
+    ) -> Artifact:
+        folder = tmp_path_factory.mktemp("pairs")
+        listed = [(url, None) for url in urls] + [(None, path) for path in paths]
+        rows = [
+            {
+                "uid": pair_uid("src", url or path or "", f"caption {n}"),
+                "image_uid": image_uid("src", url or path or ""),
+                "source": "src",
+                "url": url,
+                "path": path,
+                "caption": f"caption {n}",
+                "license": None,
+                "meta": "{}",
+            }
+            for url, path in listed
+            for n in range(captions)
+        ]
+        rows.sort(key=lambda row: (str(row["image_uid"]), str(row["uid"])))
+        names = []
+        for start in range(0, len(rows), per_file):
+            names.append(f"pairs-{start // per_file:05d}.parquet")
+            table = pa.Table.from_pylist(rows[start : start + per_file], pairs_schema())
+            pq.write_table(table, folder / names[-1])
+        for name, data in (files or {}).items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(data)
+            names.append(name)
+        sealed = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+        manifest = {"fingerprint": sealed, "counts": {}, "files": [{"name": name} for name in names]}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        return Artifact(str(folder))
+
+    return make
+
+
+class Served(Download):
+    """The download stage with host names played by servers of the test's own."""
+
+    hosts: Mapping[str, str] = {}
+
+    @contextmanager
+    def _served(self, task: Task, remote: bool) -> Iterator[Mapping[str, str]]:
+        yield self.hosts
+
+
+@pytest.fixture
+def download(run_stage: Callable[..., Artifact]) -> Callable[..., Artifact]:
+    """Runs the stage over a pairs artifact."""
+
+    def run(
+        pairs: Artifact,
+        hosts: Mapping[str, str] | None = None,
+        source: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> Artifact:
+        fast = {"timeout": 10.0, "backoff": 0.01, "max_wait": 0.3}
+        described = SourceConfig(kind="test", paths=("list",), **(source or {}))
+        stage = Served(DownloadConfig(name="src", source=described, **{**fast, **settings}))
+        stage.hosts = hosts or {}
+        return run_stage(stage, {"pairs": [pairs]})
+
+    return run
+
+
+@pytest.fixture
+def attempts() -> Callable[[Artifact], dict[str, dict[str, Any]]]:
+    """Rows of an artifact's attempts by url or path."""
+
+    def read(artifact: Artifact) -> dict[str, dict[str, Any]]:
+        rows = [
+            row
+            for name in artifact.names("attempts-*.parquet")
+            for row in pq.read_table(artifact.path(name)).to_pylist()
+        ]
+        return {row["url"] or row["path"] or row["image_uid"]: row for row in rows}
+
+    return read
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path

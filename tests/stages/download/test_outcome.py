@@ -1,0 +1,95 @@
+"""Failures survive the trip through an error text, and addresses are judged by where they lead."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.download.address import host_of, is_public, request_url
+from stages.download.outcome import Failure, Reason
+
+
+@given(
+    status=st.sampled_from([*map(str, Reason), "http_404"]), detail=st.text(), host=st.text(), wait=st.floats(0, 1e6)
+)
+def test_a_failure_is_restored_from_its_text(status: str, detail: str, host: str, wait: float) -> None:
+    parsed = Failure.parse(str(Failure(status, detail, host, wait)))
+    assert (parsed.status, parsed.detail, parsed.host, parsed.retry_after) == (status, detail, host, wait)
+
+
+def test_an_unknown_error_text_is_no_failure() -> None:
+    for text in ("unknown url type: 'x'", "[]", "3"):
+        with pytest.raises(ValueError):  # noqa: PT011 - JSON errors are ValueErrors of many texts
+            Failure.parse(text)
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason != Reason.SUCCESS])
+def test_every_reason_explains_itself(reason: Reason) -> None:
+    detailed = {Reason.TOO_LARGE, Reason.TOO_SMALL, Reason.UNSUPPORTED_FORMAT, Reason.TOO_MANY_PIXELS}
+    assert Failure(reason, "detail" if reason in detailed else "").explanation
+
+
+@pytest.mark.parametrize(
+    ("status", "transient"),
+    [
+        ("http_404", False),
+        ("http_410", False),
+        ("http_429", True),
+        ("http_503", True),
+        ("timeout", True),
+        ("opt_out", False),
+        ("not_an_image", False),
+        ("truncated", False),
+    ],
+)
+def test_only_what_may_pass_is_transient(status: str, transient: bool) -> None:
+    assert Failure(status).transient is transient
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("172.16.0.1", False),
+        ("192.168.1.1", False),
+        ("169.254.169.254", False),
+        ("100.64.0.1", False),
+        ("0.0.0.0", False),
+        ("224.0.0.1", False),
+        ("::1", False),
+        ("fe80::1%eth0", False),
+        ("fd00::1", False),
+        ("::ffff:10.0.0.1", False),
+        ("64:ff9b::a00:1", False),
+        ("2002:a00:1::", False),
+    ],
+)
+def test_private_addresses_are_known_in_every_notation(address: str, public: bool) -> None:
+    assert is_public(address) is public
+
+
+@pytest.mark.parametrize(
+    ("listed", "wire"),
+    [
+        (" http://A.test/a b.jpg ", "http://a.test/a%20b.jpg"),
+        ("http://bücher.test/é?q=ü", "http://xn--bcher-kva.test/%C3%A9?q=%C3%BC"),
+        ("https://a.test:8443/x%20y.jpg#part", "https://a.test:8443/x%20y.jpg"),
+        ("http://user:secret@a.test/x", "http://a.test/x"),
+        ("http://[2001:db8::1]:80/x", "http://[2001:db8::1]:80/x"),
+    ],
+)
+def test_urls_are_made_fit_for_the_wire(listed: str, wire: str) -> None:
+    assert request_url(listed) == wire
+
+
+@given(st.text())
+def test_any_text_is_a_url_or_a_failure(text: str) -> None:
+    try:
+        url = request_url("http://" + text)
+    except Failure as failure:
+        url = failure.status
+    assert url == "invalid_url" or (host_of(url) and url.isascii())

@@ -1,0 +1,65 @@
+"""Choosing an adapter by kind, and finding its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from pipelines.fingerprint import what
+from stages.contract import UserError
+from stages.ingest.files import find
+from stages.ingest.plugins import source_class, source_config
+
+
+def test_each_registered_kind_validates_with_its_own_schema() -> None:
+    for kind in ("laion", "cc3m", "cc12m", "coco"):
+        assert type(source_config("s", {"kind": kind, "paths": ["x"]})) is source_class(kind).Config
+    assert source_config("s", {"kind": "medical", "paths": ["x"], "reports": ["y"]}).private
+
+
+def test_an_unknown_kind_names_the_known_ones_and_the_key() -> None:
+    with pytest.raises(UserError, match=r"sources.mine.kind: .*'loan' is not known .known: cc12m, cc3m, coco, laion"):
+        source_config("mine", {"kind": "loan", "paths": ["x"]})
+    with pytest.raises(UserError, match=r"sources.mine.kind: missing"):
+        source_config("mine", {"paths": ["x"]})
+
+
+def test_a_wrong_key_is_reported_by_name() -> None:
+    with pytest.raises(ValidationError) as error:
+        source_config("mine", {"kind": "cc3m", "path": ["x"]})
+    assert {item["loc"] for item in error.value.errors()} == {("paths",), ("path",)}
+
+
+def test_paths_are_fingerprinted_inside_a_world_and_not_outside() -> None:
+    here = source_config("s", {"kind": "cc3m", "paths": ["/a/x.tsv"]})
+    there = source_config("s", {"kind": "cc3m", "paths": ["/b/x.tsv"]})
+    assert what(here) == what(there)
+    one = source_config("s", {"kind": "cc3m", "world": "w", "paths": ["lists/one.tsv"]})
+    two = source_config("s", {"kind": "cc3m", "world": "w", "paths": ["lists/two.tsv"]})
+    assert what(one) != what(two)
+    assert source_config("s", one.model_dump()) == one
+
+
+def test_globs_and_folders_are_expanded_and_named_from_their_common_folder(tmp_path: Path) -> None:
+    for name in ("b/2.tsv", "a/1.tsv", "a/deep/3.tsv", "a/note.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert [file.name for file in find([f"{tmp_path}/**/*.tsv"], "k")] == ["a/1.tsv", "a/deep/3.tsv", "b/2.tsv"]
+    assert [file.name for file in find([f"{tmp_path}/a"], "k")] == ["1.tsv", "deep/3.tsv", "note.txt"]
+    assert [file.name for file in find([f"{tmp_path}/a/1.tsv"], "k")] == ["1.tsv"]
+
+
+def test_external_files_are_all_inputs_and_a_missing_one_names_its_key(tmp_path: Path) -> None:
+    scans, reports = tmp_path / "scans", tmp_path / "reports.csv"
+    scans.mkdir()
+    (scans / "1.dcm").write_text("x")
+    reports.write_text("x")
+    config = source_config("s", {"kind": "medical", "paths": [str(scans)], "reports": [str(reports)]})
+    assert config.external_files("sources.s") == [str(scans / "1.dcm"), str(reports)]
+    reports.unlink()
+    with pytest.raises(UserError, match=rf"sources.s.reports: nothing at {reports}"):
+        config.external_files("sources.s")
+    world = source_config("s", {"kind": "cc3m", "world": "demo", "paths": ["lists/x.tsv"]})
+    assert world.external_files("sources.s") == []

@@ -1,0 +1,109 @@
+"""Pretraining for real, over both phases; and the pairs it reads."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from models import registry
+from stages.artifact import Artifact
+from stages.contract import UserError
+from stages.pretrain.config import PretrainConfig
+from stages.pretrain.stage import Pretrain
+from stages.train.pairs import PairDataset
+
+VISION = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "heads": 2, "mlp_width": 64}
+MODELS: dict[str, dict[str, Any]] = {
+    "blip2": {
+        "architecture": "blip2",
+        "name": "test",
+        "vocabulary": 288,
+        "vision": VISION,
+        "qformer": {"queries": 2, "width": 32, "layers": 1, "heads": 2, "mlp_width": 64},
+        "language": {"width": 32, "layers": 2, "heads": 2, "mlp_width": 64, "positions": 64},
+        "heads": {"projection": 16},
+    },
+    "florence2": {
+        "architecture": "florence2",
+        "name": "test",
+        "vocabulary": 288,
+        "vision": VISION,
+        "reconstruction": {"width": 32, "layers": 1, "heads": 2, "mlp_width": 64},
+        "language": {
+            "width": 32,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "heads": 2,
+            "mlp_width": 64,
+            "positions": 64,
+        },
+    },
+}
+PHASES = {
+    "blip2": [{"objective": "representation", "steps": 6}, {"objective": "language_modeling", "epochs": 2}],
+    "florence2": [{"objective": "masked_autoencoding", "steps": 6}, {"objective": "sequence_to_sequence", "epochs": 2}],
+}
+
+
+def config(architecture: str, **train: Any) -> PretrainConfig:
+    settings = {
+        "phases": PHASES[architecture],
+        "lr": 3e-3,
+        "global_batch": 8,
+        "micro_batch": 4,
+        "log_every": 2,
+        "checkpoint_every": 4,
+    }
+    return PretrainConfig.model_validate({"model": MODELS[architecture], "train": {**settings, **train}})
+
+
+def test_pairs_come_with_the_tokens_of_their_caption_and_eos(inputs: Any) -> None:
+    data = PairDataset(inputs["shards"][0], inputs["tokens"][0], max_tokens=8, cache_mb=1)
+    tokenizer = Tokenizer.from_file(str(inputs["tokenizer"][0].path("tokenizer.json")))
+    captions = json.loads(tokenizer.to_str())["model"]["vocab"]
+    assert len(data) == 24
+    for number in range(24):
+        sample = data.sample(number, 0)
+        (text,) = sample.texts
+        assert data.lengths(number, 0) == (0, len(text.target))
+        assert len(text.prompt) == 0
+        assert text.target[-1] == captions["</s>"] == 2
+        assert len(text.target) <= 8
+        said = "".join(tokenizer.id_to_token(i) for i in text.target[:-1]).replace("Ġ", " ")
+        brightest = {(1, 0, 0): "red", (0, 1, 0): "green", (0, 0, 1): "blue", (1, 1, 1): "white"}
+        means = [sum(sample.image.getchannel(c).tobytes()) / 400 > 128 for c in range(3)]
+        color = brightest[tuple(int(m) for m in means)]  # type: ignore[index]
+        assert (color if len(text.target) < 8 else f"a {color} square").startswith(said)
+
+
+def test_samples_of_one_image_share_their_image_id_and_no_others(inputs: Any) -> None:
+    data = PairDataset(inputs["shards"][0], inputs["tokens"][0], max_tokens=8, cache_mb=0)
+    ids = [data.sample(number, 0).image_id for number in range(len(data))]
+    assert len(set(ids)) == 24
+    assert all(0 <= i < 2**63 for i in ids)
+
+
+def test_a_vocabulary_that_does_not_fit_is_refused_before_any_worker_starts(run_stage: Any, inputs: Any) -> None:
+    small = PretrainConfig.model_validate(
+        {"model": {**MODELS["blip2"], "vocabulary": 200}, "train": config("blip2").train.model_dump()}
+    )
+    with pytest.raises(UserError, match=r"tokenizer.vocabulary=259 .* model.vocabulary=200"):
+        run_stage(Pretrain(small), inputs)
+
+
+@pytest.mark.parametrize("architecture", ["blip2", pytest.param("florence2", marks=pytest.mark.slow)])
+def test_both_phases_run_one_after_the_other(architecture: str, ray_session: None, run_stage: Any, inputs: Any) -> None:
+    made: Artifact = run_stage(Pretrain(config(architecture)), inputs, how={"workers": 2})
+    record = made.read_json("train.json")
+    assert [phase["steps"] for phase in record["phases"]] == [6, 6]
+    assert [phase["objective"] for phase in record["phases"]] == [p["objective"] for p in PHASES[architecture]]
+    lines = [json.loads(line) for line in made.path("history.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12]
+    assert lines[-1]["metrics"]["loss"] < lines[3]["metrics"]["loss"]
+    model = registry.load(made.path("model"))
+    assert all(torch.isfinite(weight).all() for weight in model.parameters())
+    assert not [name for name in made.names() if "ray" in name or "step-" in name]

@@ -1,0 +1,65 @@
+"""Small artifacts of the stages before the tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stages.artifact import Artifact, file_sha256
+from stages.sample import image_uid, pair_uid, pairs_schema
+
+
+def _finish(folder: Path, stage: str, config: Mapping[str, Any]) -> Artifact:
+    files = [{"name": p.name, "size": p.stat().st_size, "sha256": file_sha256(p)} for p in sorted(folder.iterdir())]
+    manifest = {"stage": stage, "fingerprint": f"{stage}-of-a-test", "config": config, "counts": {}, "files": files}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return Artifact(str(folder))
+
+
+@pytest.fixture
+def corpus_inputs(tmp_path: Path) -> Callable[..., dict[str, list[Artifact]]]:
+    """`pairs` and `verdicts` from source -> captions; captions that start with `-` were dropped by selection."""
+
+    def make(sources: Mapping[str, Sequence[str]], private: Sequence[str] = ()) -> dict[str, list[Artifact]]:
+        pairs, verdicts = [], []
+        for name, captions in sources.items():
+            rows = []
+            for number, caption in enumerate(captions):
+                url = f"http://{name}/{number}.jpg"
+                uid = pair_uid(name, url, caption)
+                rows.append((uid, image_uid(name, url), name, url, None, caption, None, "{}"))
+                verdicts.append((uid, rows[-1][1], name, not caption.startswith("-"), "", ""))
+            folder = tmp_path / f"pairs-{name}"
+            folder.mkdir()
+            columns = [list(column) for column in zip(*sorted(rows, key=lambda r: (r[1], r[0])), strict=True)]
+            pq.write_table(pa.table(columns, schema=pairs_schema()), folder / "pairs-00000.parquet")
+            config = {"name": name, "source": {"kind": "laion", "private": name in private}}
+            pairs.append(_finish(folder, "ingest", config))
+        folder = tmp_path / "verdicts"
+        folder.mkdir()
+        names = ["uid", "image_uid", "source", "keep", "reason", "detail"]
+        columns = [list(column) for column in zip(*sorted(verdicts), strict=True)]
+        pq.write_table(pa.table(dict(zip(names, columns, strict=True))), folder / "verdicts.parquet")
+        return {"pairs": pairs, "verdicts": [_finish(folder, "select", {})]}
+
+    return make
+
+
+@pytest.fixture
+def world_of_text(tmp_path: Path) -> Callable[[Mapping[str, str]], Artifact]:
+    """A world artifact that holds text files by name."""
+
+    def make(files: Mapping[str, str]) -> Artifact:
+        folder = tmp_path / "world"
+        folder.mkdir()
+        for name, content in files.items():
+            (folder / name).write_text(content, encoding="utf-8")
+        return _finish(folder, "world", {})
+
+    return make
