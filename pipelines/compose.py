@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
-from stages.ingest.config import SourceConfig
-from stages.ingest.plugins import source_class, source_config
 
 from pipelines.config import PairmillConfig
 from stages.contract import UserError
+from stages.ingest.config import SourceConfig
+from stages.ingest.plugins import source_class, source_config
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -56,16 +56,14 @@ def _values(overrides: Sequence[str], conf: Path) -> dict[str, Any]:
             held_out = {}
             for name in values.get("held_out") or []:
                 _known(conf, "benchmark", name, "held_out")
-                extra = OmegaConf.to_container(compose(f"benchmark/{name}"), resolve=True)
-                held_out[name] = _plain(extra)["benchmarks"][name]
+                held_out[name] = _file(conf, "benchmark", name)
             values["held_out"] = held_out
             tasks = values.setdefault("tasks", {})
             for name, benchmark in (values.get("benchmarks") or {}).items():
                 task = benchmark.get("task") if isinstance(benchmark, dict) else None
                 if task and task not in tasks:
                     _known(conf, "task", task, f"benchmarks.{name}.task")
-                    extra = OmegaConf.to_container(compose(f"task/{task}"), resolve=True)
-                    tasks[task] = _plain(extra)["tasks"][task]
+                    tasks[task] = _file(conf, "task", task)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_hydra_line(error, overrides, conf)) from None
     return values
@@ -74,6 +72,13 @@ def _values(overrides: Sequence[str], conf: Path) -> dict[str, Any]:
 def _plain(container: Any) -> dict[str, Any]:
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def _file(conf: Path, group: str, name: str) -> dict[str, Any]:
+    """A choice that nothing on the command line can change: its file alone, without Hydra's slower composition."""
+    from omegaconf import OmegaConf
+
+    return _plain(OmegaConf.to_container(OmegaConf.load(conf / group / f"{name}.yaml"), resolve=True))
 
 
 def choices(conf: Path, group: str) -> list[str]:

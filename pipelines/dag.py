@@ -149,7 +149,7 @@ class _Builder:
         home = self.world(task.world, f"tasks.{name}")
         inputs: dict[str, list[str | None]] = {"model": [model], "tokenizer": [tokenizer], "world": [home]}
         config = FinetuneConfig(name=name, task=task)
-        files = _outside(f"tasks.{name}", task.external_files())
+        files = _outside(f"tasks.{name}", task.located())
         return self.add(Finetune, f"{self.config.model.name}/{name}", config, inputs, **files)
 
     def evaluate(self, name: str, model: str) -> str:
@@ -158,7 +158,7 @@ class _Builder:
         home = self.world(benchmark.world, f"benchmarks.{name}")
         config = EvaluateConfig(**dict(self.config.evaluate), name=name, benchmark=benchmark)
         inputs: dict[str, list[str | None]] = {"model": [model], "world": [home]}
-        files = _outside(f"benchmarks.{name}", benchmark.external_files())
+        files = _outside(f"benchmarks.{name}", benchmark.located())
         return self.add(Evaluate, f"{self.config.model.name}/{name}", config, inputs, **files)
 
 

@@ -138,9 +138,9 @@ def last_step(scratch: Path) -> str | None:
     newest = lines[-1]
     metrics = newest["metrics"]
     text = f"step {newest['step']}"
-    total = newest.get("total") or metrics.get("total_steps")
+    total = newest.get("total")
     if total:
-        text += f" of {int(total)}"
+        text += f" of {total}"
     if "loss" in metrics:
         text += f", loss {metrics['loss']:.3f}"
     if "samples_per_s" in metrics:

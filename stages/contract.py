@@ -85,13 +85,16 @@ class Task:
 
     @property
     def metrics_file(self) -> Path:
-        """JSON lines ``{"step": int, "time": float, "metrics": {...}}``: the run's history, delivered to MLflow."""
+        """JSON lines ``{"step", "total", "time", "metrics": {...}}``: the run's history, delivered to MLflow."""
         return Path(self.scratch) / "metrics.jsonl"
 
-    def log(self, step: int, metrics: Mapping[str, float], time_unix: float) -> None:
-        """Append one step's metrics to the history (call from one rank only, with increasing steps)."""
+    def log(self, step: int, metrics: Mapping[str, float], time_unix: float, total: int | None = None) -> None:
+        """Append one step's metrics to the history (call from one rank only, with increasing steps).
+
+        `total` is the last step there will be, where it is known: progress is shown against it.
+        """
         self.metrics_file.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"step": step, "time": time_unix, "metrics": dict(metrics)})
+        line = json.dumps({"step": step, "total": total, "time": time_unix, "metrics": dict(metrics)})
         with open(self.metrics_file, "a", encoding="utf-8") as history:
             history.write(line + "\n")
 

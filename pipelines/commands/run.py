@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import traceback
 from typing import Literal
@@ -30,6 +31,7 @@ def main(arguments: argparse.Namespace) -> int:
     wanted = targets(dag, arguments.target)
     check_capacity(config, workspace, dag, wanted)
     todo = pending(workspace, wanted)
+    gc.enable()
     if todo:
         code = _run(arguments, config, workspace, wanted, todo)
         if code:

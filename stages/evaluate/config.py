@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from stages.contract import How, StageConfig
+from stages.located import LocatedConfig
 
 CaptionMetric = Literal["bleu", "rouge_l", "cider_d", "meteor", "spice"]
 
 
-class _Benchmark(StageConfig):
+class _Benchmark(LocatedConfig):
     """What every benchmark has: images, and the protocol of generation."""
 
-    world: str | None = None
-    """The world whose files the paths below name; null for local files."""
     split: str
     """The split's name as it is published (`val2014`, `karpathy test`); part of the protocol."""
     images: Annotated[str, How]
@@ -36,16 +35,6 @@ class _Benchmark(StageConfig):
     """Fewest tokens written."""
     length_penalty: Annotated[float, Field(ge=-10, le=10)] = 1.0
     """Exponent of the length that a beam's log-probability is divided by; above 0 favours longer texts."""
-    world_files: dict[str, str] = {}
-    """Filled in: where in the world the files are. The world's fingerprint does not tell which of them are read."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _note_world_files(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        keys = ("images", "questions", "annotations", "train_annotations", "references") if values.get("world") else ()
-        return {**values, "world_files": {key: values[key] for key in keys if values.get(key)}}
 
     @model_validator(mode="after")
     def _lengths_agree(self) -> _Benchmark:
@@ -53,13 +42,9 @@ class _Benchmark(StageConfig):
             raise ValueError(f"min_new_tokens={self.min_new_tokens} is above max_new_tokens={self.max_new_tokens}")
         return self
 
-    def files(self) -> list[str]:
-        """Question and answer files as configured."""
-        return []
-
-    def external_files(self) -> list[str]:
-        """All files and folders outside any world that the scores depend on."""
-        return [] if self.world else [*self.files(), self.images]
+    def lists(self) -> list[str]:
+        """Question, annotation and reference files as configured: all but the images."""
+        return [path for key in self.file_keys if key != "images" and (path := getattr(self, key))]
 
     def image_set(self) -> dict[str, str | None]:
         """Where the images are that must not be trained on."""
@@ -72,6 +57,8 @@ class _Benchmark(StageConfig):
 
 class VqaBenchmark(_Benchmark):
     """Open-ended questions in VQAv2's format, scored by VQA accuracy."""
+
+    file_keys: ClassVar[tuple[str, ...]] = ("questions", "annotations", "train_annotations", "images")
 
     kind: Literal["vqa"]
     """`vqa`."""
@@ -88,13 +75,11 @@ class VqaBenchmark(_Benchmark):
             raise ValueError("prompt must hold {} for the question")
         return self
 
-    def files(self) -> list[str]:
-        """Questions and both splits' annotations."""
-        return [file for file in (self.questions, self.annotations, self.train_annotations) if file]
-
 
 class CaptionBenchmark(_Benchmark):
     """Captions in COCO's format, scored by BLEU, ROUGE-L and CIDEr-D."""
+
+    file_keys: ClassVar[tuple[str, ...]] = ("references", "images")
 
     kind: Literal["captions"]
     """`captions`."""
@@ -103,10 +88,6 @@ class CaptionBenchmark(_Benchmark):
     by), or Karpathy's (`images: [{filename, split, sentences: [{raw}]}]`)."""
     karpathy_split: str = "test"
     """Which images of a Karpathy JSON are taken."""
-
-    def files(self) -> list[str]:
-        """The references."""
-        return [self.references]
 
 
 BenchmarkConfig = Annotated[VqaBenchmark | CaptionBenchmark, Field(discriminator="kind")]

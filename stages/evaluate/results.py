@@ -40,7 +40,7 @@ def protocol(
     record = model.read_json("train.json")
     return {
         "split": benchmark.split,
-        "split_sha256": {Path(file).name: file_sha256(locate(file)) for file in benchmark.files()},
+        "split_sha256": {Path(file).name: file_sha256(locate(file)) for file in benchmark.lists()},
         "n": len(result.predictions),
         "images": images,
         "model": model.fingerprint,

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from stages.contract import How, StageConfig
+from stages.located import LocatedConfig
 from stages.train.config import OptimizationConfig, PhaseConfig
 
 #: The objective by which each architecture learns to write text.
 WRITES = {"blip2": "language_modeling", "florence2": "sequence_to_sequence"}
 
 
-class TaskConfig(OptimizationConfig):
+class TaskConfig(OptimizationConfig, LocatedConfig):
     """`conf/task/*.yaml`, under `tasks.<name>`."""
+
+    file_keys: ClassVar[tuple[str, ...]] = ("questions", "annotations", "images")
 
     kind: Literal["vqa", "captions"]
     """`vqa`: questions and answers in VQAv2's format. `captions`: COCO's captions format."""
-    world: str | None = None
-    """The world whose files the paths below name; null for local files."""
     questions: Annotated[str | None, How] = None
     """VQAv2 questions JSON: `questions: [{question_id, image_id, question}]`; only for `vqa`."""
     annotations: Annotated[str, How]
@@ -27,10 +28,8 @@ class TaskConfig(OptimizationConfig):
     JSON (`annotations: [{image_id, caption}]`)."""
     images: Annotated[str, How]
     """Folder of the images."""
-    image_pattern: Annotated[str, How] = "{image_id}.jpg"
+    image_pattern: str = "{image_id}.jpg"
     """File name of an image below `images`; `{image_id:012d}` pads with zeros as COCO does."""
-    world_files: dict[str, str] = {}
-    """Filled in: where in the world the files are. The world's fingerprint does not tell which of them are read."""
     prompt: str = ""
     """Put before the text to be written; `{}` stands for the question."""
     objective: str | None = None
@@ -47,14 +46,6 @@ class TaskConfig(OptimizationConfig):
     trainable: list[str] | None = None
     """Parts of the model that learn; null lets every part learn that the objective uses."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _note_world_files(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        keys = ("questions", "annotations", "images", "image_pattern") if values.get("world") else ()
-        return {**values, "world_files": {key: values[key] for key in keys if values.get(key)}}
-
     @model_validator(mode="after")
     def _consistent(self) -> TaskConfig:
         if (self.steps is None) == (self.epochs is None):
@@ -64,10 +55,6 @@ class TaskConfig(OptimizationConfig):
         if (self.kind == "vqa") != ("{}" in self.prompt):
             raise ValueError("prompt holds {} for the question if and only if kind is vqa")
         return self
-
-    def external_files(self) -> list[str]:
-        """All files and folders outside any world that the model depends on."""
-        return [] if self.world else [path for path in (self.questions, self.annotations, self.images) if path]
 
     def phase(self, architecture: str) -> PhaseConfig:
         """Fine-tuning as the one phase of a training run."""

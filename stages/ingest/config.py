@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny
 
 from stages.contract import How, StageConfig
+from stages.located import LocatedConfig
 
 
-class SourceConfig(StageConfig):
+class SourceConfig(LocatedConfig):
     """What every source has, whatever its kind; an adapter's `Config` adds its own keys."""
 
-    file_keys: ClassVar[tuple[str, ...]] = ("paths",)
-    """Keys that name the source's input files; an adapter may add some (the medical source: its reports)."""
+    list_keys: ClassVar[tuple[str, ...]] = ("paths",)
+    """Fields that name lists: paths, folders or globs. An adapter may add some (the medical source: its reports)."""
+    file_keys: ClassVar[tuple[str, ...]] = ("paths", "images")
+    """Those, and the folder of images."""
 
     kind: str
     """Which adapter reads it: a name of the entry-point group `pairmill.sources`."""
-    world: str | None = None
-    """The demonstration world whose files `paths` and `images` name; null for files of your own."""
     paths: Annotated[tuple[str, ...], How, Field(min_length=1)]
     """Input files: paths, folders, globs (`**` too) or fsspec URLs. Their contents count, not where they lie."""
     images: Annotated[str | None, How] = None
@@ -27,17 +28,6 @@ class SourceConfig(StageConfig):
     """Whether images and text must stay inside: only counts and uids reach reports, logs and MLflow."""
     license: str | None = None
     """License of every pair that does not state its own."""
-    world_files: dict[str, Any] = {}
-    """Filled in: where in the world the files are. The world's fingerprint does not tell which of them are read."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _note_world_files(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        keys = (*cls.file_keys, "images") if values.get("world") else ()
-        found = {key: values[key] for key in keys if values.get(key)}
-        return {**values, "world_files": {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}}
 
     def external_files(self, key: str) -> list[str]:
         """All input files that lie outside a world, for the fingerprint.
@@ -48,7 +38,7 @@ class SourceConfig(StageConfig):
 
         if self.world is not None:
             return []
-        return [file.url for name in self.file_keys for file in find(getattr(self, name), f"{key}.{name}")]
+        return [file.url for name in self.list_keys for file in find(getattr(self, name), f"{key}.{name}")]
 
 
 class IngestSettings(StageConfig):

@@ -76,7 +76,7 @@ class Source(ABC, Generic[S]):
         self.world = world
 
     def files(self, key: str = "paths") -> list[InputFile]:
-        """The input files one of `Config.file_keys` names. Raises UserError when there are none."""
+        """The input files one of `Config.list_keys` names. Raises UserError when there are none."""
         patterns = getattr(self.config, key)
         where = f"sources.{self.name}.{key}"
         if self.world is None:

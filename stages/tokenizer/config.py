@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from stages.contract import How, StageConfig
+from stages.located import LocatedConfig
 
 #: The first ids of every tokenizer, in this order.
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
@@ -14,22 +15,13 @@ PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 BYTES = 256
 
 
-class TextFile(StageConfig):
+class TextFile(LocatedConfig):
     """A text file to train on besides the captions: UTF-8, one text per line."""
 
-    world: str | None = None
-    """The world that holds it; null for a local file."""
+    file_keys: ClassVar[tuple[str, ...]] = ("path",)
+
     path: Annotated[str, How]
     """Path inside the world, or of the local file. Its contents count, not where it lies."""
-    world_file: str | None = None
-    """Filled in: which of the world's files is read."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _note_world_file(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            return {**values, "world_file": values.get("path") if values.get("world") else None}
-        return values
 
 
 class TokenizerConfig(StageConfig):
@@ -89,4 +81,4 @@ class TokenizerConfig(StageConfig):
 
     def external_files(self) -> list[str]:
         """Text files outside any world, for the fingerprint."""
-        return [text.path for text in self.text if text.world is None]
+        return [path for text in self.text for path in text.located()]

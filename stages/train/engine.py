@@ -121,7 +121,7 @@ class _Phase:
         self.index = index
         self.config: PhaseConfig = job.phases[index]
         self.steps = steps[index]
-        self.before = sum(steps[:index])
+        self.before, self.total = sum(steps[:index]), sum(steps)
         self.accumulation = accumulation_steps(job.settings, ranks.data_ranks, job.key)
         self.history = History(job.scratch)
         self.progress = Progress(ranks=ranks.world_size, phase=index)
@@ -232,7 +232,7 @@ class _Phase:
         if self.progress.first_loss is None:
             self.progress.first_loss = metrics["loss"]
         if self.ranks.rank == 0:
-            self.history.log(self.before + self.progress.step, metrics)
+            self.history.log(self.before + self.progress.step, metrics, self.total)
 
     def _finish(self) -> None:
         """Leave the phase's weights, whole and in Hugging Face format, where the next phase and the driver look."""

@@ -18,9 +18,9 @@ class History:
         self._task = Task(inputs={}, out=Path(scratch), parts=Path(scratch), scratch=scratch)
         self.path = self._task.metrics_file
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one step's metrics."""
-        self._task.log(step, metrics, time.time())
+    def log(self, step: int, metrics: Mapping[str, float], total: int | None = None) -> None:
+        """Append one step's metrics; `total` steps there will be."""
+        self._task.log(step, metrics, time.time(), total)
 
     def truncate(self, step: int) -> None:
         """Drop lines after `step`, and a last line that a kill cut short: those steps will be taken again."""

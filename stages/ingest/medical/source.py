@@ -18,7 +18,8 @@ from stages.ingest.source import Pair, Reject, Source, Unit
 class MedicalConfig(SourceConfig):
     """`kind: medical`. Every image of a study is paired with the study's report."""
 
-    file_keys: ClassVar[tuple[str, ...]] = ("paths", "reports")
+    list_keys: ClassVar[tuple[str, ...]] = ("paths", "reports")
+    file_keys: ClassVar[tuple[str, ...]] = ("paths", "reports", "images")
 
     private: bool = True
     """Stays inside unless you say otherwise."""
