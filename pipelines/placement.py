@@ -29,16 +29,22 @@ def _task(job: Job, partition: Partition) -> dict[str, int]:
     return run_partition(_prepared(job), partition)
 
 
-class _Actor:
-    """A Ray Data worker that keeps a set-up stage and makes the partitions that stream past."""
+def _worker(job: Job) -> Any:
+    """A class for Ray Data to make actors of, which keep a set-up stage and make the partitions that stream past.
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        job.stage.setup()
+    The job is part of the class and no constructor argument: those lie in the object store, which an actor that is
+    started again cannot count on.
+    """
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        partition = Partition(row["id"], json.loads(row["spec"]))
-        return {"id": partition.id, "counts": json.dumps(run_partition(self.job, partition))}
+    class Worker:
+        def __init__(self) -> None:
+            job.stage.setup()
+
+        def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+            partition = Partition(row["id"], json.loads(row["spec"]))
+            return {"id": partition.id, "counts": json.dumps(run_partition(job, partition))}
+
+    return Worker
 
 
 def in_ray_tasks(job: Job, partitions: Sequence[Partition], retries: int) -> Iterator[dict[str, int]]:
@@ -87,10 +93,8 @@ def in_ray_data(job: Job, partitions: Sequence[Partition], retries: int) -> Iter
     rows = [{"id": partition.id, "spec": json.dumps(dict(partition.spec))} for partition in partitions]
     cpus = ray.cluster_resources().get("CPU", 1)
     most = max(1, min(len(rows), int(cpus / max(job.stage.cpus, 0.01))))
-    worker: Any = _Actor  # Ray constructs the class in each actor; its type hints only know plain functions
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        worker,
-        fn_constructor_args=(job,),
+        _worker(job),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
         num_cpus=job.stage.cpus,
     )

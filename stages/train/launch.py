@@ -76,6 +76,8 @@ def _fit(job: TrainingJob, how: Mapping[str, Any], workers: int) -> None:
     try:
         with _own_sigint():
             trainer.fit()
+    except SystemExit:  # Ray Train's answer to Ctrl-C, once it has stopped the workers
+        raise KeyboardInterrupt from None
     except TrainingFailedError:
         if not job.mistake.exists():
             raise
