@@ -68,7 +68,12 @@ class Web:
                     web.most_at_once = max(web.most_at_once, web._now)
                     turn = web.asked[self.path]
                 try:
-                    status, headers, body = web.routes[self.path](turn)
+                    try:
+                        status, headers, body = web.routes[self.path](turn)
+                    finally:
+                        # Before the first byte goes out: with the last one the client may ask the next thing at once.
+                        with web._lock:
+                            web._now -= 1
                     length = {"Content-Length": str(len(body))} if isinstance(body, bytes) else {}
                     self.send_response(status)
                     for name, value in {**length, **headers}.items():
@@ -78,9 +83,6 @@ class Web:
                         self.wfile.write(piece)
                 except (BrokenPipeError, ConnectionResetError):
                     pass
-                finally:
-                    with web._lock:
-                        web._now -= 1
 
             def log_message(self, *_: Any) -> None:
                 return
