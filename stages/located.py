@@ -13,7 +13,7 @@ class LocatedConfig(StageConfig):
     """Base of configs with paths, which subclasses mark `How` and list in `file_keys`.
 
     Outside a world only the contents of files count, so that moving them changes nothing; the runner digests what
-    `external_files` lists. A world's fingerprint covers the contents of all its files but does not tell which of them
+    `located` lists. A world's fingerprint covers the contents of all its files but does not tell which of them
     are read, so their names are noted in `world_files`, which is fingerprinted.
     """
 
