@@ -42,8 +42,8 @@ test: $(STAMP) ## all tests but the slow ones
 test-all: $(STAMP) ## all tests
 	$(BIN)/python -m pytest
 check: $(STAMP) ## formatting, lint, types
-	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+	$(BIN)/ruff format --no-cache --check . && $(BIN)/ruff check --no-cache . && $(BIN)/mypy
 format: $(STAMP) ## put the code in the project's format
-	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+	$(BIN)/ruff format . && $(BIN)/ruff check --no-cache --fix .
 clean: ## remove the workspace (artifacts, runs); keeps .venv
 	rm -rf workspace

@@ -5,12 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import Field, SerializeAsAny
-from stages.evaluate.config import BenchmarkConfig, EvaluateSettings
-from stages.ingest.config import IngestSettings, SourceConfig
-from stages.shard.config import ShardConfig
-from stages.tokenizer.config import TokenizerConfig
-from stages.tokens.config import TokensConfig
-from stages.world.config import WorldConfig
 
 from models.blip2.config import Blip2Config
 from models.florence2.config import Florence2Config
@@ -18,10 +12,16 @@ from pipelines.cluster import ClusterConfig
 from pipelines.tracking.config import TrackingConfig
 from stages.contract import StageConfig
 from stages.download.config import DownloadSettings
+from stages.evaluate.config import BenchmarkConfig, EvaluateSettings
 from stages.finetune.config import TaskConfig
+from stages.ingest.config import IngestSettings, SourceConfig
 from stages.select.config import SelectionConfig
+from stages.shard.config import ShardConfig
 from stages.signals.config import SignalsConfig
+from stages.tokenizer.config import TokenizerConfig
+from stages.tokens.config import TokensConfig
 from stages.train.config import TrainConfig
+from stages.world.config import WorldConfig
 
 ModelConfig = Annotated[Blip2Config | Florence2Config, Field(discriminator="architecture")]
 
