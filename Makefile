@@ -10,7 +10,7 @@ CHOICES = $(if $(MODEL),model=$(MODEL)) $(if $(CLUSTER),cluster=$(CLUSTER)) $(if
 	$(if $(SELECTION),selection=$(SELECTION)) $(if $(TASK),task=$(TASK)) $(if $(BENCHMARK),benchmark=$(BENCHMARK)) \
 	$(if $(WORKSPACE),workspace=$(WORKSPACE)) $(ARGS)
 
-.PHONY: help setup demo data pretrain finetune evaluate status ui test test-all check format clean
+.PHONY: help setup demo data pretrain finetune evaluate status report ui test test-all check format clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile
 
@@ -18,7 +18,7 @@ setup: $(STAMP) ## install everything into .venv (once)
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "pairmill needs Python 3.11 or 3.12: install one, or name it with PYTHON=..."; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@rm -f .venv/.installed-* && touch $(STAMP)
 
@@ -34,6 +34,8 @@ evaluate: $(STAMP) ## score MODEL on BENCHMARK
 	@$(BIN)/pairmill run evaluate $(CHOICES)
 status: $(STAMP) ## where every stage stands, and why
 	@$(BIN)/pairmill status $(CHOICES)
+report: $(STAMP) ## the data report, against the previous selection where there is one
+	@$(BIN)/pairmill report $(CHOICES)
 ui: $(STAMP) ## browse runs in MLflow on 127.0.0.1
 	@$(BIN)/pairmill ui $(CHOICES)
 

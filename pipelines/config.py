@@ -14,6 +14,7 @@ from stages.contract import StageConfig
 from stages.download.config import DownloadSettings
 from stages.evaluate.config import BenchmarkConfig, EvaluateSettings
 from stages.finetune.config import TaskConfig
+from stages.index.config import IndexSettings
 from stages.ingest.config import IngestSettings, SourceConfig
 from stages.select.config import SelectionConfig
 from stages.shard.config import ShardConfig
@@ -37,6 +38,7 @@ class PairmillConfig(StageConfig):
     ingest: IngestSettings
     download: DownloadSettings
     signals: SignalsConfig
+    index: IndexSettings
     selection: SelectionConfig
     shard: ShardConfig
     tokenizer: TokenizerConfig

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from pipelines import rounds
 from pipelines.config import PairmillConfig
 from pipelines.node import Dag, Node
 from stages.contract import Stage, StageConfig, UserError
@@ -15,11 +16,13 @@ from stages.evaluate.config import EvaluateConfig
 from stages.evaluate.stage import Evaluate
 from stages.finetune.config import FinetuneConfig
 from stages.finetune.stage import Finetune
+from stages.index.config import BenchmarkImages, Hash, IndexConfig
+from stages.index.stage import BuildIndex
 from stages.ingest.config import IngestConfig
 from stages.ingest.stage import Ingest
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.stage import Pretrain
-from stages.select.config import BenchmarkImages, SelectConfig
+from stages.select.config import SelectConfig
 from stages.select.stage import Select
 from stages.shard.stage import Shard
 from stages.signals.stage import Signals
@@ -33,6 +36,7 @@ STAGES: tuple[type[Stage[Any]], ...] = (
     Ingest,
     Download,
     Signals,
+    BuildIndex,
     Select,
     Shard,
     Tokenizer,
@@ -44,7 +48,7 @@ STAGES: tuple[type[Stage[Any]], ...] = (
 
 #: What `pairmill run` takes besides the name of a stage.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "data": tuple(stage.name for stage in STAGES[:8]),
+    "data": tuple(stage.name for stage in STAGES[:9]),
     "all": tuple(stage.name for stage in STAGES),
 }
 
@@ -76,11 +80,12 @@ class _Builder:
         instance: str,
         config: StageConfig,
         inputs: Mapping[str, Iterable[str | None]],
+        kind: type[Node] = Node,
         **files: Any,
     ) -> str:
         """Add a node; input roles that nothing fills are left out."""
         filled = {role: tuple(i for i in ids if i) for role, ids in inputs.items()}
-        node = Node(stage, instance, config, {role: ids for role, ids in filled.items() if ids}, **files)
+        node = kind(stage, instance, config, {role: ids for role, ids in filled.items() if ids}, **files)
         self.dag[node.id] = node
         return node.id
 
@@ -94,38 +99,38 @@ class _Builder:
         return self.add(World, name, self.config.worlds[name], {})
 
     def source(self, name: str) -> dict[str, str]:
-        """Ingest, download and signals of one source."""
+        """Ingest, download (all its rounds) and signals of one source."""
         config, source, key = self.config, self.config.sources[name], f"sources.{name}"
         home = self.world(source.world, key)
         ingest = IngestConfig(**dict(config.ingest), name=name, source=source)
-        lists = {} if home else {"files": partial(source.external_files, key), "files_key": f"{key}.paths"}
+        lists: dict[str, Any] = {}
+        if home is None:
+            lists = {"files": partial(source.external_files, key), "files_key": f"{key}.paths"}
         pairs = self.add(Ingest, name, ingest, {"world": [home]}, **lists)
         download = DownloadConfig(**dict(config.download), name=name, source=source)
         local = source.images is not None and home is None
-        images = {"files": partial(list, [source.images]), "files_key": f"{key}.images"} if local else {}
-        raw = self.add(Download, name, download, {"pairs": [pairs], "world": [home]}, **images)
-        return {
-            "pairs": pairs,
-            "raw": raw,
-            "signals": self.add(Signals, name, config.signals, {"pairs": [pairs], "raw": [raw]}),
-        }
+        images: dict[str, Any] = (
+            {"files": partial(list, [source.images]), "files_key": f"{key}.images"} if local else {}
+        )
+        rounds_made = rounds.newest(config.workspace, rounds.key(ingest, download))
+        previous: list[str | None] = []
+        for number in range(rounds_made):
+            inputs: dict[str, list[str | None]] = {"pairs": [pairs], "world": [home], "previous": previous}
+            settings = download.model_copy(update={"round": number})
+            previous = [self.add(Download, name, settings, inputs, kind=rounds.EarlierRound, **images)]
+        newest = download.model_copy(update={"round": rounds_made})
+        raw = self.add(Download, name, newest, {"pairs": [pairs], "world": [home], "previous": previous}, **images)
+        models = _outside("signals.clip.model", config.signals.external_files())
+        signals = self.add(Signals, name, config.signals, {"pairs": [pairs], "raw": [raw]}, **models)
+        return {"pairs": pairs, "raw": raw, "signals": signals}
 
     def data(self, sources: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
         """Select, shard, tokenizer and tokens over all sources."""
         config = self.config
         pairs, raw, signals = ([source[role] for source in sources] for role in ("pairs", "raw", "signals"))
-        held_out = config.held_out.items()
-        benchmarks = {name: BenchmarkImages.model_validate(b.image_set()) for name, b in held_out}
-        select = SelectConfig(selection=config.selection, benchmarks=benchmarks, private_sources=self.private)
-        worlds = [self.world(benchmark.world, f"benchmarks.{name}") for name, benchmark in held_out]
-        outside = [path for _, benchmark in held_out for path in benchmark.image_files()]
-        verdicts = self.add(
-            Select,
-            "",
-            select,
-            {"pairs": pairs, "raw": raw, "signals": signals, "worlds": dict.fromkeys(worlds)},
-            **_outside("held_out", outside),
-        )
+        index = self.index(pairs, raw, signals)
+        select = SelectConfig(selection=config.selection, private_sources=self.private)
+        verdicts = self.add(Select, "", select, {"index": [index], "pairs": pairs, "raw": raw})
         shards = self.add(Shard, "", config.shard, {"pairs": pairs, "raw": raw, "verdicts": [verdicts]})
         corpora = [self.world(name, "tokenizer.text") for name in config.tokenizer.worlds()]
         tokenizer = self.add(
@@ -137,6 +142,30 @@ class _Builder:
         )
         tokens = self.add(Tokens, "", config.tokens, {"shards": [shards], "tokenizer": [tokenizer]})
         return {"shards": [shards], "tokens": [tokens], "tokenizer": [tokenizer]}
+
+    def index(self, pairs: Sequence[str], raw: Sequence[str], signals: Sequence[str]) -> str:
+        """The table over all sources, searched as far as the selection asks for."""
+        config, selection = self.config, self.config.selection
+        radius: dict[Hash, int] = {}
+        for near in (selection.duplicates.near, selection.contamination.near):
+            if near is not None:
+                radius[near.hash] = max(radius.get(near.hash, config.index.radius), near.radius)
+        held_out = config.held_out.items() if selection.contamination.enabled else ()
+        benchmarks = {name: BenchmarkImages.model_validate(benchmark.held_out()) for name, benchmark in held_out}
+        worlds = [self.world(benchmark.world, f"benchmarks.{name}") for name, benchmark in held_out]
+        return self.add(
+            BuildIndex,
+            "",
+            IndexConfig(
+                radius=radius,
+                ngram=config.index.ngram,
+                max_near=config.index.max_near,
+                benchmarks=benchmarks,
+                private_sources=self.private,
+            ),
+            {"pairs": pairs, "raw": raw, "signals": signals, "worlds": dict.fromkeys(worlds)},
+            **_outside("held_out", [path for _, benchmark in held_out for path in benchmark.held_out_files()]),
+        )
 
     def pretrain(self, data: Mapping[str, Sequence[str]]) -> str:
         """The pretrained model."""

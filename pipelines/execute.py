@@ -31,6 +31,12 @@ class Job:
     inputs: Inputs
     scratch: str
     how: Mapping[str, Any]
+    cache: str = ""
+    tombstones: str = ""
+
+    def task(self, folder: Path) -> Task:
+        """The task of one partition, or of the finish, that works in a folder of its own."""
+        return Task(self.inputs, folder / "out", folder / "parts", self.scratch, self.how, self.cache, self.tombstones)
 
     @property
     def place(self) -> Place:
@@ -53,17 +59,17 @@ def _working_folder(place: Place) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run_partition(job: Job, partition: Partition) -> dict[str, int]:
-    """Make and commit one partition; returns its counters. Raises whatever the stage raises."""
+def run_partition(job: Job, partition: Partition) -> dict[str, Any]:
+    """Make and commit one partition; returns its report. Raises whatever the stage raises."""
     place = job.place
     with _working_folder(place) as folder:
-        task = Task(job.inputs, folder / "out", folder / "parts", job.scratch, job.how)
+        task = job.task(folder)
         job.stage.run(partition, task)
         parts = place.publish(folder / "parts", "_parts/")
         files = place.publish(folder / "out")
         counts = dict(sorted(task.counts.items()))
-        place.commit(partition.id, Commit(files, parts, counts))
-    return counts
+        place.commit(partition.id, Commit(files, parts, counts, task.report))
+    return task.report
 
 
 def close(job: Job, plan: list[str], identity: Mapping[str, Any], run: Mapping[str, Any]) -> Artifact:
@@ -74,7 +80,7 @@ def close(job: Job, plan: list[str], identity: Mapping[str, Any], run: Mapping[s
     place = job.place
     commits = [place.read_commit(partition) for partition in plan]
     with _working_folder(place) as folder:
-        task = Task(job.inputs, folder / "out", folder / "parts", job.scratch, job.how)
+        task = job.task(folder)
         place.fetch([f["name"] for c in commits for f in c.parts], "_parts/", task.parts)
         job.stage.finish(task)
         made = place.publish(task.out)

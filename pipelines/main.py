@@ -16,6 +16,9 @@ COMMANDS = {
     "run": "bring a stage or group, and whatever it needs, up to date",
     "status": "say where every stage stands and why",
     "show": "print the resolved configuration",
+    "report": "write the data report, if wished against an earlier selection",
+    "why": "tell one sample's whole history: its row, attempt, signals, verdict, shard and models",
+    "forget": "take samples out of every artifact, for good, and name the models that saw them",
     "ui": "open the MLflow UI of the workspace on 127.0.0.1",
 }
 
@@ -31,10 +34,25 @@ def parser() -> argparse.ArgumentParser:
     made["run"].add_argument(
         "target",
         metavar="STAGE|GROUP",
-        help="world, ingest, download, signals, select, shard, tokenizer, tokens, pretrain, finetune, evaluate; "
+        help="world, ingest, download, signals, index, select, shard, tokenizer, tokens, pretrain, finetune, evaluate; "
         "data (up to tokens) or all; or one node as `status` names it",
     )
     made["run"].add_argument("-v", "--verbose", action="store_true", help="also show what workers log")
+    made["run"].add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="try again what the download failed to get for reasons that may pass",
+    )
+    made["report"].add_argument(
+        "--against", metavar="WHICH", help="`previous`, a fingerprint's first digits, or an artifact's folder"
+    )
+    made["report"].add_argument("--out", metavar="FOLDER", help="where to (default: <workspace>/reports/<fingerprint>)")
+    made["why"].add_argument("sample", metavar="UID|URL", help="uid of a pair or of an image, or a listed URL")
+    made["why"].add_argument("--json", action="store_true", help="machine-readable")
+    made["forget"].add_argument(
+        "list", metavar="LIST", help="a file, one uid, URL, sha256 or domain a line (- for standard input)"
+    )
+    made["forget"].add_argument("--dry-run", action="store_true", help="only say what would go")
     made["status"].add_argument("--json", action="store_true", help="machine-readable")
     made["show"].add_argument("--json", action="store_true", help="JSON, with the model's parameter counts")
     made["ui"].add_argument("--port", type=int, default=5000, help="first port to try (default: 5000)")

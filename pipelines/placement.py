@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from pipelines.execute import Job, run_partition
 from stages.contract import Partition, UserError
 
-#: Takes a job, its pending partitions and the number of retries; yields once per committed partition.
-Executor = Callable[[Job, Sequence[Partition], int], Iterator[dict[str, int]]]
+#: Takes a job, its pending partitions and the number of retries; yields the report of every committed partition.
+Executor = Callable[[Job, Sequence[Partition], int], Generator[dict[str, Any]]]
 
 _ready: dict[str, Job] = {}
 
@@ -25,7 +25,7 @@ def _prepared(job: Job) -> Job:
     return _ready[job.url]
 
 
-def _task(job: Job, partition: Partition) -> dict[str, int]:
+def _task(job: Job, partition: Partition) -> dict[str, Any]:
     return run_partition(_prepared(job), partition)
 
 
@@ -42,21 +42,32 @@ def _worker(job: Job) -> Any:
 
         def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
             partition = Partition(row["id"], json.loads(row["spec"]))
-            return {"id": partition.id, "counts": json.dumps(run_partition(job, partition))}
+            return {"id": partition.id, "report": json.dumps(run_partition(job, partition))}
 
     return Worker
 
 
-def in_ray_tasks(job: Job, partitions: Sequence[Partition], retries: int) -> Iterator[dict[str, int]]:
+def _gpus(job: Job) -> float:
+    import ray
+
+    return job.stage.gpus if ray.cluster_resources().get("GPU", 0) else 0.0
+
+
+def in_ray_tasks(job: Job, partitions: Sequence[Partition], retries: int) -> Generator[dict[str, Any]]:
     """One Ray task per partition; a task is started again when its worker dies or its I/O fails.
 
     After a failure that retries do not mend, tasks under way are let finish (their commits count), then it is raised.
+    Closing the generator cancels them: whoever closes it does not want more of the same.
     """
     import ray
     from ray.exceptions import RayTaskError
 
     remote = ray.remote(_task).options(
-        num_cpus=job.stage.cpus, max_retries=retries, retry_exceptions=[OSError], name=f"pairmill:{job.node}"
+        num_cpus=job.stage.cpus,
+        num_gpus=_gpus(job),
+        max_retries=retries,
+        retry_exceptions=[OSError],
+        name=f"pairmill:{job.node}",
     )
     shared = ray.put(job)
     # Enough to keep every CPU busy; not so many that a failure is only noticed after thousands more.
@@ -64,21 +75,28 @@ def in_ray_tasks(job: Job, partitions: Sequence[Partition], retries: int) -> Ite
     queue = list(partitions)
     running: list[Any] = []
     failure: BaseException | None = None
-    while queue or running:
-        while queue and len(running) < window and failure is None:
-            running.append(remote.remote(shared, queue.pop(0)))
-        if not running:
-            break
-        done, running = ray.wait(running, num_returns=1)
-        try:
-            yield ray.get(done[0])
-        except RayTaskError as error:
-            failure = failure or (error.cause if isinstance(error.cause, UserError) else error)
+    try:
+        while queue or running:
+            while queue and len(running) < window and failure is None:
+                running.append(remote.remote(shared, queue.pop(0)))
+            if not running:
+                break
+            done, running = ray.wait(running, num_returns=1)
+            try:
+                report = ray.get(done[0])
+            except RayTaskError as error:
+                failure = failure or (error.cause if isinstance(error.cause, UserError) else error)
+            else:
+                yield report
+    except GeneratorExit:
+        for task in running:
+            ray.cancel(task, force=True)
+        raise
     if failure is not None:
         raise failure
 
 
-def in_ray_data(job: Job, partitions: Sequence[Partition], retries: int) -> Iterator[dict[str, int]]:
+def in_ray_data(job: Job, partitions: Sequence[Partition], retries: int) -> Generator[dict[str, Any]]:
     """Partitions stream through a pool of Ray Data actors; each set its stage up once.
 
     Ray Data replaces a dead actor and repeats its partition by itself, so `retries` is not asked.
@@ -92,20 +110,24 @@ def in_ray_data(job: Job, partitions: Sequence[Partition], retries: int) -> Iter
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     rows = [{"id": partition.id, "spec": json.dumps(dict(partition.spec))} for partition in partitions]
     cpus = ray.cluster_resources().get("CPU", 1)
+    gpus = _gpus(job)
     most = max(1, min(len(rows), int(cpus / max(job.stage.cpus, 0.01))))
+    if gpus:
+        most = max(1, min(most, int(ray.cluster_resources()["GPU"] / gpus)))
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         _worker(job),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
         num_cpus=job.stage.cpus,
+        num_gpus=gpus or None,
     )
     try:
         for row in dataset.iter_rows():
-            yield json.loads(row["counts"])
+            yield json.loads(row["report"])
     except RayTaskError as error:
         raise error.cause if isinstance(error.cause, UserError) else error from None
 
 
-def in_driver(job: Job, partitions: Sequence[Partition], retries: int) -> Iterator[dict[str, int]]:
+def in_driver(job: Job, partitions: Sequence[Partition], retries: int) -> Generator[dict[str, Any]]:
     """In this process, one after the other: the stage starts Ray work of its own."""
     job.stage.setup()
     for partition in partitions:

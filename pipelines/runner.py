@@ -24,7 +24,7 @@ from pipelines.progress import Progress
 from pipelines.state import Workspace
 from pipelines.tracking.tracker import Tracker
 from stages.artifact import Artifact
-from stages.contract import UserError
+from stages.contract import Stage, UserError
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +129,8 @@ class Runner:
             inputs,
             str(scratch),
             how,
+            self.workspace.store.cache(node.stage.name),
+            self.workspace.store.tombstones,
         )
         with place.lock():
             self.tracker.node_started(
@@ -159,9 +161,19 @@ class Runner:
         committed = place.committed()
         todo = [partition for partition in partitions if partition.id not in committed]
         self.progress.started(node.id, len(plan), len(plan) - len(todo), job.scratch)
+        watched = type(job.stage).watch is not Stage.watch
+        reports = [place.read_commit(id).report for id in plan if id in committed] if watched else []
         if todo:
-            for _ in EXECUTORS[node.stage.placement](job, todo, self.cluster.max_failures):
+            made = EXECUTORS[node.stage.placement](job, todo, self.cluster.max_failures)
+            for report in made:
                 self.progress.advanced(node.id)
+                if watched:
+                    reports.append(report)
+                    try:
+                        job.stage.watch(reports)
+                    except UserError:
+                        made.close()
+                        raise
         identity = {
             "stage": node.stage.name,
             "node": node.id,

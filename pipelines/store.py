@@ -3,6 +3,8 @@
 <workspace>/artifacts/<stage>/<instance>-<fingerprint[:12]>/
     manifest.json  run.json        the artifact exists once the first does
     _plan.json  _commits/<id>.json  _parts/  _tmp/   while it is being made
+<workspace>/cache/<stage>/         what its artifacts share, named by contents; deleting it costs time only
+<workspace>/forgotten.json         samples that no run may bring back
 <workspace>/latest/<node>.json     the newest finished artifact of a node, to say what changed since
 """
 
@@ -15,7 +17,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +35,8 @@ class Commit:
     files: list[dict[str, Any]]
     parts: list[dict[str, Any]]
     counts: dict[str, int]
+    report: dict[str, Any] = field(default_factory=dict)
+    """What the stage wants to watch while it runs; never part of the artifact."""
 
 
 class Place:
@@ -186,6 +190,15 @@ class Store:
                 f"workspace={self.workspace} is an object store: set cluster.scratch to a folder that all nodes share"
             )
         return Path(self._folder("scratch", name))
+
+    def cache(self, stage: str) -> str:
+        """What all artifacts of a stage share: costly results named by their contents."""
+        return self._folder("cache", stage)
+
+    @property
+    def tombstones(self) -> str:
+        """The file of forgotten samples."""
+        return self._folder("forgotten.json")
 
     def latest(self, node: str) -> dict[str, Any] | None:
         """Fingerprint, config and inputs of the node's newest finished artifact."""

@@ -77,7 +77,15 @@ class Task:
     how: Mapping[str, Any] = field(default_factory=dict)
     """What the cluster grants: the fields of `pipelines.cluster.ClusterConfig`, e.g. ``{"workers": 2,
     "gpus_per_worker": 0, "cpus_per_worker": 1, "precision": "fp32", "max_failures": 3}``."""
+    cache: str = ""
+    """Folder or fsspec URL shared by all artifacts of this stage in the workspace and never emptied by the runner
+    (`stages/cache.py`): for what is costly and named by its contents. It saves work and never changes a byte."""
+    tombstones: str = ""
+    """The workspace's file of forgotten samples (`stages/tombstones.py`), which may not exist."""
     counts: Counter[str] = field(default_factory=Counter)
+    report: dict[str, Any] = field(default_factory=dict)
+    """What :meth:`Stage.watch` is to know of this partition; JSON-serialisable, small, kept until the artifact is
+    finished and no part of it."""
 
     def count(self, name: str, n: int = 1) -> None:
         """Add to a counter. Counters are part of the manifest: count only what the inputs determine."""
@@ -129,6 +137,16 @@ class Stage(ABC, Generic[C]):
     def __init__(self, config: C) -> None:
         self.config = config
 
+    @property
+    def gpus(self) -> float:
+        """GPUs a Ray task or actor of this stage reserves, on a cluster that has any; without, it works on the CPU."""
+        return 0.0
+
+    def check(self) -> None:
+        """Raises UserError when this machine lacks what the stage needs (a package, a model), as far as that can be
+        told at once. Asked of every stage that is going to run, before any does."""
+        return
+
     @abstractmethod
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """The work, split. Runs in the driver; reads inputs' manifests and small tables only."""
@@ -140,6 +158,13 @@ class Stage(ABC, Generic[C]):
     @abstractmethod
     def run(self, partition: Partition, task: Task) -> None:
         """Make one partition: write files to ``task.out`` / ``task.parts``. Deterministic, byte for byte."""
+
+    def watch(self, reports: Sequence[Mapping[str, Any]]) -> None:
+        """Called in the driver whenever a partition was committed, with the `Task.report` of every one that is.
+
+        Raises UserError to stop the stage because of how it is going; what is committed stays.
+        """
+        return
 
     def finish(self, task: Task) -> None:
         """After all partitions: write what spans them to ``task.out``. Runs in the driver; reads ``task.parts``

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 #: Perceptual hashes and their length in bits.
-BITS = {"phash": 64, "phash_rgb": 192}
+BITS = {"phash": 64, "phash_rgb": 192, "phash_d4": 64}
 THUMBNAIL_SIDE = 8
 #: Bytes of one thumbnail: RGB, 8 bits a channel.
 THUMBNAIL_BYTES = 3 * THUMBNAIL_SIDE**2
@@ -54,11 +54,14 @@ def pixel_sha256(rgb: Image.Image) -> str:
 
 
 def perceptual_signature(rgb: Image.Image) -> dict[str, Any]:
-    """`phash` (of the luminance, 16 hex digits), `phash_rgb` (red, green, blue: 48 hex digits) and `thumbnail`.
+    """`phash` and `phash_d4` (luminance, 16 hex digits each), `phash_rgb` (red, green, blue: 48), and `thumbnail`.
 
     `phash` equals `imagehash.phash(rgb)`: a 32x32 Lanczos reduction, its DCT-II, and for each of the 8x8 lowest
     frequencies whether it exceeds their median. The thumbnail (8x8 RGB, 192 bytes row by row) is the mean of 4x4 pixels
     of the same reduction, which a resized copy changes by less than a box filter over the original would.
+
+    `phash_d4` is the `phash` of the same reduction turned and mirrored into a canonical position
+    (:func:`_canonical`), so that a copy that was turned by quarters or mirrored is near the original as well.
     """
     grey = np.asarray(rgb.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS))
     colour = np.asarray(rgb.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS))
@@ -67,10 +70,31 @@ def perceptual_signature(rgb: Image.Image) -> dict[str, Any]:
     low = scipy.fftpack.dct(scipy.fftpack.dct(planes, axis=1), axis=2)[:, :_LOW, :_LOW].reshape(4, -1)
     bits = low > np.median(low, axis=1, keepdims=True)
     digits = np.packbits(bits, axis=1).tobytes().hex()
+    turned = _canonical(low[0].reshape(_LOW, _LOW))
+    turned_digits = np.packbits(turned > np.median(turned)).tobytes().hex()
     block = _SIDE // THUMBNAIL_SIDE
     sums = colour.reshape(THUMBNAIL_SIDE, block, THUMBNAIL_SIDE, block, 3).sum(axis=(1, 3), dtype=np.int32)
     small = ((sums + block**2 // 2) // block**2).astype(np.uint8)
-    return {"phash": digits[:16], "phash_rgb": digits[16:], "thumbnail": small.tobytes()}
+    hashes = {"phash": digits[:16], "phash_rgb": digits[16:], "phash_d4": turned_digits}
+    return {**hashes, "thumbnail": small.tobytes()}
+
+
+def _canonical(low: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The coefficients [8, 8] of the one among the eight positions (quarter turns, mirrored or not) that is canonical.
+
+    Mirroring an image changes the sign of its DCT-II coefficients of odd frequency along that axis, and transposing it
+    transposes them; so the eight positions cost no further transform. Canonical is: brighter on the left and above by
+    the lowest frequency, and more energy right of the diagonal than below it. Three decisions by strong coefficients
+    hold better under re-encoding and cropping than the smallest of the eight hashes, which one bit can change into
+    another one altogether (docs/signals.md has the figures).
+    """
+    signs = np.where(np.arange(_LOW) % 2, -1.0, 1.0)
+    if low[0, 1] < 0:
+        low = low * signs
+    if low[1, 0] < 0:
+        low = low * signs[:, None]
+    squares = low**2
+    return low.T if np.tril(squares, -1).sum() > np.triu(squares, 1).sum() else low
 
 
 def hash_words(digits: Iterable[str], bits: int) -> NDArray[np.uint64]:

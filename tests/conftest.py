@@ -37,6 +37,8 @@ def run_stage(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
         inputs: Mapping[str, Sequence[Artifact]],
         how: Mapping[str, Any] | None = None,
         reverse: bool = False,
+        cache: Path | None = None,
+        tombstones: Path | None = None,
     ) -> Artifact:
         held = {role: tuple(artifacts) for role, artifacts in inputs.items()}
         prints = {role: [a.fingerprint for a in artifacts] for role, artifacts in held.items()}
@@ -51,11 +53,23 @@ def run_stage(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
             "max_failures": 0,
         }
         url = str(root / "artifact")
-        job = Job(stage.name, stage, mark, url, held, str(root / "scratch"), {**default, **(how or {})})
+        job = Job(
+            stage.name,
+            stage,
+            mark,
+            url,
+            held,
+            str(root / "scratch"),
+            {**default, **(how or {})},
+            str(cache or root / "cache"),
+            str(tombstones or root / "forgotten.json"),
+        )
         plan = list(stage.partitions(held))
         stage.setup()
+        reports: list[Mapping[str, Any]] = []
         for partition in reversed(plan) if reverse else plan:
-            run_partition(job, partition)
+            reports.append(run_partition(job, partition))
+            stage.watch(reports)
         identity = {
             "stage": stage.name,
             "version": stage.version,

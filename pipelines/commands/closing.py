@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipelines.config import PairmillConfig
+from pipelines.rounds import EarlierRound
 from pipelines.state import Workspace
 
 
@@ -61,7 +62,7 @@ def _with_parents(workspace: Workspace, wanted: Sequence[str]) -> list[str]:
 def _rows(workspace: Workspace, node_id: str) -> list[tuple[str, str]]:
     node = workspace.dag[node_id]
     artifact = workspace.artifact(node)
-    if artifact is None:
+    if artifact is None or isinstance(node, EarlierRound):
         return []
     counts = artifact.counts
     match node.stage.name:

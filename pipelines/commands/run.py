@@ -8,7 +8,7 @@ import sys
 import traceback
 from typing import Literal
 
-from pipelines import capacity
+from pipelines import capacity, rounds
 from pipelines.commands.closing import final_scores, print_closing
 from pipelines.compose import load
 from pipelines.config import PairmillConfig
@@ -29,8 +29,12 @@ def main(arguments: argparse.Namespace) -> int:
     dag = build(config)
     workspace = Workspace(dag, Store(config.workspace))
     wanted = targets(dag, arguments.target)
+    if arguments.retry_failed:
+        dag, workspace = _retrying(config, dag, workspace, wanted)
     check_capacity(config, workspace, dag, wanted)
     todo = pending(workspace, wanted)
+    for node in todo.values():
+        node.stage(node.config).check()
     gc.enable()
     if todo:
         code = _run(arguments, config, workspace, wanted, todo)
@@ -40,6 +44,21 @@ def main(arguments: argparse.Namespace) -> int:
         print("nothing to do: everything asked for is up to date")
     print_closing(config, workspace, wanted)
     return 0
+
+
+def _retrying(config: PairmillConfig, dag: Dag, workspace: Workspace, wanted: list[str]) -> tuple[Dag, Workspace]:
+    """The DAG with another round of download where there are failures that may pass."""
+    told = rounds.advance(workspace, dag, wanted)
+    if told:
+        print("\n".join(told))
+        dag = build(config)
+        return dag, Workspace(dag, Store(config.workspace))
+    unfinished = [i for i in wanted if dag[i].stage.name == "download" and workspace.artifact(dag[i]) is None]
+    if unfinished:
+        print(f"{', '.join(unfinished)}: not finished yet, so this goes on with it; what fails is tried again after")
+    else:
+        print("nothing to retry: no download that this needs ended with failures that may pass")
+    return dag, workspace
 
 
 def check_capacity(config: PairmillConfig, workspace: Workspace, dag: Dag, wanted: list[str]) -> None:

@@ -168,10 +168,7 @@ class Replay:
             child.tail.close()
         self.client.set_tag(run_id, "pairmill.fingerprint", event["fingerprint"])
         self.client.set_tag(run_id, "pairmill.artifact", event["artifact"])
-        for name in event["files"]:
-            with _reaching(f"the file {name} of {event['node']}", self.refused.append):
-                folder = str(PurePosixPath(name).parent)
-                self.client.log_artifact(run_id, str(artifact.path(name)), None if folder == "." else folder)
+        self._log_files(run_id, event["node"], artifact, event["files"])
         if event["model"]:
             with _reaching(f"the model {event['model']}", self.refused.append):
                 self._register(event["model"], artifact, run)
@@ -181,6 +178,23 @@ class Replay:
         run = self._lookup(event["key"]) if event["key"] else None
         made_by = run.info.run_id if run else f"{event['fingerprint'][:12]} (made where this store was not in use)"
         self.client.set_tag(self._parent, entity_key(f"pairmill.reused.{event['node']}"), made_by)
+
+    def _on_node_rewritten(self, event: Mapping[str, Any]) -> None:
+        run = self._lookup(event["key"])
+        if run is not None:
+            self._log_files(run.info.run_id, event["node"], Artifact(event["artifact"]), event["files"])
+
+    def _on_model_forgot(self, event: Mapping[str, Any]) -> None:
+        """Mark the run of a model, and its registered version, as having seen what was forgotten since."""
+        run = self._lookup(event["key"])
+        if run is None:
+            return
+        tags = {"pairmill.forgotten": str(event["samples"]), "pairmill.forgotten_on": event["date"]}
+        for tag, value in tags.items():
+            self.client.set_tag(run.info.run_id, tag, value)
+        for version in self.client.search_model_versions(f"run_id = '{run.info.run_id}'"):
+            for tag, value in tags.items():
+                self.client.set_model_version_tag(version.name, version.version, tag, value)
 
     def _on_node_failed(self, event: Mapping[str, Any]) -> None:
         child = self._children.pop(event["node"], None)
@@ -259,6 +273,16 @@ class Replay:
         new = [Param(key, value) for key, value in params.items() if key not in run.data.params]
         for start in range(0, len(new), _PARAMS):
             self.client.log_batch(run.info.run_id, params=new[start : start + _PARAMS])
+
+    def _log_files(self, run_id: str, node: str, artifact: Artifact, names: Sequence[str]) -> None:
+        """Copy files into a run; JSON files under `tables/` are shown as tables, as if by `mlflow.log_table`."""
+        for name in names:
+            with _reaching(f"the file {name} of {node}", self.refused.append):
+                folder = str(PurePosixPath(name).parent)
+                self.client.log_artifact(run_id, str(artifact.path(name)), None if folder == "." else folder)
+        listed = [{"path": name, "type": "table"} for name in names if name.startswith("tables/")]
+        if listed:
+            self.client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps(listed))
 
     def _log_inputs(self, run: Run, inputs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag

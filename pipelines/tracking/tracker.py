@@ -126,7 +126,7 @@ class Tracker:
             summary=dict(artifact.counts if summary is None else summary),
             files=sorted({name for pattern in record["tracked"] for name in artifact.names(pattern)}),
             history="history.jsonl" if artifact.names("history.jsonl") else None,
-            model=_model_name(node_id) if record["registers"] else None,
+            model=model_name(node_id) if record["registers"] else None,
         )
         self._write_record(artifact.url, {**record, "finished": True})
 
@@ -148,6 +148,24 @@ class Tracker:
     def node_failed(self, node_id: str, error: str) -> None:
         """A stage gave up; `error` is one line, withheld where the node works on a private source."""
         self._append("node_failed", node=node_id, error=error)
+
+    def node_rewritten(self, node_id: str, artifact: Artifact) -> None:
+        """Files of a finished artifact changed because samples were forgotten: MLflow's copies are replaced."""
+        record = _record(artifact.url) if self._spool is not None else None
+        if record is None:
+            return
+        files = sorted({name for pattern in record["tracked"] for name in artifact.names(pattern)})
+        self._append("node_rewritten", node=node_id, key=record["key"], artifact=artifact.url, files=files)
+        self._deliver()
+
+    def model_forgot(self, node_id: str, artifact: Artifact, samples: int, date: str) -> None:
+        """A trained model saw samples that were forgotten since: `samples` in all, lastly on `date` (ISO 8601)."""
+        record = _record(artifact.url) if self._spool is not None else None
+        if record is None:
+            return
+        model = model_name(node_id) if record["registers"] else None
+        self._append("model_forgot", node=node_id, key=record["key"], model=model, samples=samples, date=date)
+        self._deliver()
 
     def final_scores(self, scores: Mapping[str, float]) -> None:
         """Figures of the whole run, set as metrics of the parent run: the scores of its benchmarks."""
@@ -212,7 +230,7 @@ def _instance(node_id: str) -> str:
     return node_id.partition("[")[2].removesuffix("]")
 
 
-def _model_name(node_id: str) -> str:
+def model_name(node_id: str) -> str:
     """`pretrain[blip2_tiny]` registers as `pairmill-blip2_tiny`, `finetune[blip2_tiny/vqa]` with `-vqa` after it."""
     return f"pairmill-{(_instance(node_id) or node_id).replace('/', '-')}"
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import ipaddress
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from stages.contract import How, StageConfig
 from stages.ingest.config import SourceConfig
@@ -24,22 +26,37 @@ class DownloadSettings(StageConfig):
     max_pixels: Annotated[int, Field(ge=1, le=178_000_000)] = 50_000_000
     """Width × height as the header says, checked before decoding: `too_many_pixels`. (Pillow itself refuses more
     than 178 million.)"""
-    opt_out_directives: tuple[str, ...] = ("noai", "noimageai", "noindex", "noimageindex")
-    """`X-Robots-Tag` directives that forbid use; an empty list ignores the header (img2dataset's default set)."""
-    user_agent_token: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$")] = "pairmill"
-    """Names this crawler in the User-Agent header, and in directives addressed to it alone."""
-    max_redirects: Annotated[int, Field(ge=0, le=50)] = 10
-    """Longer chains end as `too_many_redirects`; a repeated address as `redirect_loop`."""
-    allow_private_hosts: tuple[str, ...] = ()
-    """Host names that may resolve to private, loopback or link-local addresses; every other such host ends as
-    `forbidden_address`."""
     reencode_quality: Annotated[int, Field(ge=1, le=100)] = 95
     """JPEG and WebP quality where an EXIF orientation has to be applied; all other images keep their bytes."""
+    hash_mismatch: Literal["drop", "keep"] = "drop"
+    """What becomes of an image whose bytes have not the `sha256` or `md5` that its source lists: `drop` ends it as
+    `hash_mismatch`, `keep` stores it with `hash_ok` false."""
 
-    threads: Annotated[int, How, Field(ge=1, le=1024)] = 32
+    robots: bool = True
+    """Whether robots.txt is read and obeyed (RFC 9309): `robots`, or `robots_unavailable` where a server
+    does not say."""
+    opt_out_directives: tuple[str, ...] = ("noai", "noimageai", "noindex", "noimageindex", "noml")
+    """`X-Robots-Tag` directives that forbid use: `opt_out`. An empty list ignores the header."""
+    tdm_reservation: Literal["ignore", "header", "header_and_file"] = "header_and_file"
+    """Where a reservation of text and data mining rights (TDMRep) is looked for: `opt_out`. The file is
+    `/.well-known/tdmrep.json`, asked for once per host."""
+    user_agent_token: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "pairmill"
+    """Names this crawler in the User-Agent header, and in rules and directives addressed to it alone."""
+    contact: Annotated[str, How, Field(pattern=r"^((https?://|mailto:)[!-~]+)?$")] = ""
+    """Address of a page or mailbox where a server's owner reaches whoever runs this; part of the User-Agent header."""
+    max_redirects: Annotated[int, Field(ge=0, le=50)] = 10
+    """Longer chains end as `too_many_redirects`; a repeated address as `redirect_loop`."""
+    allow_private_hosts: tuple[str, ...] | dict[str, tuple[str, ...]] = ()
+    """Host names and networks (`10.1.0.0/16`) that may be reached although they are private, loopback or link-local:
+    for all sources, or a list per source. Every other such host ends as `forbidden_address`."""
+
+    threads: Annotated[int, How, Field(ge=1, le=1024)] = 64
     """Images in flight per partition."""
     per_host: Annotated[int, How, Field(ge=1, le=1024)] = 8
-    """Images in flight per host and partition."""
+    """Requests in flight per host, shared among the partitions that run at a time (each may make one)."""
+    per_host_rate: Annotated[float, How, Field(gt=0, le=100_000)] = 20.0
+    """Requests per second and host, shared likewise. A robots.txt with a Crawl-delay can only lower it. A world's
+    own server is exempt."""
     decode_threads: Annotated[int, How, Field(ge=1, le=64)] = 2
     """Images decoded at the same time; bounds memory to this many times `max_pixels` × 4 bytes."""
     timeout: Annotated[float, How, Field(gt=0, le=600)] = 10.0
@@ -51,7 +68,23 @@ class DownloadSettings(StageConfig):
     backoff: Annotated[float, How, Field(ge=0, le=60)] = 0.5
     """Seconds before the first retry; doubled for each next one, with jitter."""
     max_wait: Annotated[float, How, Field(ge=0, le=3600)] = 60.0
-    """Most seconds to wait before a retry, whatever backoff or a server's Retry-After asks for."""
+    """Most seconds to wait before a request, whatever backoff, a server's Retry-After or Crawl-delay asks for."""
+    min_success_rate: Annotated[float, How, Field(ge=0, le=1)] = 0.3
+    """A source of which fewer images than this share can be had, over `watch_after` attempts in a row, stops the stage;
+    what was fetched is kept. 0 never stops it."""
+    watch_after: Annotated[int, How, Field(ge=1)] = 1000
+    """Attempts after which a success rate says something. A host below the rate is told of in a warning."""
+
+    @field_validator("allow_private_hosts")
+    @classmethod
+    def _names_or_networks(cls, value: Any) -> Any:
+        for entry in sum(value.values(), ()) if isinstance(value, dict) else value:
+            if "/" in entry:
+                try:
+                    ipaddress.ip_network(entry)
+                except ValueError as error:
+                    raise ValueError(f"{entry!r} is neither a host name nor a network: {error}") from None
+        return value
 
 
 class DownloadConfig(DownloadSettings):
@@ -61,3 +94,19 @@ class DownloadConfig(DownloadSettings):
     """The source's name in the run."""
     source: SerializeAsAny[SourceConfig]
     """Where its images are: over HTTP, or below `source.images`."""
+    round: Annotated[int, Field(ge=0)] = 0
+    """How often `--retry-failed` went over this source: a round above 0 takes everything from its input `previous`
+    but what failed for reasons that may pass."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_hosts(cls, values: Any) -> Any:
+        # What another source may reach must not change this one's fingerprint.
+        if isinstance(values, dict) and isinstance(values.get("allow_private_hosts"), Mapping):
+            return {**values, "allow_private_hosts": values["allow_private_hosts"].get(values.get("name"), ())}
+        return values
+
+    @property
+    def private_hosts(self) -> tuple[str, ...]:
+        """This source's `allow_private_hosts`."""
+        return self.allow_private_hosts if isinstance(self.allow_private_hosts, tuple) else ()

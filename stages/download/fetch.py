@@ -1,4 +1,4 @@
-"""The bytes of one image, from the web through img2dataset or from a local folder: one attempt, typed failures."""
+"""The bytes of one image: one request to the web, or a read from a local folder; typed failures."""
 
 from __future__ import annotations
 
@@ -6,63 +6,82 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPMessage
+from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import IO, cast
+from typing import IO
 
 from stages.artifact import Artifact, is_remote
-from stages.download.address import Dialer, request_url
+from stages.download.address import Dialer, host_of, request_url
+from stages.download.client import Client, retry_after
 from stages.download.config import DownloadConfig
-from stages.download.opener import Limits, Opener, installed
+from stages.download.optout import OptOut
 from stages.download.outcome import Failure, Reason
+from stages.download.robots import MAX_BYTES, Notices, shared_notices
+
+_ACCEPT = "image/jpeg,image/png,image/webp,image/*;q=0.8,*/*;q=0.5"
+#: RFC 9309, section 2.3.1.2: at least five redirects of a robots.txt are followed.
+_NOTICE_REDIRECTS = 5
 
 
-def _img2dataset() -> ModuleType:
-    # Before the import: albumentations asks the web for its newest version, and wandb reports crashes.
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    import img2dataset.downloader
+@dataclass(frozen=True)
+class Moved:
+    """A redirect: where the image is to be asked for next."""
 
-    return cast("ModuleType", img2dataset.downloader)
+    url: str
 
 
 @dataclass(frozen=True)
 class Web:
-    """Fetches over HTTP with img2dataset's `download_image`."""
+    """Makes the requests of one partition. Thread-safe."""
 
+    client: Client
     dialer: Dialer
-    timeout: float
-    token: str
+    notices: Notices
+    opt_out: OptOut
+    max_bytes: int
 
-    def __call__(self, location: str) -> bytes:
-        """The body of a URL that `address.request_url` made; redirects are followed. Raises Failure. Thread-safe."""
-        # The directives are left to the opener, which sees them as headers and not as an error text.
-        _, stream, error = _img2dataset().download_image((0, location), self.timeout, self.token, None)
-        if stream is not None:
-            with stream:
-                return bytes(stream.getvalue())
-        try:
-            failure = Failure.parse(error)
-        except ValueError:
-            # Not the network and not the server: a bug, or this machine (no memory, no file handles).
-            raise RuntimeError(f"download failed for a reason that is not the image's: {error}") from None
-        raise failure
+    def __call__(self, url: str) -> bytes | Moved:
+        """The answer for a URL that `address.request_url` made and `notices` allow. Raises Failure."""
+        answer = self.client.get(url, self.max_bytes, _ACCEPT, self.opt_out)
+        if answer.location:
+            return Moved(answer.location)
+        if answer.status >= 300:
+            wait = retry_after(answer.headers.get("Retry-After"))
+            raise Failure(f"http_{answer.status}", host=host_of(url), retry_after=wait)
+        return answer.body
+
+    def read_notice(self, file: str) -> None:
+        """Read a robots.txt or tdmrep.json that `notices.missing` named and `notices.claim` granted. Raises Failure."""
+        self.notices.read(file, self._follow)
+
+    def _follow(self, url: str) -> tuple[int, bytes]:
+        for _ in range(_NOTICE_REDIRECTS + 1):
+            answer = self.client.get(url, MAX_BYTES, cut=True)
+            if not answer.location:
+                return answer.status, answer.body
+            url = answer.location
+        raise Failure(Reason.TOO_MANY_REDIRECTS)
+
+
+def user_agent(token: str, contact: str) -> str:
+    """The User-Agent header: who asks, and where to complain."""
+    return f"Mozilla/5.0 (compatible; {token}; +{contact})" if contact else f"Mozilla/5.0 (compatible; {token})"
 
 
 @contextmanager
-def web(config: DownloadConfig, served: Mapping[str, str]) -> Iterator[Web]:
-    """A fetcher for one partition; `served` maps host names to the ``ip:port`` of a world's server."""
-    token = config.user_agent_token.lower()
-    directives = {directive.strip().lower() for directive in config.opt_out_directives}
+def web(config: DownloadConfig, served: Mapping[str, str], run: str = "") -> Iterator[Web]:
+    """A fetcher for one partition; `served` maps host names to the ``ip:port`` of a world's server.
 
-    def forbids(headers: HTTPMessage) -> bool:
-        return bool(directives) and bool(_img2dataset().is_disallowed(headers, token, directives))
-
-    dialer = Dialer(served, config.allow_private_hosts)
-    limits = Limits(config.max_bytes, config.total_timeout, config.max_redirects)
-    with installed(Opener(dialer, limits, forbids)):
-        yield Web(dialer, config.timeout, token)
+    `run` names the artifact: its partitions in one process share what robots.txt files say.
+    """
+    dialer = Dialer(served, config.private_hosts)
+    tdm = config.tdm_reservation
+    reads = partial(shared_notices, run) if run else Notices
+    notices = reads(config.user_agent_token, config.robots, tdm == "header_and_file")
+    opt_out = OptOut(config.opt_out_directives, config.user_agent_token, tdm != "ignore")
+    agent = user_agent(config.user_agent_token, config.contact)
+    with Client(dialer, config.timeout, config.total_timeout, agent) as client:
+        yield Web(client, dialer, notices, opt_out, config.max_bytes)
 
 
 class Files:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import http.client
-import json
 import socket
 import ssl
 from dataclasses import dataclass
@@ -31,6 +30,10 @@ class Reason(StrEnum):
     FORBIDDEN_ADDRESS = "forbidden_address"
     INVALID_URL = "invalid_url"
     OPT_OUT = "opt_out"
+    ROBOTS = "robots"
+    ROBOTS_UNAVAILABLE = "robots_unavailable"
+    FORGOTTEN = "forgotten"
+    HASH_MISMATCH = "hash_mismatch"
     TOO_LARGE = "too_large"
     TOO_SMALL = "too_small"
     NOT_AN_IMAGE = "not_an_image"
@@ -53,6 +56,7 @@ TRANSIENT = CONNECT | {
     Reason.TLS,
     Reason.BAD_RESPONSE,
     Reason.INCOMPLETE_TRANSFER,
+    Reason.ROBOTS_UNAVAILABLE,
 }
 #: HTTP codes that may pass: timeouts, rate limits, gateways and overload (RFC 9110 and 6585; 52x are Cloudflare's).
 TRANSIENT_HTTP = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
@@ -87,7 +91,11 @@ _EXPLANATION = {
     Reason.FORBIDDEN_SCHEME: "neither http nor https",
     Reason.FORBIDDEN_ADDRESS: "the host is on a private, loopback or link-local address",
     Reason.INVALID_URL: "not a URL that can be requested",
-    Reason.OPT_OUT: "X-Robots-Tag forbids use",
+    Reason.OPT_OUT: "the server forbids use",
+    Reason.ROBOTS: "robots.txt forbids it",
+    Reason.ROBOTS_UNAVAILABLE: "robots.txt could not be read",
+    Reason.FORGOTTEN: "forgotten on request",
+    Reason.HASH_MISMATCH: "the bytes are not those the source lists",
     Reason.MISSING_FILE: "no such file",
     Reason.UNREADABLE_FILE: "the file cannot be read",
     Reason.NOT_AN_IMAGE: "the content is no known image format",
@@ -98,11 +106,7 @@ _EXPLANATION = {
 
 @dataclass(eq=False)
 class Failure(Exception):
-    """An image could not be had.
-
-    img2dataset's `download_image` hands back the text of an exception and nothing else, so that text is a JSON
-    object from which :meth:`parse` restores the failure.
-    """
+    """An image could not be had."""
 
     status: str
     """A :class:`Reason`, or `http_<code>`."""
@@ -116,9 +120,7 @@ class Failure(Exception):
     @property
     def transient(self) -> bool:
         """Whether the same request may succeed later."""
-        if self.status.startswith("http_"):
-            return int(self.status[5:]) in TRANSIENT_HTTP
-        return self.status in TRANSIENT
+        return is_transient(self.status)
 
     @property
     def explanation(self) -> str:
@@ -127,18 +129,17 @@ class Failure(Exception):
             return self.detail
         if self.status.startswith("http_"):
             return f"the server answered {self.status[5:]}"
-        return _EXPLANATION[Reason(self.status)]
+        return _EXPLANATION.get(Reason(self.status), self.status)
 
     def __str__(self) -> str:
-        return json.dumps([self.status, self.detail, self.host, self.retry_after])
+        return f"{self.status}: {self.explanation}"
 
-    @classmethod
-    def parse(cls, text: str) -> Failure:
-        """The failure whose `str` is given. Raises ValueError for any other text."""
-        fields = json.loads(text)
-        if not (isinstance(fields, list) and len(fields) == 4):
-            raise ValueError(f"not a failure: {text}")
-        return cls(*fields)
+
+def is_transient(status: str) -> bool:
+    """Whether what ended with this status may succeed another time."""
+    if status.startswith("http_"):
+        return int(status[5:]) in TRANSIENT_HTTP
+    return status in TRANSIENT
 
 
 def network_reason(error: BaseException, connecting: bool = False) -> Reason | None:

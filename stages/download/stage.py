@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
 from stages.artifact import Artifact
 from stages.contract import Inputs, Partition, Stage, Task
 from stages.download.config import DownloadConfig
 
+log = logging.getLogger(__name__)
+
 
 class Download(Stage[DownloadConfig]):
-    """Fetches the images of one source; one partition per file of pairs."""
+    """Fetches the images of one source; one partition per file of pairs.
+
+    With an input `previous`, the artifact of the round before, only what failed there for reasons that may pass is
+    fetched again; all else is taken over.
+    """
 
     name = "download"
+    version = 2
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One per `pairs-NNNNN.parquet`."""
@@ -24,45 +35,110 @@ class Download(Stage[DownloadConfig]):
         ]
 
     def run(self, partition: Partition, task: Task) -> None:
-        """Write `raw-NNNNN.tar` and `attempts-NNNNN.parquet`."""
+        """Write `raw-NNNNN.tar` and `attempts-NNNNN.parquet`.
+
+        What arrives is also kept in ``task.scratch`` until both are written: a partition that is killed or stopped
+        goes on where it was.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         from stages.download.attempts import Stored, attempts_schema, listed_images, rows
         from stages.download.fetch import Files, web
+        from stages.download.hosts import endings_table, listed_host, rows_of
+        from stages.download.outcome import Failure
         from stages.download.partition import Fetching
-        from stages.download.rawtar import Spool, write_tar
+        from stages.download.previous import Previous
+        from stages.download.rawtar import write_tar
+        from stages.download.spool import Spool
+        from stages.download.watch import Window, report
+        from stages.tombstones import Tombstones
 
+        config, private = self.config, self.config.source.private
         pairs = task.input("pairs")
         with pairs.open(partition.spec["pairs"]) as file:
-            images = listed_images(pq.read_table(file, columns=["image_uid", "source", "url", "path"]))
-        with Spool(task.parts) as spool:
-            files = Files(pairs, self._root(task), self.config.max_bytes)
-            remote = any(image.path is None for image in images)
-            with self._served(task, remote) as served, web(self.config, served) as fetch:
-                outcomes = Fetching(images, self.config, files, fetch, spool).run()
+            images = listed_images(pq.read_table(file, columns=["image_uid", "source", "url", "path", "meta"]))
+        remote = any(image.path is None for image in images)
+        with ExitStack() as held:
+            spool = held.enter_context(Spool(Path(task.scratch) / "download" / partition.id, task.parts))
+            found = dict(spool.found)
+            if config.round:
+                found |= held.enter_context(Previous(task.input("previous"), partition.id)).found
+            served = held.enter_context(self._served(task, remote))
+            fetch = held.enter_context(web(config, served, task.scratch))
+            fetching = Fetching(
+                images,
+                config,
+                Files(pairs, self._root(task), config.max_bytes),
+                fetch,
+                spool,
+                Tombstones.load(task.tombstones),
+                self._at_once(len(self.partitions(task.inputs))),
+                Window(config.name, config.min_success_rate, config.watch_after) if self._watched else None,
+            )
+            outcomes = fetching.run(found)
             stored = [(i, o) for i, o in enumerate(outcomes) if isinstance(o, Stored)]
             offsets = write_tar(
                 task.out / f"raw-{partition.id}.tar",
-                ((f"{images[i].image_uid}.{o.picture.extension}", spool.get(o.start, o.length)) for i, o in stored),
+                ((f"{images[i].image_uid}.{o.picture.extension}", o.data) for i, o in stored),
             )
-        table = rows(
-            images,
-            outcomes,
-            {i: offset for (i, _), offset in zip(stored, offsets, strict=True)},
-            private=self.config.source.private,
-        )
+        table = rows(images, outcomes, {i: start for (i, _), start in zip(stored, offsets, strict=True)}, private)
         pq.write_table(
             pa.Table.from_pylist(table, attempts_schema()),
             task.out / f"attempts-{partition.id}.parquet",
             compression="zstd",
         )
+        endings = endings_table([listed_host(image, private) for image in images], outcomes)
+        pq.write_table(endings, task.parts / f"endings-{partition.id}.parquet")
+        if self._watched:
+            task.report = report(rows_of(endings))
         task.count("images", len(images))
         task.count("success", len(stored))
         task.count("bytes", sum(o.length for _, o in stored))
-        for row in table:
-            if row["status"] != "success":
-                task.count(f"status.{row['status']}")
+        for outcome in outcomes:
+            if isinstance(outcome, Failure):
+                task.count(f"status.{outcome.status}")
+
+    @property
+    def _watched(self) -> bool:
+        """Whether the success rate says something: a later round tries nothing but what failed before."""
+        return self.config.round == 0 and self.config.min_success_rate > 0
+
+    def watch(self, reports: Sequence[Mapping[str, Any]]) -> None:
+        """Stop when too few of the newest attempts succeed; warn, once each, of hosts that give little."""
+        if not self._watched:
+            return
+        from stages.download import watch
+
+        config = self.config
+        poor = watch.poor_hosts(reports, config.min_success_rate, config.watch_after)
+        warned: set[str] = self.__dict__.setdefault("_warned", set())
+        for host in sorted(set(poor) - warned):
+            warned.add(host)
+            log.warning("sources.%s: of %s few images can be had: %s", config.name, host, watch.told(poor[host]))
+        watch.check(config.name, config.min_success_rate, config.watch_after, reports)
+
+    def finish(self, task: Task) -> None:
+        """Write `hosts.parquet`, unless the source is private. Raises UserError when the whole list gave too little."""
+        import pyarrow.parquet as pq
+
+        from stages.download import watch
+        from stages.download.hosts import hosts_table, merged_endings, rows_of
+
+        endings = merged_endings(sorted(task.parts.glob("endings-*.parquet")))
+        if self._watched:
+            # Whoever starts a stopped run again without a change is told the same, even if nothing is left to do.
+            total = watch.report(rows_of(endings))
+            watch.check(self.config.name, self.config.min_success_rate, self.config.watch_after, [total])
+        if not self.config.source.private:
+            pq.write_table(hosts_table(endings), task.out / "hosts.parquet", compression="zstd")
+
+    def _at_once(self, partitions: int) -> int:
+        """How many partitions of this artifact run at a time, in all of the cluster."""
+        ray: Any = sys.modules.get("ray")
+        if ray is None or not ray.is_initialized():
+            return 1
+        return max(1, min(partitions, int(ray.cluster_resources().get("CPU", 1) / self.cpus)))
 
     @contextmanager
     def _served(self, task: Task, remote: bool) -> Iterator[Mapping[str, str]]:

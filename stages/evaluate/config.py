@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -46,13 +46,22 @@ class _Benchmark(LocatedConfig):
         """Question, annotation and reference files as configured: all but the images."""
         return [path for key in self.file_keys if key != "images" and (path := getattr(self, key))]
 
-    def image_set(self) -> dict[str, str | None]:
-        """Where the images are that must not be trained on."""
-        return {"world": self.world, "images": self.images}
+    def held_out(self) -> dict[str, Any]:
+        """What must not be trained on, as `stages.index.config.BenchmarkImages` takes it."""
+        return {
+            "world": self.world,
+            "images": self.images,
+            "texts": self.texts(),
+            "image_pattern": self.image_pattern,
+        }
 
-    def image_files(self) -> list[str]:
-        """The folder of images where it is outside any world."""
-        return [] if self.world else [self.images]
+    def texts(self) -> tuple[str, ...]:
+        """The files with its questions or captions."""
+        return ()
+
+    def held_out_files(self) -> list[str]:
+        """Files and folders outside any world that :meth:`held_out` names."""
+        return [] if self.world else [self.images, *self.texts()]
 
 
 class VqaBenchmark(_Benchmark):
@@ -75,6 +84,10 @@ class VqaBenchmark(_Benchmark):
             raise ValueError("prompt must hold {} for the question")
         return self
 
+    def texts(self) -> tuple[str, ...]:
+        """The questions."""
+        return (self.questions,)
+
 
 class CaptionBenchmark(_Benchmark):
     """Captions in COCO's format, scored by BLEU, ROUGE-L and CIDEr-D."""
@@ -88,6 +101,14 @@ class CaptionBenchmark(_Benchmark):
     by), or Karpathy's (`images: [{filename, split, sentences: [{raw}]}]`)."""
     karpathy_split: str = "test"
     """Which images of a Karpathy JSON are taken."""
+
+    def held_out(self) -> dict[str, Any]:
+        """As above, of one split."""
+        return {**super().held_out(), "karpathy_split": self.karpathy_split}
+
+    def texts(self) -> tuple[str, ...]:
+        """The reference captions."""
+        return (self.references,)
 
 
 BenchmarkConfig = Annotated[VqaBenchmark | CaptionBenchmark, Field(discriminator="kind")]

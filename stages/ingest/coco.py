@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from stages.contract import UserError
 from stages.ingest.config import SourceConfig
+from stages.ingest.documents import by_id, known, read_document
 from stages.ingest.files import InputFile
-from stages.ingest.source import Pair, Reject, Source, Unit
+from stages.ingest.source import Columns, Item, Pair, Reject, Source, Unit
+
+_TAKEN = ("file_name", "coco_url", "license")
 
 
 class CocoConfig(SourceConfig):
@@ -25,41 +26,44 @@ class Coco(Source[CocoConfig]):
         """One unit per file: JSON has to be parsed whole."""
         return [Unit((file,)) for file in files]
 
-    def read(self, unit: Unit) -> Iterator[Pair | Reject]:
-        """One item per annotation. Raises UserError when the file is not COCO caption JSON."""
+    def read(self, unit: Unit) -> Iterator[Item]:
+        """One item per annotation. Raises BadFile when the file is not COCO caption JSON."""
         (file,) = unit.files
-        try:
-            with file.open() as handle:
-                content = json.load(handle)
-            images = {image["id"]: image for image in content["images"]}
-            annotations = content["annotations"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"sources.{self.name}: {file.name} is not COCO caption JSON ({type(error).__name__}): it needs"
-                " `images` with ids and `annotations`"
-            ) from error
-        licenses = {entry.get("id"): entry.get("url") for entry in content.get("licenses", [])}
-        for annotation in annotations:
+        content = read_document(file, ("images", "annotations"), "COCO caption JSON")
+        images = by_id(content["images"])
+        licenses = {id: entry.get("url") for id, entry in by_id(content.get("licenses", [])).items()}
+        yield Columns(file, self._columns(content))
+        for annotation in content["annotations"]:
             yield self._item(file, annotation, images, licenses)
+
+    @staticmethod
+    def _columns(content: dict[str, list[Any]]) -> dict[str, str]:
+        first = {key: next((e for e in content[key] if isinstance(e, dict)), {}) for key in ("images", "annotations")}
+        return {
+            f"{key}[].{name}": type(value).__name__ for key, entry in first.items() for name, value in entry.items()
+        }
 
     def _item(
         self, file: InputFile, annotation: Any, images: dict[Any, Any], licenses: dict[Any, Any]
     ) -> Pair | Reject:
-        if not isinstance(annotation, dict) or not isinstance(annotation.get("caption"), str):
+        if not isinstance(annotation, dict):
+            return Reject(file, "not_an_object")
+        caption = annotation.get("caption")
+        if caption is None:
             return Reject(file, "no_caption")
-        image = images.get(annotation.get("image_id"))
+        image = known(images, annotation.get("image_id"))
         if image is None:
             return Reject(file, "no_such_image")
-        taken = ("file_name", "coco_url", "license")
+        place = image.get("coco_url" if self.config.images is None else "file_name")
+        if not isinstance(caption, str) or not (place is None or isinstance(place, str)):
+            return Reject(file, "not_text")
         meta = {
-            **{f"image_{key}" if key == "id" else key: v for key, v in image.items() if key not in taken},
+            **{f"image_{key}" if key == "id" else key: v for key, v in image.items() if key not in _TAKEN},
             "annotation_id": annotation.get("id"),
         }
-        license = licenses.get(image.get("license"))
+        named = known(licenses, image.get("license"))
+        license = named if isinstance(named, str) else None
         if self.config.images is None:
-            url = str(image.get("coco_url") or "")
-            return Pair(file, annotation["caption"], url=url, license=license, meta=meta)
-        path = self.local_image(str(image.get("file_name") or ""))
-        if path is None:
-            return Reject(file, "bad_path")
-        return Pair(file, annotation["caption"], path=path, license=license, meta=meta)
+            return Pair(file, caption, url=place or "", license=license, meta=meta)
+        path = self.local_image(place or "")
+        return Reject(file, "bad_path") if path is None else Pair(file, caption, path=path, license=license, meta=meta)

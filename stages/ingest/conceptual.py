@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from dataclasses import replace
+from typing import Annotated, ClassVar
 
+from stages.contract import How
 from stages.ingest.config import SourceConfig
 from stages.ingest.files import InputFile
-from stages.ingest.source import Pair, Reject, Source, Unit
-
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+from stages.ingest.lines import lines, ranges
+from stages.ingest.source import Columns, Digest, Item, Pair, Reject, Source, Unit, checked_digest
 
 
 class ConceptualConfig(SourceConfig):
     """`kind: cc3m` and `kind: cc12m`."""
+
+    list_keys: ClassVar[tuple[str, ...]] = ("paths", "hashes")
+    file_keys: ClassVar[tuple[str, ...]] = ("paths", "images", "hashes")
+
+    hashes: Annotated[tuple[str, ...], How] = ()
+    """CC12M's list of hash codes (`url⇥SHA256⇥MD5`, `cc_hashes/cc12m.tsv.gz`), joined by URL into `meta`, so that the
+    download can tell whether it got the picture of then. Optional."""
 
 
 class _TwoColumns(Source[ConceptualConfig]):
@@ -22,22 +30,30 @@ class _TwoColumns(Source[ConceptualConfig]):
     Config: ClassVar[type[SourceConfig]] = ConceptualConfig
     caption_first: ClassVar[bool]
 
-    def splits(self, files: Sequence[InputFile]) -> list[Unit]:
-        """Byte ranges of `bytes_per_partition`; a line belongs to the range that its first byte is in."""
-        units = []
-        for file in files:
-            if file.name.endswith(_COMPRESSED):
-                units.append(Unit((file,)))
-                continue
-            step = self.settings.bytes_per_partition
-            size = file.size()
-            units += [Unit((file,), start, min(start + step, size)) for start in range(0, size, step)]
-        return units
+    def units(self) -> list[Unit]:
+        """Those of the pairs, then those of the hash codes."""
+        return super().units() + (self._ranges(self.files("hashes"), "hashes") if self.config.hashes else [])
 
-    def read(self, unit: Unit) -> Iterator[Pair | Reject]:
+    def splits(self, files: Sequence[InputFile]) -> list[Unit]:
+        """Byte ranges of `bytes_per_partition`."""
+        return self._ranges(files, "paths")
+
+    def _ranges(self, files: Sequence[InputFile], role: str) -> list[Unit]:
+        return ranges(files, self.settings.bytes_per_partition, role)
+
+    def read(self, unit: Unit) -> Iterator[Item]:
         """One item per line."""
+        return self._digests(unit) if unit.role == "hashes" else self._pairs(unit)
+
+    def _pairs(self, unit: Unit) -> Iterator[Item]:
         (file,) = unit.files
-        for line in _lines(unit):
+        if unit.start == 0:
+            names = ("caption", "url") if self.caption_first else ("url", "caption")
+            yield Columns(file, dict.fromkeys(names, "string"))
+        for line in lines(unit):
+            if line is None:
+                yield Reject(file, "line_too_long")
+                continue
             try:
                 columns = line.decode("utf-8").split("\t")
             except UnicodeDecodeError:
@@ -47,7 +63,21 @@ class _TwoColumns(Source[ConceptualConfig]):
                 yield Reject(file, "not_two_columns")
                 continue
             caption, url = columns if self.caption_first else reversed(columns)
-            yield Pair(file, caption, url=url)
+            yield Pair(file, caption, url)
+
+    def _digests(self, unit: Unit) -> Iterator[Item]:
+        (file,) = unit.files
+        # Told apart from a list of pairs that has the same name.
+        file = replace(file, name=f"hashes/{file.name}")
+        if unit.start == 0:
+            yield Columns(file, dict.fromkeys(("url", "sha256", "md5"), "string"))
+        for line in lines(unit):
+            columns = (line or b"").decode("utf-8", "replace").split("\t")
+            digests = [checked_digest(kind, value) for kind, value in zip(("sha256", "md5"), columns[1:], strict=False)]
+            if len(columns) != 3 or not any(digests):
+                yield Reject(file, "not_a_digest")
+            else:
+                yield Digest(file, columns[0].strip(), *digests)
 
 
 class ConceptualCaptions3M(_TwoColumns):
@@ -60,21 +90,3 @@ class ConceptualCaptions12M(_TwoColumns):
     """CC12M: `url⇥caption`, the other way round."""
 
     caption_first = False
-
-
-def _lines(unit: Unit) -> Iterator[bytes]:
-    # Only \n ends a line: str.splitlines would also break captions at U+2028, \v and the like.
-    (file,) = unit.files
-    options = {"compression": "infer"} if file.name.endswith(_COMPRESSED) else {}
-    with file.open(**options) as handle:
-        position = unit.start
-        if position:
-            # Step back one byte: a line that begins exactly at `start` is ours, one begun before it is not.
-            handle.seek(position - 1)
-            position += len(handle.readline()) - 1
-        while unit.end is None or position < unit.end:
-            line = handle.readline()
-            if not line:
-                return
-            position += len(line)
-            yield line.rstrip(b"\r\n")

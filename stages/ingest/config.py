@@ -52,6 +52,13 @@ class IngestSettings(StageConfig):
     """Image files (DICOM, PNG) read as one unit of work."""
     pairs_per_file: Annotated[int, Field(ge=1)] = 10_000
     """Pairs per output file, give or take one image's; each becomes one partition of the download."""
+    max_caption_bytes: Annotated[int, Field(ge=1, le=10_000_000)] = 65_536
+    """A longer caption (in UTF-8) is rejected: `caption_too_long`."""
+    max_url_bytes: Annotated[int, Field(ge=8, le=1_000_000)] = 8_192
+    """A longer URL (in UTF-8) is rejected: `url_too_long`. (Most web servers refuse longer ones.)"""
+    max_bad_files: Annotated[float, How, Field(ge=0, le=1)] = 0.05
+    """Share of a source's list files that may be unreadable (broken, of another format, without the columns). Of three
+    lists or more one may always be, unless this is 0; past it the stage stops and names the files."""
 
 
 class IngestConfig(IngestSettings):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
+import io
+import lzma
 import os
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -13,9 +16,12 @@ from stages.artifact import Artifact, is_remote
 from stages.contract import UserError
 
 _MAGIC = frozenset("*?[")
+_BUFFER = 1 << 20  # bytes
+#: Endings of compressed text lists, read without unpacking them first.
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class InputFile:
     """One input file: what it is called and where it is."""
 
@@ -24,13 +30,32 @@ class InputFile:
     url: str
     """Local path or fsspec URL."""
 
+    @property
+    def compressed(self) -> bool:
+        """Whether its name says that it is compressed, so that it can only be read from the start."""
+        return self.name.lower().endswith(COMPRESSED)
+
     def open(self, **options: Any) -> IO[bytes]:
-        """Open for reading bytes, seekable unless compressed."""
+        """Open for reading the bytes as they are, seekable."""
         if not is_remote(self.url) and not options:
             return open(self.url, "rb")
         import fsspec
 
         return cast("IO[bytes]", fsspec.open(self.url, "rb", **options).open())
+
+    def open_text(self) -> io.BufferedReader:
+        """Open for reading lines of bytes, unpacked if need be; seekable unless compressed."""
+        ending = self.name.lower().rsplit(".", 1)[-1]
+        raw: Any
+        if not self.compressed:
+            raw = self.open()
+        elif ending == "zst":  # the standard library of this Python has no zstd, Arrow does
+            import pyarrow as pa
+
+            raw = pa.CompressedInputStream(self.open(), "zstd")
+        else:
+            raw = self.open(compression={"gz": "gzip"}.get(ending, ending))
+        return raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw, _BUFFER)
 
     def size(self) -> int:
         """Bytes in the file."""
@@ -40,6 +65,46 @@ class InputFile:
 
         fs, path = fsspec.core.url_to_fs(self.url)
         return int(fs.size(path))
+
+
+class BadFile(Exception):
+    """A whole file that cannot be read as what it should be; recorded, and tolerated up to `ingest.max_bad_files`."""
+
+    def __init__(self, file: InputFile, reason: str, detail: str = "") -> None:
+        super().__init__(file, reason, detail)
+        self.file = file
+        self.reason = reason
+        """A fixed phrase in snake_case."""
+        self.detail = detail
+        """What is wrong and which key would help; may name columns, never quotes a row."""
+
+
+def telling() -> tuple[type[Exception], ...]:
+    """Errors that may tell of a damaged file; :func:`damage` says whether they do."""
+    import pyarrow as pa
+
+    return BadFile, OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException
+
+
+def damage(error: Exception, file: InputFile) -> BadFile | None:
+    """The file's own fault behind an error met while reading it; None where it may be the program's or the network's.
+
+    A failure that may pass (a time-out, a reset, an object store's answer) must not be written down for ever in an
+    artifact, so it is no damage: it stops the partition, which the next run repeats.
+    """
+    import pyarrow as pa
+
+    if isinstance(error, BadFile):
+        return error
+    if isinstance(error, ConnectionError | TimeoutError | FileNotFoundError):
+        return None
+    if isinstance(error, PermissionError | IsADirectoryError) and not is_remote(file.url):
+        return BadFile(file, "unreadable", "no permission to read it, or not a file")
+    if isinstance(error, OSError):  # Arrow and gzip raise it for bad bytes, without the number of an operating system
+        return BadFile(file, "damaged", "its bytes do not decode") if error.errno is None else None
+    if isinstance(error, EOFError | zlib.error | lzma.LZMAError | pa.ArrowException):
+        return BadFile(file, "damaged", "its bytes do not decode")
+    return None
 
 
 def find(patterns: Iterable[str], key: str) -> list[InputFile]:
@@ -67,6 +132,18 @@ def find_in_world(world: Artifact, patterns: Iterable[str], key: str) -> list[In
             raise UserError(f"{key}: the world has no file {pattern}; see its manifest.json for what it has")
         urls.update(found)
     return [InputFile(file.name, f"{world.url}/{file.url}") for file in _named(sorted(urls))]
+
+
+def relative(file: InputFile, root: str) -> str | None:
+    """A file's path below a folder (a local path or fsspec URL), or None when it lies elsewhere."""
+    base, place = (_full(value).rstrip("/") + "/" for value in (root, file.url))
+    return place[len(base) :].rstrip("/") if place.startswith(base) else None
+
+
+def _full(place: str) -> str:
+    if is_remote(place):
+        return place
+    return os.path.abspath(place.removeprefix("file://"))
 
 
 def _expand(pattern: str) -> list[str]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from stages.artifact import Artifact
 from stages.ingest.config import IngestSettings, SourceConfig
-from stages.ingest.files import InputFile, find, find_in_world
+from stages.ingest.files import BadFile, InputFile, find, find_in_world
+
+__all__ = ["BadFile", "Columns", "Digest", "InputFile", "Item", "Pair", "Reject", "Source", "Unit", "checked_digest"]
+
+_HEX = re.compile(r"[0-9a-f]+")
+_DIGEST_DIGITS = {"sha256": 64, "md5": 32}
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """One listed image-text pair. Either `url` or `path` says where the image is."""
 
     file: InputFile
@@ -22,19 +27,41 @@ class Pair:
     path: str | None = None
     """Relative to `images` of the config, or to the ingest artifact for an image given here."""
     license: str | None = None
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    """The source's own columns, JSON-serialisable."""
+    meta: Mapping[str, Any] | str = {}
+    """The source's own columns, JSON-serialisable, or already a JSON object's text. The keys `sha256` and `md5` mean
+    hex digests of the image file: the download checks them."""
     image: bytes | None = None
     """The image itself, where it cannot be taken as it lies (de-identified pixels): stored as `path`."""
 
 
-@dataclass(frozen=True)
-class Reject:
+class Reject(NamedTuple):
     """A listed row that is no pair; it is recorded and never stops a run."""
 
     file: InputFile
     reason: str
     """A fixed phrase in snake_case, never a quotation."""
+
+
+class Columns(NamedTuple):
+    """What a list file has, told once per file (by the unit that starts it); it is no row."""
+
+    file: InputFile
+    columns: Mapping[str, str]
+    """Column -> its type as the format names it."""
+
+
+class Digest(NamedTuple):
+    """A row of a list of digests: what the image at a listed address should be. It is no pair."""
+
+    file: InputFile
+    location: str
+    """URL (or path) as the pairs have it."""
+    sha256: str | None
+    md5: str | None
+
+
+#: What :meth:`Source.read` yields.
+Item = Pair | Reject | Columns | Digest
 
 
 @dataclass(frozen=True)
@@ -46,15 +73,19 @@ class Unit:
     """First byte or row group of the only file."""
     end: int | None = None
     """One after the last; None for the whole file."""
+    role: str = "paths"
+    """The config key whose files these are."""
 
     def to_spec(self) -> dict[str, Any]:
         """JSON-serialisable, for `Partition.spec`."""
-        return {"files": [[f.name, f.url] for f in self.files], "start": self.start, "end": self.end}
+        files = [[file.name, file.url] for file in self.files]
+        return {"files": files, "start": self.start, "end": self.end, "role": self.role}
 
     @staticmethod
     def from_spec(spec: Mapping[str, Any]) -> Unit:
         """Inverse of :meth:`to_spec`."""
-        return Unit(tuple(InputFile(name, url) for name, url in spec["files"]), spec["start"], spec["end"])
+        files = tuple(InputFile(name, url) for name, url in spec["files"])
+        return Unit(files, spec["start"], spec["end"], spec["role"])
 
 
 S = TypeVar("S", bound=SourceConfig)
@@ -83,15 +114,30 @@ class Source(ABC, Generic[S]):
             return find(patterns, where)
         return find_in_world(self.world, patterns, where)
 
-    @abstractmethod
-    def splits(self, files: Sequence[InputFile]) -> list[Unit]:
-        """Units of work, determined by the files and the settings alone."""
+    def units(self) -> list[Unit]:
+        """All work of this source: that of `paths`, unless an adapter reads files of other keys row by row as well."""
+        return self.splits(self.files())
 
     @abstractmethod
-    def read(self, unit: Unit) -> Iterator[Pair | Reject]:
-        """Exactly one item per listed row, in the order of the list."""
+    def splits(self, files: Sequence[InputFile]) -> list[Unit]:
+        """Units of work, determined by the files and the settings alone. A file too damaged to be split is a unit."""
+
+    @abstractmethod
+    def read(self, unit: Unit) -> Iterator[Item]:
+        """Exactly one Pair or Reject per listed row, in the order of the list; Columns where a list file starts.
+
+        Raises BadFile for a file that cannot be read (what was yielded before stays). Errors of the operating system,
+        of Arrow and of decompression that are the file's own fault count as the same.
+        """
 
     def local_image(self, name: str) -> str | None:
         """A listed file name as a path below `images`, or None when it would lead out of that folder."""
         parts = name.replace("\\", "/").split("/")
-        return None if name.startswith("/") or not name or {"..", ""} & set(parts) else "/".join(parts)
+        outside = name.startswith("/") or not name or "\0" in name or {"..", "."} & set(parts) or "" in parts
+        return None if outside else "/".join(parts)
+
+
+def checked_digest(kind: str, value: Any) -> str | None:
+    """A listed `sha256` or `md5` as lower-case hex digits, or None when it is not one."""
+    digits = value.strip().lower() if isinstance(value, str) else ""
+    return digits if len(digits) == _DIGEST_DIGITS[kind] and _HEX.fullmatch(digits) else None

@@ -3,75 +3,157 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from stages.artifact import canonical_json
 from stages.contract import Inputs, Partition, Stage, Task, UserError
+from stages.ingest.account import UnitAccount, check_bad_files, write_files, write_rejects
 from stages.ingest.config import IngestConfig
-from stages.ingest.files import InputFile
+from stages.ingest.faults import fault
 from stages.ingest.plugins import source_class
-from stages.ingest.source import Pair, Reject, Source, Unit
+from stages.ingest.source import Columns, Digest, Item, Reject, Source, Unit
+
+_FORGOTTEN = "forgotten"
 
 
 class Ingest(Stage[IngestConfig]):
     """Inputs: `world` where the source's files are a demonstration's, else none."""
 
     name = "ingest"
+    version = 2
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One per unit of the source's lists."""
-        source = self._source(inputs)
-        units = source.splits(source.files())
-        return [Partition(f"{number:06d}", unit.to_spec()) for number, unit in enumerate(units)]
+        units = self._source(inputs).units()
+        files = list(dict.fromkeys(file.url for unit in units for file in unit.files))
+        position = {url: number for number, url in enumerate(files)}
+        return [
+            Partition(
+                f"{number:06d}",
+                {**unit.to_spec(), "number": position[unit.files[0].url] if unit.files else 0, "of": len(files)},
+            )
+            for number, unit in enumerate(units)
+        ]
 
     def run(self, partition: Partition, task: Task) -> None:
         """Read one unit: its pairs, what was rejected, and how many rows it had of each file."""
+        unit = Unit.from_spec(partition.spec)
+        account = (self._digests if unit.role == "hashes" else self._pairs)(unit, partition, task)
+        account.write(task.parts, partition.id)
+        if account.bad:
+            number = partition.spec["number"]
+            bad = [[number, shown, reason, detail] for shown, _, reason, detail in account.bad]
+            task.report.update(files=partition.spec["of"], bad=bad)
+
+    def _pairs(self, unit: Unit, partition: Partition, task: Task) -> UnitAccount:
         import pyarrow as pa
 
         from stages.ingest.merge import part_schema, write_part
+        from stages.ingest.values import plain
+        from stages.sample import image_uid, pair_uid
+        from stages.tombstones import Tombstones
 
-        rows: Counter[str] = Counter()
-        columns: dict[str, list[Any]] = {name: [] for name in part_schema().names}
-        rejects: list[tuple[str, int, str]] = []
-        for item in self._source(task.inputs).read(Unit.from_spec(partition.spec)):
-            shown = self._shown(item.file)
-            reason = item.reason if isinstance(item, Reject) else _fault(item)
-            if reason or isinstance(item, Reject):
-                rejects.append((shown, rows[shown], str(reason)))
-            else:
-                self._add(item, columns, int(partition.id), rows[shown])
-                if item.image is not None and item.path is not None:
-                    target = task.out / item.path
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    target.write_bytes(item.image)
-            rows[shown] += 1
-        write_part(pa.table(columns, schema=part_schema()), task.parts / f"unit-{partition.id}.parquet")
-        record = {"rows": rows, "rejects": rejects}
-        (task.parts / f"unit-{partition.id}.json").write_text(canonical_json(record), encoding="utf-8")
+        name, license = self.config.name, self.config.source.license
+        account = UnitAccount(self.config.source.private)
+        rows, encode = account.rows, json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+        tombstones = Tombstones.load(task.tombstones) if task.tombstones else Tombstones()
+        found: list[tuple[Any, ...]] = []
+        for item in self._items(unit, task.inputs, account):
+            shown = account.shown(item.file)
+            row = rows[shown]
+            rows[shown] = row + 1
+            reason = item.reason if isinstance(item, Reject) else fault(item, self.config)
+            if reason is not None or isinstance(item, Reject):
+                account.reject(shown, row, str(reason))
+                continue
+            url = None if item.url is None else item.url.strip()
+            location = url or str(item.path)
+            uid, image = pair_uid(name, location, item.caption), image_uid(name, location)
+            if tombstones and tombstones.listed(uid, image, url):
+                account.reject(shown, row, _FORGOTTEN)
+                continue
+            meta = item.meta if isinstance(item.meta, str) else encode(plain(item.meta)) if item.meta else "{}"
+            found.append((uid, image, name, url, item.path, item.caption, item.license or license, meta, row))
+            account.pairs[shown] += 1
+            if item.image is not None and item.path is not None:
+                target = task.out / item.path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(item.image)
+        schema = part_schema()
+        columns = dict(zip([*schema.names[:-2], "row"], zip(*found, strict=True), strict=True)) if found else {}
+        columns["unit"] = [int(partition.id)] * len(found)
+        table = pa.table([pa.array(columns.get(f.name, ()), f.type) for f in schema], schema=schema)
+        write_part(table, task.parts / f"unit-{partition.id}.parquet")
         task.count("rows", rows.total())
-        task.count("rejects", len(rejects))
+        task.count("rejects", len(account.rejects["row"]))
+        return account
+
+    def _items(self, unit: Unit, inputs: Inputs, account: UnitAccount) -> Iterator[Any]:
+        """The unit's rows; what is told of whole files goes into the account, as does a file's untimely end."""
+        from stages.ingest.files import damage, telling
+
+        items: Iterator[Item] = iter(self._source(inputs).read(unit))
+        while True:
+            try:
+                item = next(items, None)
+            except telling() as error:
+                broken = damage(error, unit.files[0])
+                if broken is None:
+                    raise
+                account.breaks(broken)
+                return
+            if item is None:
+                return
+            if isinstance(item, Columns):
+                account.starts(item)
+            else:
+                yield item
+
+    def _digests(self, unit: Unit, partition: Partition, task: Task) -> UnitAccount:
+        import pyarrow as pa
+
+        from stages.ingest.merge import digests_schema, write_digests
+        from stages.sample import image_uid
+
+        account = UnitAccount(self.config.source.private)
+        found: list[tuple[str, str, int, int]] = []
+        for row, item in enumerate(self._items(unit, task.inputs, account)):
+            if not isinstance(item, Digest):
+                task.count("bad_digests")
+                continue
+            facts = ",".join(f'"{kind}":"{d}"' for kind, d in (("sha256", item.sha256), ("md5", item.md5)) if d)
+            found.append((image_uid(self.config.name, item.location), facts, int(partition.id), row))
+        columns = zip(*found, strict=True) if found else [()] * 4
+        schema = digests_schema()
+        arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+        write_digests(pa.table(arrays, schema=schema), task.parts / f"digests-{partition.id}.parquet")
+        task.count("digests", len(found))
+        return account
+
+    def watch(self, reports: Sequence[Mapping[str, Any]]) -> None:
+        """Stop when more files than allowed could not be read."""
+        check_bad_files(self.config, reports)
 
     def finish(self, task: Task) -> None:
         """Merge all units: repeats counted once, all pairs of an image in one file."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         from stages.ingest.merge import WRITER, merged, write_pairs
 
-        counts = write_pairs(merged(sorted(task.parts.glob("unit-*.parquet"))), task.out, self.config.pairs_per_file)
+        pairs, digests = (sorted(task.parts.glob(f"{kind}-*.parquet")) for kind in ("unit", "digests"))
+        with tempfile.TemporaryDirectory(dir=task.parts.parent) as runs:
+            tables = merged(pairs, digests, Path(runs))
+            counts = write_pairs(tables, task.out, self.config.pairs_per_file)
+        writer = {**WRITER, "use_dictionary": True}
+        counts.update(write_files(task.parts, task.out, writer))
         for name, count in counts.items():
             task.count(name, count)
-        schema = pa.schema([("file", pa.string()), ("row", pa.int64()), ("reason", pa.string())])
-        rejects = sorted(self._rejects(task))
-        table = pa.Table.from_pylist([dict(zip(schema.names, r, strict=True)) for r in rejects], schema=schema)
-        pq.write_table(table, task.out / "rejects.parquet", **{**WRITER, "use_dictionary": True})
-        if rejects and not counts["pairs"]:
-            reason = Counter(reason for _, _, reason in rejects).most_common(1)[0][0]
+        reasons = write_rejects(task.parts, task.out, writer)
+        reasons.pop(_FORGOTTEN, None)
+        if reasons and not counts["pairs"]:
+            reason = reasons.most_common(1)[0][0]
             raise UserError(
-                f"sources.{self.config.name}: none of {len(rejects)} rows is a pair (mostly {reason}): is"
+                f"sources.{self.config.name}: none of {reasons.total()} rows is a pair (mostly {reason}): is"
                 f" kind={self.config.source.kind} right for these files?"
             )
 
@@ -79,58 +161,3 @@ class Ingest(Stage[IngestConfig]):
         config = self.config.source
         world = inputs.get("world", ())
         return source_class(config.kind)(self.config.name, config, self.config, world[0] if world else None)
-
-    def _shown(self, file: InputFile) -> str:
-        return file.name.rsplit("/", 1)[-1] if self.config.source.private else file.name
-
-    def _add(self, pair: Pair, columns: dict[str, list[Any]], unit: int, row: int) -> None:
-        from stages.sample import image_uid, pair_uid
-
-        source = self.config.name
-        url = pair.url.strip() if pair.url is not None else None
-        location = url if url is not None else str(pair.path)
-        values = {
-            "uid": pair_uid(source, location, pair.caption),
-            "image_uid": image_uid(source, location),
-            "source": source,
-            "url": url,
-            "path": pair.path,
-            "caption": pair.caption,
-            "license": pair.license or self.config.source.license,
-            "meta": json.dumps(pair.meta, ensure_ascii=True, separators=(",", ":"), allow_nan=False),
-            "unit": unit,
-            "row": row,
-        }
-        for name, value in values.items():
-            columns[name].append(value)
-
-    def _rejects(self, task: Task) -> Iterator[tuple[str, int, str]]:
-        # A unit numbers the rows of its own range; the ranges before it in the same file say where that begins.
-        before: Counter[str] = Counter()
-        for record in sorted(task.parts.glob("unit-*.json")):
-            unit = json.loads(record.read_text("utf-8"))
-            yield from ((file, before[file] + row, reason) for file, row, reason in unit["rejects"])
-            before.update(unit["rows"])
-
-
-def _fault(pair: Pair) -> str | None:
-    """Why a listed pair cannot be one, or None."""
-    if not pair.caption.strip():
-        return "no_caption"
-    if pair.url is not None:
-        if not pair.url.strip():
-            return "no_url"
-        try:
-            address = urlsplit(pair.url.strip())
-        except ValueError:
-            return "bad_url"
-        if address.scheme.lower() not in ("http", "https") or not address.netloc:
-            return "bad_url"
-    elif not pair.path:
-        return "no_path"
-    try:
-        # A lone surrogate (JSON can hold one) is no text: neither Arrow nor a file could store it.
-        f"{pair.caption}{pair.url or pair.path}{pair.license or ''}".encode()
-    except UnicodeEncodeError:
-        return "not_utf8"
-    return None

@@ -1,30 +1,42 @@
-"""The rules: which rows of the signal tables fail which bound first, vectorised over Arrow batches.
+"""The bounds of `selection.rules` as checks over columns of the index, vectorised.
 
-`image_checks` and `pair_checks` list the rules that a config switches on, in the order in which they are stated there;
-`first_failure` turns a batch into a small table of row id and number of the first rule failed.
+`image_checks` and `pair_checks` list the checks that a config switches on, in the order in which they apply;
+:func:`failing` evaluates one of them on a table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from stages.select.config import Rules
+from stages.contract import UserError
+from stages.index.schema import IMAGES, PAIRS
+from stages.select.bounds import Bounds, Rules
 
-#: Number of "no rule failed" in the column `failed`.
-PASSED = -1
+#: Columns of rules -> the family of `signals.families` that writes them (docs/signals.md), for messages.
+_FAMILIES = {
+    **dict.fromkeys(("aspect_ratio", "width", "height"), "size"),
+    **dict.fromkeys(("brightness", "contrast", "entropy"), "tone"),
+    **dict.fromkeys(("sharpness", "nsfw", "text_coverage", "faces"), ""),  # called like their column
+    **dict.fromkeys(("characters", "words", "repetition", "letters", "digits", "longest_word", "has_url"), "text"),
+    **dict.fromkeys(("language", "language_score"), "language"),
+    **dict.fromkeys(("similarity", "similarity_l14", "unsafe", "watermark", "aesthetic"), "listed"),
+    "clip_similarity": "clip",
+}
 
-#: A column of a batch, or booleans of its length.
+#: A column of a table, or booleans of its length.
 Column: TypeAlias = Any  # pyarrow has no types of its own
 
-
-#: (bound or None, name, columns, function of the columns and `bound`)
-_Stated: TypeAlias = tuple[Any, str, tuple[str, ...], Callable[..., Column]]
+#: Field of `Rules` -> columns, and a function of them and of `bound` that says which rows fail.
+_Stated: TypeAlias = Mapping[str, tuple[tuple[str, ...], Callable[..., Column]]]
 
 
 @dataclass(frozen=True)
@@ -32,56 +44,124 @@ class Check:
     """One rule: rows for which `fails` is true are dropped for `reason`."""
 
     reason: str
+    key: str
+    """Where it stands below `selection.rules`, for messages."""
     columns: tuple[str, ...]
     fails: Callable[..., Column]
-    """Takes the columns, returns booleans; null (nothing was measured) counts as false."""
+    """Takes the columns, returns booleans; null where nothing was measured."""
+    missing: bool = False
+    """Whether a row without a value is dropped too."""
 
 
 def image_checks(rules: Rules) -> list[Check]:
-    """Rules on an image, in order; an image that does not decode fails always."""
-    stated: list[_Stated] = [
-        (rules.min_bytes, "min_bytes", ("bytes",), _below),
-        (rules.min_side, "min_side", ("width", "height"), _shorter_below),
-        (rules.max_side, "max_side", ("width", "height"), _longer_above),
-        (rules.max_aspect_ratio, "max_aspect_ratio", ("aspect_ratio",), _above),
-        (rules.min_entropy, "min_entropy", ("entropy",), _below),
-    ]
-    return [Check("rule.undecodable", ("decoded",), pc.invert), *_switched_on(stated)]
+    """Bounds on an image, in order. That it decodes at all is not among them."""
+    stated: _Stated = {
+        "min_bytes": (("bytes",), _below),
+        "min_side": (("width", "height"), _shorter_below),
+        "max_side": (("width", "height"), _longer_above),
+        "max_aspect_ratio": (("aspect_ratio",), _above),
+        "min_entropy": (("entropy",), _below),
+        "min_sharpness": (("sharpness",), _below),
+        "max_nsfw": (("nsfw",), _above),
+        "max_text_coverage": (("text_coverage",), _above),
+        "min_faces": (("faces",), _below),
+        "max_faces": (("faces",), _above),
+    }
+    return _switched_on(rules, stated)
 
 
 def pair_checks(rules: Rules) -> list[Check]:
-    """Rules on a caption and on what its list says, in order."""
-    return _switched_on(
-        [
-            (rules.min_characters, "min_characters", ("characters",), _below),
-            (rules.max_characters, "max_characters", ("characters",), _above),
-            (rules.min_words, "min_words", ("words",), _below),
-            (rules.max_words, "max_words", ("words",), _above),
-            (rules.max_repetition, "max_repetition", ("repetition",), _above),
-            (rules.languages, "language", ("language",), _not_among),
-            (rules.min_language_score, "min_language_score", ("language_score",), _below),
-            (rules.min_similarity, "min_similarity", ("similarity",), _below),
-            (rules.max_unsafe, "max_unsafe", ("unsafe",), _above),
-            (rules.max_watermark, "max_watermark", ("watermark",), _above),
-        ]
+    """Bounds on a caption and on what its list says, in order."""
+    stated: _Stated = {
+        "min_characters": (("characters",), _below),
+        "max_characters": (("characters",), _above),
+        "min_words": (("words",), _below),
+        "max_words": (("words",), _above),
+        "max_repetition": (("repetition",), _above),
+        "min_letters": (("letters",), _below),
+        "max_digits": (("digits",), _above),
+        "languages": (("language",), _not_among),
+        "min_language_score": (("language_score",), _below),
+        "min_similarity": (("similarity",), _below),
+        "min_similarity_l14": (("similarity_l14",), _below),
+        "min_clip_similarity": (("clip_similarity",), _below),
+        "min_aesthetic": (("aesthetic",), _below),
+        "max_unsafe": (("unsafe",), _above),
+        "max_watermark": (("watermark",), _above),
+    }
+    return _switched_on(rules, stated)
+
+
+def column_checks(rules: Rules, images: pa.Table, pairs: pa.Table) -> tuple[list[Check], list[Check]]:
+    """The bounds of `rules.where` on images' and on pairs' columns, each in alphabetical order.
+
+    Raises UserError for a column that no table has or that cannot be compared with the bounds.
+    """
+    found: tuple[list[Check], list[Check]] = ([], [])
+    for name in sorted(rules.where):
+        bounds = rules.where[name]
+        key = f"where.{name}"
+        table, place = owner(name, key, images, pairs)
+        drop = (bounds.missing or rules.missing) == "drop"
+        found[place].append(Check(f"rule.{name}", key, (name,), _outside(bounds, table[name].type, key), drop))
+    return found
+
+
+def owner(name: str, key: str, images: pa.Table, pairs: pa.Table) -> tuple[pa.Table, int]:
+    """The table with a measured column, and its place: 0 for images, 1 for pairs. Raises UserError for none."""
+    for place, (table, own) in enumerate(((images, IMAGES), (pairs, PAIRS))):
+        if name in table.column_names and (name not in own.names or name in ("host", "length")):
+            return table, place
+    raise _unknown(key, name, images, pairs)
+
+
+def verify(checks: list[Check], table: pa.Table, images: pa.Table, pairs: pa.Table) -> None:
+    """Raise UserError when a check looks at a column that its table does not have."""
+    for check in checks:
+        for name in check.columns:
+            if name not in table.column_names:
+                raise _unknown(check.key, name, images, pairs)
+
+
+def failing(check: Check, table: pa.Table) -> NDArray[np.bool_]:
+    """Which rows of a table fail a check."""
+    fails = check.fails(*(table[name] for name in check.columns))
+    return pc.fill_null(fails, check.missing).to_numpy().astype(bool, copy=False)
+
+
+def measured(images: pa.Table, pairs: pa.Table) -> list[str]:
+    """Names of all columns that families of signals wrote."""
+    own = {*IMAGES.names, *PAIRS.names}
+    return sorted(name for table in (images, pairs) for name in table.column_names if name not in own)
+
+
+def _unknown(key: str, name: str, images: pa.Table, pairs: pa.Table) -> UserError:
+    known = measured(images, pairs)
+    near = difflib.get_close_matches(name, known, n=1) if name not in _FAMILIES else []
+    hint = f"did you mean {near[0]}? " if near else ""
+    if name == "clip_similarity":
+        mend = "name a CLIP model in `signals.clip.model`"
+    elif name in _FAMILIES:
+        mend = f"add `{_FAMILIES[name] or name}` to `signals.families`"
+    else:
+        mend = f"add the family that writes `{name}` to `signals.families`"
+    return UserError(
+        f"selection.rules.{key}: no source was measured for `{name}`; {hint}{mend}, or drop the rule (measured: "
+        f"{', '.join(known)})"
     )
 
 
-def first_failure(batch: pa.Table, checks: list[Check], keep: list[str]) -> pa.Table:
-    """The columns `keep` and `failed` (int8): the position in `checks` of the first rule failed, or :data:`PASSED`."""
-    failed = pa.chunked_array([pa.nulls(batch.num_rows, pa.int8())])
-    for number, check in enumerate(checks):
-        fails = pc.fill_null(check.fails(*(batch[column] for column in check.columns)), False)
-        failed = pc.coalesce(failed, pc.if_else(fails, pa.scalar(number, pa.int8()), pa.scalar(None, pa.int8())))
-    return batch.select(keep).append_column("failed", pc.fill_null(failed, PASSED))
-
-
-def _switched_on(stated: list[_Stated]) -> list[Check]:
-    return [
-        Check(f"rule.{name}", columns, partial(fails, bound=bound))
-        for bound, name, columns, fails in stated
-        if bound is not None
-    ]
+def _switched_on(rules: Rules, stated: _Stated) -> list[Check]:
+    found = []
+    for name, (columns, fails) in stated.items():
+        bound = getattr(rules, name)
+        if bound is None:
+            continue
+        if isinstance(bound, dict):
+            columns, fails = (*columns, "language"), partial(_per_language, fails=fails)
+        reason = "rule.language" if name == "languages" else f"rule.{name}"
+        found.append(Check(reason, name, columns, partial(fails, bound=bound), rules.missing == "drop"))
+    return found
 
 
 def _like(bound: float, column: Column) -> pa.Scalar:
@@ -90,21 +170,65 @@ def _like(bound: float, column: Column) -> pa.Scalar:
 
 
 def _below(column: Column, bound: float) -> Column:
-    return pc.less(column, _like(bound, column))
+    return pc.less(_number(column), _like(bound, column))
 
 
 def _above(column: Column, bound: float) -> Column:
-    return pc.greater(column, _like(bound, column))
+    return pc.greater(_number(column), _like(bound, column))
+
+
+def _number(column: Column) -> Column:
+    # What is not a number was not measured: it is neither below nor above anything.
+    if pa.types.is_floating(column.type):
+        return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    return column
 
 
 def _shorter_below(width: Column, height: Column, bound: int) -> Column:
-    return pc.less(pc.min_element_wise(width, height), bound)
+    return pc.less(pc.min_element_wise(width, height, skip_nulls=False), bound)
 
 
 def _longer_above(width: Column, height: Column, bound: int) -> Column:
-    return pc.greater(pc.max_element_wise(width, height), bound)
+    return pc.greater(pc.max_element_wise(width, height, skip_nulls=False), bound)
 
 
 def _not_among(column: Column, bound: list[str]) -> Column:
     # A caption without a language (null) is in none of them.
     return pc.invert(pc.is_in(column, value_set=pa.array(bound, pa.string())))
+
+
+def _per_language(column: Column, language: Column, bound: dict[str, float], fails: Callable[..., Column]) -> Column:
+    named = pa.array([code for code in bound if code != "other"], pa.string())
+    listed = pc.is_in(language, value_set=named)  # false for null
+    found = pc.and_kleene(pc.invert(listed), fails(column, bound["other"])) if "other" in bound else None
+    for code in named.to_pylist():
+        mine = pc.and_kleene(pc.fill_null(pc.equal(language, code), False), fails(column, bound[code]))
+        found = mine if found is None else pc.or_kleene(found, mine)
+    return found
+
+
+def _outside(bounds: Bounds, kind: pa.DataType, key: str) -> Callable[[Column], Column]:
+    if bounds.among is not None:
+        values = kind.value_type if pa.types.is_dictionary(kind) else kind
+        try:
+            wanted = pa.array(bounds.among, values)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            raise UserError(f"selection.rules.{key}.in={bounds.among}: the column holds {values}") from None
+        return partial(_not_in, wanted=wanted)
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise UserError(f"selection.rules.{key}: the column holds {kind}, which has no min and max; use in: [...]")
+    return partial(_beyond, low=bounds.min, high=bounds.max)
+
+
+def _not_in(column: Column, wanted: pa.Array) -> Column:
+    plain = column.cast(wanted.type) if pa.types.is_dictionary(column.type) else column
+    return pc.if_else(pc.is_null(plain), pa.scalar(None, pa.bool_()), pc.invert(pc.is_in(plain, value_set=wanted)))
+
+
+def _beyond(column: Column, low: float | None, high: float | None) -> Column:
+    found = None
+    for bound, compare in ((low, _below), (high, _above)):
+        if bound is not None:
+            fails = compare(column, bound)
+            found = fails if found is None else pc.or_(found, fails)
+    return found

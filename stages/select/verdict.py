@@ -1,189 +1,171 @@
-"""The verdict on every pair: kept, or the first reason why not."""
+"""The verdict on every pair: kept, or the first reason why not. The steps in the order of `stages/select/config.py`."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from stages.artifact import Artifact
 from stages.contract import UserError
+from stages.index.reader import Index
 from stages.select import duplicates
-from stages.select.benchmarks import contaminated
-from stages.select.config import SelectConfig
-from stages.select.rules import Check
-from stages.select.tables import Tables
+from stages.select.config import Near, Portion, SelectConfig
+from stages.select.contamination import leaked_images, leaked_texts
+from stages.select.decision import KEPT, Decision
+from stages.select.fractions import outside, values_of
+from stages.select.mixture import repeats, shown
+from stages.select.rules import column_checks, failing, image_checks, owner, pair_checks, verify
 
-#: Code of a pair that is kept; its reason is the empty string.
-KEPT = 0
-
-
-@dataclass
-class Decision:
-    """Reasons by pair and by image, as codes into `reasons`."""
-
-    tables: Tables
-    reasons: list[str]
-    """Code -> reason; code 0 is the empty string: kept."""
-    image_of: NDArray[np.int64]
-    """Per pair its row in `tables.images`, or -1 when the image was never fetched."""
-    code: NDArray[np.int16]
-    """Per pair."""
-    image_code: NDArray[np.int16]
-    """Per image the reason that drops all its pairs, or 0: it may still have lost pairs to rules on captions."""
-    survivor: NDArray[np.int64]
-    """Per image the row of the image whose copy it is, or -1."""
-    benchmark_file: NDArray[np.object_]
-    """Per image the benchmark's image that it shows, or the empty string."""
-
-    def code_of(self, reason: str) -> int:
-        """The code of a reason, which is given one when it is new."""
-        if reason not in self.reasons:
-            self.reasons.append(reason)
-        return self.reasons.index(reason)
-
-    def alive(self) -> NDArray[np.int64]:
-        """Rows of the images with at least one pair that nothing has dropped so far."""
-        return np.unique(self.image_of[(self.code == KEPT) & (self.image_of >= 0)])
-
-    def drop_images(self, rows: NDArray[np.int64], reason: str) -> None:
-        """Drop images, and with them those of their pairs that are still kept."""
-        self.image_code[rows] = self.code_of(reason)
-        open_pairs = (self.code == KEPT) & (self.image_of >= 0)
-        self.code[open_pairs] = self.image_code[self.image_of[open_pairs]]
-
-    def verdicts(self) -> pa.Table:
-        """One row per pair, sorted by `uid`: `uid`, `image_uid`, `source`, `keep`, `reason`, `detail`."""
-        pairs = self.tables.pairs
-        detail = self.benchmark_file.copy()
-        copies = np.flatnonzero(self.survivor >= 0)
-        uids = self.tables.images["image_uid"]
-        detail[copies] = uids.take(pa.array(self.survivor[copies])).to_pylist()
-        # An image's detail explains its own reason only: a pair lost to a rule on its caption has none.
-        own = np.flatnonzero((self.image_of >= 0) & (self.code != KEPT))
-        own = own[self.code[own] == self.image_code[self.image_of[own]]]
-        explained = np.full(len(self.code), "", dtype=object)
-        explained[own] = detail[self.image_of[own]]
-        names = pa.array(self.tables.sources or [""], pa.string())
-        return pa.table(
-            {
-                "uid": pairs["uid"],
-                "image_uid": pairs["image_uid"],
-                "source": names.take(pairs["source"].combine_chunks()),
-                "keep": pa.array(self.code == KEPT),
-                "reason": pa.array(self.reasons, pa.string()).take(pa.array(self.code)),
-                "detail": pa.array(explained, pa.string()),
-            }
-        )
+__all__ = ["KEPT", "Decision", "decide"]
 
 
-def decide(tables: Tables, config: SelectConfig, worlds: Mapping[str, Artifact]) -> Decision:
-    """Apply the selection in the order that `stages/select/config.py` states.
+def decide(index: Index, config: SelectConfig, forgotten: NDArray[np.bool_] | None = None) -> Decision:
+    """Apply the selection; `forgotten` says per pair whether it must not come back.
 
-    Raises UserError when the inputs disagree (a pair twice, an image without an attempt or a measurement).
+    Raises UserError for a rule on a column that was not measured, a hash that the index was not searched by, and a
+    mixture that does not fit the sources.
     """
-    pairs, images = tables.pairs, tables.images
-    uids = pairs["uid"].combine_chunks()
-    if len(uids) > 1:
-        twice = pc.equal(uids[1:], uids[:-1])
-        if pc.any(twice).as_py():
-            raise UserError(f"select: pair {uids[1:].filter(twice)[0]} is listed twice; ingest again")
-    decision = Decision(
-        tables=tables,
-        reasons=[""],
-        image_of=_rows(pairs["image_uid"], images["image_uid"]),
-        code=np.zeros(pairs.num_rows, dtype=np.int16),
-        image_code=np.zeros(images.num_rows, dtype=np.int16),
-        survivor=np.full(images.num_rows, -1, dtype=np.int64),
-        benchmark_file=np.full(images.num_rows, "", dtype=object),
-    )
+    decision = Decision(index, config)
+    if forgotten is not None:
+        decision.drop_pairs(np.flatnonzero(forgotten), "forgotten")
     _downloads(decision)
     _rules(decision)
-    selection = config.selection
-    if selection.contamination.enabled and config.benchmarks:
-        rows = decision.alive()
-        found = contaminated(images.take(pa.array(rows)), selection.contamination, config.benchmarks, worlds)
-        for leak in found:
-            fresh = pc.is_valid(leak.files).to_numpy(zero_copy_only=False) & (decision.image_code[rows] == KEPT)
-            decision.benchmark_file[rows[fresh]] = leak.files.filter(pa.array(fresh)).to_pylist()
-            decision.drop_images(rows[fresh], f"benchmark.{leak.benchmark}")
-    _copies(decision, config)
-    for source, most in sorted(selection.max_pairs.items()):
-        if source in tables.sources:
-            mine = pairs["source"].to_numpy() == tables.sources.index(source)
-            surplus = np.flatnonzero(mine & (decision.code == KEPT))[most:]
-            decision.code[surplus] = decision.code_of("cap")
+    _fractions(decision)
+    _benchmarks(decision)
+    _copies(decision)
+    _amounts(decision)
     return decision
 
 
-def _rows(keys: pa.ChunkedArray, among: pa.ChunkedArray) -> NDArray[np.int64]:
-    found = pc.index_in(keys, value_set=among.combine_chunks())
-    return pc.fill_null(found, -1).to_numpy().astype(np.int64)
-
-
 def _downloads(decision: Decision) -> None:
-    tables = decision.tables
-    missing = np.flatnonzero(decision.image_of < 0)
-    image_uids = tables.pairs["image_uid"].take(pa.array(missing))
-    attempt = _rows(image_uids, tables.attempts["image_uid"])
-    if (attempt < 0).any():
-        uid = image_uids[int(np.flatnonzero(attempt < 0)[0])]
-        raise UserError(f"select: image {uid} was never tried; run `pairmill run download` again")
-    status = tables.attempts["status"].take(pa.array(attempt)).combine_chunks().dictionary_encode()
+    status = decision.index.images["status"].cast(pa.string()).combine_chunks().dictionary_encode()
+    numbers = status.indices.to_numpy()
     names = status.dictionary.to_pylist()
-    if "success" in names:
-        lost = image_uids[int(np.flatnonzero(status.indices.to_numpy() == names.index("success"))[0])]
-        raise UserError(f"select: image {lost} was fetched but not measured; run `pairmill run signals` again")
     # In alphabetical order, so that codes do not depend on the order of rows.
-    codes = {name: decision.code_of(f"download.{name}") for name in sorted(names)}
-    lookup = np.array([codes[name] for name in names] or [0], dtype=np.int16)
-    decision.code[missing] = lookup[status.indices.to_numpy()]
+    for name in sorted(names):
+        if name != "success":
+            decision.drop_images(np.flatnonzero(numbers == names.index(name)), f"download.{name}")
 
 
 def _rules(decision: Decision) -> None:
-    tables = decision.tables
-    failed = tables.images["failed"].to_numpy()
-    for number, check in enumerate(tables.image_checks):
-        rows = np.flatnonzero(failed == number)
-        if len(rows):
-            decision.drop_images(rows, check.reason)
-    open_pairs = np.flatnonzero(decision.code == KEPT)
-    said = _rows(tables.pairs["uid"].take(pa.array(open_pairs)), tables.captions["uid"])
-    if (said < 0).any():
-        uid = tables.pairs["uid"][int(open_pairs[np.flatnonzero(said < 0)[0]])]
-        raise UserError(f"select: the caption of {uid} was not measured; run `pairmill run signals` again")
-    failed = tables.captions["failed"].to_numpy()[said]
-    checks: list[Check] = tables.pair_checks
-    for number, check in enumerate(checks):
-        rows = open_pairs[failed == number]
-        if len(rows):
-            decision.code[rows] = decision.code_of(check.reason)
+    images, pairs = decision.index.images, decision.index.pairs
+    rules = decision.config.selection.rules
+    on_images, on_pairs = column_checks(rules, images, pairs)
+    on_images, on_pairs = [*image_checks(rules), *on_images], [*pair_checks(rules), *on_pairs]
+    verify(on_images, images, images, pairs)
+    verify(on_pairs, pairs, images, pairs)
+    broken = ~_true(images["decoded"])
+    decision.drop_images(np.flatnonzero(broken & (decision.image_code == KEPT)), "rule.undecodable")
+    for check in on_images:
+        decision.drop_images(np.flatnonzero(failing(check, images) & (decision.image_code == KEPT)), check.reason)
+    for check in on_pairs:
+        decision.drop_pairs(np.flatnonzero(failing(check, pairs) & (decision.code == KEPT)), check.reason)
 
 
-def _copies(decision: Decision, config: SelectConfig) -> None:
-    rule = config.selection.duplicates
-    images = decision.tables.images
-    if rule.exact:
+def _true(column: pa.ChunkedArray) -> NDArray[np.bool_]:
+    return pc.fill_null(column, False).to_numpy().astype(bool, copy=False)
+
+
+def _fractions(decision: Decision) -> None:
+    images, pairs = decision.index.images, decision.index.pairs
+    rules = decision.config.selection.rules
+    decoded = _true(images["decoded"])
+    forgotten = decision.code == (decision.code_of("forgotten") if "forgotten" in decision.reasons else -1)
+    for column in sorted(rules.fractions):
+        fraction = rules.fractions[column]
+        table, place = owner(column, f"fractions.{column}", images, pairs)
+        values, sources = values_of(table, column), table["source"].to_numpy()
+        if place == 0:
+            open_rows = np.zeros(images.num_rows, dtype=bool)
+            open_rows[decision.alive()] = True
+            pool = decoded if fraction.of == "fetched" else open_rows
+        else:
+            open_rows = decision.code == KEPT
+            pool = decoded[decision.image_of] & ~forgotten if fraction.of == "fetched" else open_rows
+        fails = outside(values, pool, sources, fraction)
+        if rules.missing == "drop":
+            fails |= np.isnan(values)
+        rows = np.flatnonzero(fails & open_rows)
+        reason = f"rule.{'top' if fraction.top is not None else 'bottom'}_{column}"
+        if place == 0:
+            decision.drop_images(rows, reason)
+        else:
+            decision.drop_pairs(rows, reason)
+
+
+def _benchmarks(decision: Decision) -> None:
+    rule = decision.config.selection.contamination
+    if not rule.enabled:
+        return
+    _searched(decision.index, rule.near, "contamination")
+    for leak in leaked_images(decision.index, rule):
         rows = decision.alive()
-        pool = images.take(pa.array(rows))
-        survivors = duplicates.exact_copies(pool, duplicates.best_first(pool))
-        _fall(decision, rows, survivors, "duplicate.exact")
+        rows = rows[leak.match[rows] >= 0]
+        match = leak.match[rows]
+        decision.benchmark_file[rows] = leak.file.take(pa.array(match)).to_pylist()
+        decision.benchmark_kind[rows] = leak.kind[match]
+        decision.benchmark_distance[rows] = leak.distance[match]
+        decision.drop_images(rows, f"benchmark.{leak.benchmark}")
+    if rule.min_text_overlap is not None:
+        for name, pairs, overlap in leaked_texts(decision.index, rule.min_text_overlap):
+            fresh = decision.code[pairs] == KEPT
+            decision.text_overlap.update(zip(pairs[fresh].tolist(), overlap[fresh].tolist(), strict=True))
+            decision.drop_pairs(pairs[fresh], f"benchmark_text.{name}")
+
+
+def _searched(index: Index, near: Near | None, key: str) -> None:
+    """Raise UserError when the index does not reach as far as a rule asks for."""
+    if near is not None and index.radius.get(near.hash, -1) < near.radius:
+        raise UserError(
+            f"selection.{key}.near: the index was not searched by {near.hash} up to {near.radius} bits; make it again "
+            "with `pairmill run index`"
+        )
+
+
+def _copies(decision: Decision) -> None:
+    rule = decision.config.selection.duplicates
+    if not rule.exact and rule.near is None:
+        return
+    _searched(decision.index, rule.near, "duplicates")
+    images = decision.index.images
+    rows = decision.alive()
+    rank = duplicates.preference(images, rows, rule.survivor)
+    if rule.exact:
+        _fall(decision, duplicates.exact_copies(images["group"].to_numpy(), rows, rank), "duplicate.exact")
     if rule.near is not None:
         rows = decision.alive()
-        pool = images.take(pa.array(rows))
-        survivors = duplicates.near_copies(pool, duplicates.best_first(pool), rule.near)
-        _fall(decision, rows, survivors, "duplicate.near")
+        classes = decision.index.classes(rule.near.hash)
+        near = decision.index.near(rule.near.hash)
+        _fall(decision, duplicates.near_copies(classes, near, rule.near, rows, rank), "duplicate.near")
         # The survivor of exact copies may itself have fallen to a near one: name the picture that is really there.
         final = decision.survivor[decision.survivor]
         decision.survivor = np.where((decision.survivor >= 0) & (final >= 0), final, decision.survivor)
 
 
-def _fall(decision: Decision, rows: NDArray[np.int64], survivors: duplicates.Survivors, reason: str) -> None:
+def _fall(decision: Decision, survivors: duplicates.Survivors, reason: str) -> None:
     fallen = np.flatnonzero(survivors != duplicates.NONE)
-    if len(fallen):
-        decision.survivor[rows[fallen]] = rows[survivors[fallen]]
-        decision.drop_images(rows[fallen], reason)
+    decision.survivor[fallen] = survivors[fallen]
+    decision.drop_images(fallen, reason)
+
+
+def _amounts(decision: Decision) -> None:
+    """Caps, then the mixture of what they leave, then how often each pair is shown."""
+    selection = decision.config.selection
+    names, source = decision.index.sources, decision.index.pairs["source"].to_numpy()
+    kept = [np.flatnonzero((source == number) & (decision.code == KEPT)) for number in range(len(names))]
+    for name, most in sorted(selection.max_pairs.items()):
+        if name in names:
+            mine = kept[names.index(name)]
+            decision.drop_pairs(mine[most:], "cap")
+            kept[names.index(name)] = mine[:most]
+    numbers = shown([len(rows) for rows in kept], names, selection.mixture)
+    for name, rows, number in zip(names, kept, numbers, strict=True):
+        epochs = selection.mixture.get(name, Portion()).epochs
+        if epochs == 1 and number >= len(rows):
+            decision.repeats[rows] = 1
+            continue
+        uids = decision.index.pairs["uid"].take(pa.array(rows)).combine_chunks()
+        times = repeats(uids, epochs, number)
+        decision.repeats[rows] = times
+        decision.drop_pairs(rows[times == 0], "mixture")

@@ -35,6 +35,8 @@ class Row:
     text_length: int
     json_offset: int
     json_length: int
+    repeats: int = 1
+    """How often an epoch of training shows the sample."""
 
 
 def index_schema() -> pa.Schema:
@@ -48,6 +50,7 @@ def index_schema() -> pa.Schema:
             pa.field("shard", pa.int32(), nullable=False),
             pa.field("image_ext", pa.string(), nullable=False),
             *(pa.field(name, pa.int64(), nullable=False) for name in places),
+            pa.field("repeats", pa.int16(), nullable=False),
         ]
     )
 
@@ -94,6 +97,11 @@ class Index:
         batch = bisect.bisect_right(self._starts, sample) - 1
         place = sample - self._starts[batch]
         return Row(*(column[place].as_py() for column in self._batches[batch].columns))
+
+    @property
+    def repeats(self) -> pa.ChunkedArray | None:
+        """How often an epoch shows each sample, int16 [samples]; null in an index without such a column."""
+        return self.table["repeats"] if "repeats" in self.table.column_names else None
 
     def of_shard(self, shard: int) -> range:
         """Numbers of the samples in a shard."""

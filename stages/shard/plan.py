@@ -60,9 +60,9 @@ def cut(lengths: NDArray[np.int64], max_bytes: int, max_samples: int) -> list[tu
 
 
 def kept_pairs(verdicts: Artifact) -> pa.Table:
-    """`uid`, `image_uid`, `source` of every kept pair, sorted by `uid`."""
+    """`uid`, `image_uid`, `source`, `repeats` of every kept pair, sorted by `uid`."""
     with verdicts.open("verdicts.parquet") as file:
-        table = pq.read_table(file, columns=["uid", "image_uid", "source", "keep"])
+        table = pq.read_table(file, columns=["uid", "image_uid", "source", "keep", "repeats"])
     return table.filter(table.column("keep")).drop_columns(["keep"]).sort_by("uid")
 
 

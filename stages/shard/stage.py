@@ -15,6 +15,7 @@ class Shard(Stage[ShardConfig]):
     """Writes the kept pairs of all sources, mixed; one partition per training shard."""
 
     name = "shard"
+    version = 2
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One per training shard: samples `start` to `stop` of the shuffled order."""
@@ -52,7 +53,7 @@ class Shard(Stage[ShardConfig]):
                 }
                 at = shard.add(sample["uid"], parts)
                 identity = (sample["uid"], sample["image_uid"], sample["source"], int(partition.id), image.ext)
-                index.append(Row(*identity, *at[image.ext], *at["txt"], *at["json"]))
+                index.append(Row(*identity, *at[image.ext], *at["txt"], *at["json"], sample["repeats"]))
                 task.count("image_bytes", len(image.data))
         table = to_table(index)
         with pa.ipc.new_file(str(task.parts / f"index-{partition.id}.arrow"), table.schema) as writer:

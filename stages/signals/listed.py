@@ -1,36 +1,64 @@
-"""What the source's own list says of a pair: scores that its makers computed from the image they saw."""
+"""What the source's own list says of a pair: what its makers computed from the image they saw."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
+from stages.signals.family import Cost, Listing, NoConfig, PairFamily
 
-from stages.signals.family import PairFamily
-
-#: Our column -> the names it goes by in LAION's and DataComp's tables, best first.
-_NAMES = {
+#: Our column -> the names it goes by in the lists of LAION, DataComp and COCO, best first.
+_SCORES = {
     "similarity": ("similarity", "clip_b32_similarity_score"),
+    "similarity_l14": ("clip_l14_similarity_score",),
     "unsafe": ("punsafe",),
     "watermark": ("pwatermark",),
+    "aesthetic": ("aesthetic", "AESTHETIC_SCORE", "aesthetic_score"),
+}
+_PIXELS = {
+    "listed_width": ("WIDTH", "width", "original_width"),
+    "listed_height": ("HEIGHT", "height", "original_height"),
 }
 
+#: A number beyond is a mistake of the list.
+_MOST = 10**12
 
-class Listed(PairFamily):
-    """`similarity` (CLIP ViT-B/32 cosine of image and caption), `unsafe` and `watermark` (probabilities); null where
-    the list does not say."""
 
-    columns = tuple((name, pa.float32()) for name in _NAMES)
+class Listed(PairFamily[NoConfig]):
+    """LAION's and DataComp's columns, carried along; null where the list does not say.
 
-    def measure(self, caption: str, meta: dict[str, Any]) -> dict[str, Any]:
+    `similarity` and `similarity_l14` (cosine of CLIP ViT-B/32's and ViT-L/14's embeddings), `unsafe` and `watermark`
+    (probabilities), `aesthetic` (LAION's predictor, about 0..10), `listed_nsfw` (LAION-400M's tag: UNLIKELY, UNSURE,
+    NSFW), and the image's size before: `listed_width`, `listed_height` (some of LAION's releases have them swapped).
+    """
+
+    name = "listed"
+    columns = {
+        **dict.fromkeys(_SCORES, "float32"),
+        "listed_nsfw": "string",
+        **dict.fromkeys(_PIXELS, "int32"),
+    }
+    cost = Cost(0.01)
+
+    def measure(self, pairs: Sequence[Listing]) -> list[dict[str, Any]]:
         """See the class."""
-        return {name: _first_number(meta, names) for name, names in _NAMES.items()}
+        return [_measure(pair.meta) for pair in pairs]
 
 
-def _first_number(meta: dict[str, Any], names: tuple[str, ...]) -> float | None:
+def _measure(meta: Mapping[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {name: _first_number(meta, names) for name, names in _SCORES.items()}
+    tag = meta.get("NSFW")
+    row["listed_nsfw"] = tag.strip().upper() or None if isinstance(tag, str) else None
+    for name, names in _PIXELS.items():
+        size = _first_number(meta, names)
+        row[name] = int(size) if size is not None and 1 <= size < 2**31 else None
+    return row
+
+
+def _first_number(meta: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
     for name in names:
         value = meta.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        # The bound leaves out NaN, infinity, and integers that no float holds.
+        if isinstance(value, int | float) and not isinstance(value, bool) and -_MOST <= value <= _MOST:
             return float(value)
     return None

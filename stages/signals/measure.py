@@ -1,68 +1,144 @@
-"""All families together: an image is decoded once and shown to each of them."""
+"""One pass over a raw shard for several families: every image is read and decoded once and shown to each of them."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
 
 import pyarrow as pa
 
 from stages.imagehash import UNDECODABLE, decode_rgb
-from stages.signals.hashes import Hashes
-from stages.signals.image import Tone
-from stages.signals.language import Language
-from stages.signals.listed import Listed
-from stages.signals.text import Text
-
-_STRING, _INT = pa.string(), pa.int64()
+from stages.signals.family import BytesFamily, Family, ImageFamily, JointFamily, Listing, PairFamily, Row
 
 
-class Measurer:
-    """Holds one of each family; built once per process, since the language model takes a while to load."""
+class ShardError(Exception):
+    """A raw shard and its table of attempts disagree."""
 
-    def __init__(self) -> None:
-        self.image_families = (Tone(), Hashes())
-        self.pair_families = (Text(), Language(), Listed())
-        # Bytes that were fetched whole and yet hold no picture keep their row: all below is null then.
-        measured = [column for family in self.image_families for column in family.columns]
-        self.image_schema = pa.schema(
-            [
-                pa.field("image_uid", _STRING, nullable=False),
-                pa.field("source", _STRING, nullable=False),
-                pa.field("bytes", _INT, nullable=False),
-                pa.field("format", _STRING),
-                pa.field("sha256", _STRING, nullable=False),
-                pa.field("decoded", pa.bool_(), nullable=False),
-                pa.field("width", pa.int32()),
-                pa.field("height", pa.int32()),
-                *(pa.field(name, kind) for name, kind in measured),
-            ]
-        )
-        said = [column for family in self.pair_families for column in family.columns]
-        self.pair_schema = pa.schema(
-            [
-                pa.field("uid", _STRING, nullable=False),
-                pa.field("image_uid", _STRING, nullable=False),
-                pa.field("source", _STRING, nullable=False),
-                *(pa.field(name, kind) for name, kind in said),
-            ]
-        )
 
-    def image(self, data: bytes) -> dict[str, Any]:
-        """The measured columns of one image from its stored bytes."""
-        try:
-            rgb = decode_rgb(data)
-        except UNDECODABLE:
-            return {"decoded": False}
-        row: dict[str, Any] = {"decoded": True, "width": rgb.width, "height": rgb.height}
-        for family in self.image_families:
-            row.update(family.measure(rgb))
-        return row
+def measure(
+    families: Sequence[Family[Any]], attempts: pa.Table, shard: IO[bytes], pairs: pa.Table
+) -> dict[str, list[Row]]:
+    """Rows of each family (loaded), by name: aligned with `attempts`, or, of families on pairs, with `pairs`.
 
-    def pair(self, caption: str, meta: str) -> dict[str, Any]:
-        """The measured columns of one pair; `meta` is the JSON object of the pairs table."""
-        parsed = json.loads(meta)
-        row: dict[str, Any] = {}
-        for family in self.pair_families:
-            row.update(family.measure(caption, parsed))
-        return row
+    `attempts` has columns image_uid, offset, length; `pairs` has image_uid, caption, meta. A row is empty where the
+    image does not decode. Raises ShardError when the shard is shorter than the attempts say.
+    """
+    rows: dict[str, list[Row]] = {}
+    collectors = [_Images(family) for family in families if isinstance(family, ImageFamily | BytesFamily)]
+    joint = [_Joint(family, pairs.num_rows) for family in families if isinstance(family, JointFamily)]
+    if collectors or joint:
+        captions = _by_image(pairs) if joint else {}
+        decodes = bool(joint) or any(isinstance(each.family, ImageFamily) for each in collectors)
+        for uid, data in _read(attempts, shard):
+            rgb = _decoded(data) if decodes else None
+            for each in collectors:
+                each.add(data if isinstance(each.family, BytesFamily) else rgb)
+            for every in joint:
+                every.add(rgb, captions.get(uid, []))
+        everyone: list[_Images | _Joint] = [*collectors, *joint]
+        for collector in everyone:
+            collector.flush()
+            rows[collector.family.name] = collector.rows
+    for family in families:
+        if isinstance(family, PairFamily):
+            rows[family.name] = _measure_pairs(family, pairs)
+    return rows
+
+
+def _read(attempts: pa.Table, shard: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+    columns = (attempts[name].to_pylist() for name in ("image_uid", "offset", "length"))
+    for uid, offset, length in zip(*columns, strict=True):
+        shard.seek(offset)
+        data = shard.read(length)
+        if len(data) != length:
+            raise ShardError(f"image {uid} lies beyond the end")
+        yield uid, data
+
+
+def _decoded(data: bytes) -> Any:
+    try:
+        return decode_rgb(data)
+    except UNDECODABLE:
+        return None
+
+
+def _by_image(pairs: pa.Table) -> dict[str, list[tuple[int, str]]]:
+    """Number and caption of every pair, by image."""
+    captions: dict[str, list[tuple[int, str]]] = {}
+    columns = zip(pairs["image_uid"].to_pylist(), pairs["caption"].to_pylist(), strict=True)
+    for number, (uid, caption) in enumerate(columns):
+        captions.setdefault(uid, []).append((number, caption))
+    return captions
+
+
+def _measure_pairs(family: PairFamily[Any], pairs: pa.Table) -> list[Row]:
+    rows: list[Row] = []
+    for start in range(0, pairs.num_rows, family.batch):
+        part = pairs.slice(start, family.batch)
+        said = zip(part["caption"].to_pylist(), part["meta"].to_pylist(), strict=True)
+        measured = family.measure([Listing(caption, json.loads(meta)) for caption, meta in said])
+        rows.extend(_checked(family, measured, part.num_rows))
+    return rows
+
+
+class _Images:
+    """Fills a family's batches with images."""
+
+    def __init__(self, family: ImageFamily[Any] | BytesFamily[Any]) -> None:
+        self.family = family
+        self.rows: list[Row] = []
+        self._waiting: list[tuple[int, Any]] = []
+
+    def add(self, image: Any) -> None:
+        self.rows.append({})
+        if image is None:
+            return
+        self._waiting.append((len(self.rows) - 1, self.family.prepare(image)))
+        if len(self._waiting) >= self.family.batch:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._waiting:
+            return
+        measured = self.family.measure([prepared for _, prepared in self._waiting])
+        for (number, _), row in zip(self._waiting, _checked(self.family, measured, len(self._waiting)), strict=True):
+            self.rows[number] = row
+        self._waiting.clear()
+
+
+class _Joint:
+    """Fills a family's batches with images and their captions."""
+
+    def __init__(self, family: JointFamily[Any], pairs: int) -> None:
+        self.family = family
+        self.rows: list[Row] = [{}] * pairs
+        self._waiting: list[tuple[Any, list[tuple[int, str]]]] = []
+
+    def add(self, image: Any, captions: list[tuple[int, str]]) -> None:
+        if image is None or not captions:
+            return
+        self._waiting.append((self.family.prepare(image), captions))
+        if len(self._waiting) >= self.family.batch:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._waiting:
+            return
+        texts = [[caption for _, caption in captions] for _, captions in self._waiting]
+        measured = self.family.measure([prepared for prepared, _ in self._waiting], texts)
+        for (_, captions), rows in zip(self._waiting, measured, strict=True):
+            for (number, _), row in zip(captions, _checked(self.family, rows, len(captions)), strict=True):
+                self.rows[number] = row
+        self._waiting.clear()
+
+
+def _checked(family: Family[Any], rows: Sequence[Row], count: int) -> Sequence[Row]:
+    """The rows, if there is one per item with the columns that the family declares; else its author is told."""
+    if len(rows) != count:
+        raise ValueError(f"signals: family {family.name!r} gave {len(rows)} rows for a batch of {count}")
+    for row in rows:
+        if row.keys() != family.columns.keys():
+            given, wanted = sorted(row), sorted(family.columns)
+            raise ValueError(f"signals: family {family.name!r} gave the columns {given}, not {wanted}")
+    return rows

@@ -3,54 +3,93 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from stages.contract import Inputs, Partition, Stage, Task, UserError
+from stages.signals import registry
 from stages.signals.config import SignalsConfig
 
 if TYPE_CHECKING:
-    from stages.signals.measure import Measurer
+    import pyarrow as pa
+
+    from stages.signals.family import Family
+    from stages.signals.kept import Kept
 
 
 class Signals(Stage[SignalsConfig]):
-    """Inputs `pairs` and `raw` of one source; one partition per raw shard."""
+    """Inputs `pairs` and `raw` of one source; one partition per raw shard.
+
+    What a family measured on a shard is kept in the stage's cache: only what is not there is measured, in one pass.
+    """
 
     name = "signals"
+    version = 2
     placement: ClassVar[Literal["ray_tasks", "ray_data", "driver"]] = "ray_data"
 
     def __init__(self, config: SignalsConfig) -> None:
         super().__init__(config)
-        self._measurer: Measurer | None = None
+        self.families: list[Family[Any]] = registry.build(config)
+        self._loaded: set[str] = set()
+
+    @property
+    def gpus(self) -> float:
+        """`signals.gpus`, when a family can use one."""
+        return self.config.gpus if any(family.cost.gpu for family in self.families) else 0.0
+
+    def check(self) -> None:
+        """Raises UserError when a family misses its package or model."""
+        for family in self.families:
+            family.check()
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
-        """One per `raw-NNNNN.tar`, with its number."""
+        """One per `raw-NNNNN.tar`, with its number. Raises UserError when a family misses its package or model."""
+        self.check()
         (raw,) = inputs["raw"]
         return [Partition(name.removeprefix("raw-").removesuffix(".tar")) for name in raw.names("raw-*.tar")]
-
-    def setup(self) -> None:
-        """Load the language model."""
-        from stages.signals.measure import Measurer
-
-        self._measurer = Measurer()
 
     def run(self, partition: Partition, task: Task) -> None:
         """Write `images-NNNNN.parquet` and `pairs-NNNNN.parquet`."""
         from stages.signals import tables
+        from stages.signals.kept import Kept
 
-        if self._measurer is None:
-            self.setup()
-        assert self._measurer is not None
         pairs, raw = task.input("pairs"), task.input("raw")
         number = partition.id
         attempts = tables.fetched(raw.path(f"attempts-{number}.parquet"))
-        try:
-            with open(raw.path(f"raw-{number}.tar"), "rb") as shard:
-                images = tables.images(attempts, shard, self._measurer)
-        except tables.ShardError as problem:
-            raise UserError(f"signals: raw-{number}.tar: {problem}; run `pairmill run download` for it again") from None
-        captions = tables.pairs(pairs.path(f"pairs-{number}.parquet"), images, self._measurer)
+        listed = tables.listed(pairs.path(f"pairs-{number}.parquet"), attempts)
+        kept = Kept(task.cache, raw, pairs, number)
+        results: dict[str, pa.Table] = {}
+        for family in self.families:
+            if (known := kept.get(family, attempts if family.table == "images" else listed)) is not None:
+                results[family.name] = known
+        results |= self._measured(results.keys(), attempts, raw.path(f"raw-{number}.tar"), listed, kept)
+        images = tables.joined(attempts, self.families, results, "images")
+        captions = tables.joined(listed, self.families, results, "pairs")
         tables.write(images, task.out / f"images-{number}.parquet")
         tables.write(captions, task.out / f"pairs-{number}.parquet")
         task.count("images", images.num_rows)
-        task.count("undecodable", images.num_rows - images["decoded"].to_pylist().count(True))
+        task.count("undecodable", images["decoded"].to_pylist().count(False))
         task.count("pairs", captions.num_rows)
+
+    def _measured(self, known: Any, attempts: pa.Table, tar: Any, listed: pa.Table, kept: Kept) -> dict[str, pa.Table]:
+        """Results of the families that are not known; they are kept from now on."""
+        from stages.signals import tables
+        from stages.signals.measure import ShardError, measure
+
+        missing = [family for family in self.families if family.name not in known]
+        for family in missing:
+            # Here and not in `setup`: where all is known, no model is loaded.
+            if family.name not in self._loaded:
+                family.setup()
+                self._loaded.add(family.name)
+        if not missing:
+            return {}
+        try:
+            with open(tar, "rb") as shard:
+                rows = measure(missing, attempts, shard, listed)
+        except ShardError as problem:
+            raise UserError(f"signals: {tar.name}: {problem}; run `pairmill run download` for it again") from None
+        results = {}
+        for family in missing:
+            results[family.name] = tables.columns(family, rows[family.name])
+            kept.put(family, attempts if family.table == "images" else listed, results[family.name])
+        return results

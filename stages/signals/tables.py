@@ -1,50 +1,66 @@
-"""The tables of one partition: from a raw shard and its pairs to the rows of measurements."""
+"""The tables of one partition: what is read of a raw shard and its pairs, and what is written."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stages.signals.measure import Measurer
-
-
-class ShardError(Exception):
-    """A raw shard and its table of attempts disagree."""
+from stages.signals.family import Family, Row
 
 
 def fetched(attempts: Path) -> pa.Table:
-    """Rows of the attempts that brought an image, with what is needed to read it."""
+    """Rows of the attempts that brought an image, sorted by `image_uid`, with what is needed to read it."""
     columns = ["image_uid", "source", "bytes", "format", "sha256", "offset", "length"]
-    return pq.read_table(attempts, columns=columns, filters=pc.field("status") == "success")
+    table = pq.read_table(attempts, columns=columns, filters=pc.field("status") == "success")
+    return table.sort_by("image_uid")
 
 
-def images(attempts: pa.Table, shard: IO[bytes], measurer: Measurer) -> pa.Table:
-    """One row per fetched image, sorted by `image_uid`. Raises ShardError when the shard is shorter than it says."""
-    rows = []
-    for row in attempts.to_pylist():
-        shard.seek(row.pop("offset"))
-        length = row.pop("length")
-        data = shard.read(length)
-        if len(data) != length:
-            raise ShardError(f"image {row['image_uid']} lies beyond the end")
-        rows.append({**row, **measurer.image(data)})
-    rows.sort(key=lambda row: row["image_uid"])
-    return pa.Table.from_pylist(rows, measurer.image_schema)
-
-
-def pairs(file: Path, measured: pa.Table, measurer: Measurer) -> pa.Table:
-    """One row per pair of the measured images, sorted by `uid`."""
+def listed(file: Path, attempts: pa.Table) -> pa.Table:
+    """The pairs of the fetched images, sorted by `uid`."""
     table = pq.read_table(file, columns=["uid", "image_uid", "source", "caption", "meta"])
-    table = table.filter(pc.is_in(table["image_uid"], value_set=measured["image_uid"].combine_chunks()))
-    rows = []
-    for row in table.sort_by("uid").to_pylist():
-        caption, meta = row.pop("caption"), row.pop("meta")
-        rows.append({**row, **measurer.pair(caption, meta)})
-    return pa.Table.from_pylist(rows, measurer.pair_schema)
+    return table.filter(pc.is_in(table["image_uid"], value_set=attempts["image_uid"].combine_chunks())).sort_by("uid")
+
+
+def arrow_type(name: str) -> pa.DataType:
+    """The Arrow type of a column as :attr:`Family.columns` names it. Raises ValueError for an unknown name."""
+    if inner := re.fullmatch(r"list<(.+)>", name):
+        # Parquet's own name of the items, so that a table that was written and read is the same.
+        return pa.list_(pa.field("element", arrow_type(inner[1])))
+    if length := re.fullmatch(r"binary\[(\d+)\]", name):
+        return pa.binary(int(length[1]))
+    return pa.type_for_alias(name)
+
+
+def schema(family: Family[Any]) -> pa.Schema:
+    """The columns of one family."""
+    return pa.schema([pa.field(name, arrow_type(kind)) for name, kind in family.columns.items()])
+
+
+def columns(family: Family[Any], rows: Sequence[Row]) -> pa.Table:
+    """The table of one family's rows, null where a row is empty."""
+    return pa.Table.from_pylist([dict(row) for row in rows], schema(family))
+
+
+def joined(
+    base: pa.Table, families: Sequence[Family[Any]], results: Mapping[str, pa.Table], table: Literal["images", "pairs"]
+) -> pa.Table:
+    """`base` (attempts or pairs) and the columns of all families that belong to that table."""
+    kept = ("image_uid", "source", "bytes", "format", "sha256") if table == "images" else ("uid", "image_uid", "source")
+    whole = base.select(list(kept)).cast(pa.schema([pa.field(name, base.schema.field(name).type) for name in kept]))
+    if table == "images":
+        # Bytes that were fetched whole and yet hold no picture keep their row.
+        whole = whole.append_column("decoded", pc.is_valid(results["size"]["width"]))
+    for family in families:
+        if family.table == table:
+            for field in results[family.name].schema:
+                whole = whole.append_column(field, results[family.name][field.name])
+    return whole.replace_schema_metadata(None).combine_chunks()
 
 
 def write(table: pa.Table, file: Path) -> None:

@@ -28,13 +28,20 @@ class Sample:
     """One image and the texts that are learnt with it."""
 
     uid: str
-    """Names the sample in errors and seeds its augmentation."""
+    """Names the sample in errors and, with `turn`, seeds its augmentation."""
     image_id: int
     """Equal for samples of the same image."""
     image: Image.Image
     """RGB, as stored."""
     texts: tuple[Text, ...]
     """At least one."""
+    turn: int = 0
+    """How often the epoch has shown it before, where it shows some samples several times."""
+
+    @property
+    def seed(self) -> str:
+        """What its augmentation is drawn from, with the run's seed and the epoch."""
+        return f"{self.uid}/{self.turn}" if self.turn else self.uid
 
 
 class Dataset(Protocol):

@@ -104,6 +104,6 @@ class Loader:
             settings.image_mean,
             settings.image_std,
             settings.augmentation,
-            sample_random(settings.seed, epoch, sample.uid),
+            sample_random(settings.seed, epoch, sample.seed),
         )
         return pixels, sample.image_id, sample.texts

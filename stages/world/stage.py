@@ -13,6 +13,7 @@ class World(Stage[WorldConfig]):
     """No inputs; one partition."""
 
     name = "world"
+    version = 3
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """The whole world at once: it takes seconds."""

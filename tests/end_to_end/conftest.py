@@ -35,7 +35,7 @@ SMALL = (
     "tasks.demo_vqa.micro_batch=4",
     "tasks.demo_vqa.log_every=1",
 )
-DATA = ("world", "ingest", "download", "signals", "select", "shard", "tokenizer", "tokens")
+DATA = ("world", "ingest", "download", "signals", "index", "select", "shard", "tokenizer", "tokens")
 
 
 class Mill:

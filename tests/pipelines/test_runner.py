@@ -130,3 +130,37 @@ def test_a_workspace_may_be_an_fsspec_url(tmp_path: Path) -> None:
     assert artifact.open("all.txt").read() == b"0,1,2,3"
     assert artifact.counts == {"rows": 4}
     assert place.committed() == set()
+
+
+@pytest.mark.parametrize("placement", ["ray_tasks", "ray_data"])
+def test_a_stage_that_goes_badly_stops_and_keeps_what_is_committed(toy: Any, placement: str) -> None:
+    from stages.contract import UserError
+
+    base = toy.stages["numbers"]
+
+    class Watched(base):  # type: ignore[misc, valid-type]
+        def run(self, partition: Any, task: Any) -> None:
+            super().run(partition, task)
+            task.report = {"made": 1}
+
+        def watch(self, reports: Any) -> None:
+            made = sum(report["made"] for report in reports)
+            if made >= self.config.count // 2:
+                raise UserError(f"{made} were enough")
+
+    Watched.placement = placement
+    toy.stages["numbers"] = Watched
+    workspace = toy.workspace(count=12)
+    with pytest.raises(UserError, match="6 were enough"):
+        toy.make(workspace, "numbers")
+    place = workspace.place(workspace.dag["numbers"])
+    assert place.artifact() is None
+    assert len(place.committed()) >= 6
+    # Once the user allows it, the run goes on from there, and the reports leave no trace in the artifact.
+    toy.stages["numbers"] = base
+    base.placement = placement
+    again = toy.workspace(count=12)
+    toy.make(again, "numbers")
+    artifact = again.artifact(again.dag["numbers"])
+    assert artifact.counts == {"rows": 12}
+    assert "made" not in Path(artifact.url, "manifest.json").read_text()

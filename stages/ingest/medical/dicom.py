@@ -1,22 +1,26 @@
-"""From a DICOM or PNG file to what may be kept of it: 8-bit pixels, a few coded facts, and nothing else.
-
-Grey values follow DICOM PS3.3 C.11: modality LUT or rescale, then VOI LUT or window, then MONOCHROME1 inverted.
-"""
+"""From a DICOM or PNG file to what may be kept of it: 8-bit pixels, a few coded facts, and nothing else."""
 
 from __future__ import annotations
 
 import io
 import logging
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from pydicom import Dataset
+
+Frames = Literal["first", "middle", "all", "reject"]
+#: left, top, right, bottom in pixels, the last two outside.
+Region = tuple[int, int, int, int]
 
 #: Modalities whose pixels are no picture of a patient: segmentations, doses, plans, documents.
 NOT_PICTURES = frozenset({"SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "RTIMAGE", "SR", "PR", "KO", "DOC", "REG", "ECG"})
@@ -40,104 +44,150 @@ _IDENTIFYING = (
 )
 #: Coded facts (VR CS and US) that describe the picture and not the patient.
 _KEPT = ("Modality", "BodyPartExamined", "ViewPosition", "ImageLaterality", "PhotometricInterpretation")
+#: What pydicom and its decoders raise for damaged or contradictory files: found by feeding them changed ones.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    RuntimeError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+    SyntaxError,
+    struct.error,
+    zlib.error,
+)
 
 
 class Unusable(Exception):
-    """This file gives no picture; the message is a reject's reason."""
+    """This file, or this frame of it, gives no picture; the message is a reject's reason."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One de-identified image and what its header said."""
+    """One image and what its header said; only `pixels` and `facts` may be kept."""
 
-    png: bytes
-    """Lossless 8-bit PNG, grey or RGB, without any metadata."""
-    facts: dict[str, Any]
-    """Coded facts that may be kept."""
-    names: tuple[str, ...] = ()
-    """People the header names, to be looked for in the text; never stored."""
-    numbers: tuple[str, ...] = ()
-    """Its record numbers, institutions and addresses, likewise."""
-    study: str | None = None
-    accession: str | None = None
-
-
-def read_dicom(content: bytes, burned_in: frozenset[str]) -> Picture:
-    """Decode one DICOM file; of several frames the first.
-
-    `burned_in` are modalities that often have the patient's name in the picture: refused unless the header says
-    that it is not so. Raises Unusable.
-    """
-    with _unheard():
-        return _read_dicom(content, burned_in)
+    pixels: NDArray[np.uint8]
+    """[height, width] or [height, width, 3]."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Coded facts."""
+    modality: str = ""
+    burned_in: str = ""
+    """BurnedInAnnotation: YES, NO or nothing."""
+    regions: tuple[Region, ...] = ()
+    """Where an ultrasound machine says that its picture is (PS3.3 C.8.5.5); menus and names are outside."""
 
 
-@contextmanager
-def _unheard() -> Iterator[None]:
-    # pydicom warns of odd values by quoting them, to warnings and to its log: those quotations would leave the source.
-    log = logging.getLogger("pydicom")
-    level = log.level
-    log.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
+class DicomFile:
+    """One DICOM file, read whole; its frames are decoded one at a time. Every method raises Unusable."""
+
+    def __init__(self, content: bytes, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        with _damage_is_unusable():
+            self._dataset = _read(content)
+            self._modality = str(self._dataset.get("Modality") or "")
+            if self._modality in NOT_PICTURES:
+                raise Unusable("not_a_picture")
+            if "PixelData" not in self._dataset:
+                raise Unusable("no_pixels")
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """People the header names, to be looked for in the text; never stored."""
+        with _damage_is_unusable():
+            return tuple(sorted({str(e.value) for e in self._dataset.iterall() if e.VR == "PN" and e.value}))
+
+    @cached_property
+    def numbers(self) -> tuple[str, ...]:
+        """Its record numbers, institutions and addresses, likewise."""
+        with _damage_is_unusable():
+            return tuple(sorted({str(self._dataset.get(key)) for key in _IDENTIFYING if self._dataset.get(key)}))
+
+    def key(self, keyword: Literal["StudyInstanceUID", "AccessionNumber"]) -> str | None:
+        """What a report may be listed under."""
+        with _damage_is_unusable():
+            value = self._dataset.get(keyword)
+            return str(value).strip() if value else None
+
+    def chosen(self, frames: Frames) -> list[int]:
+        """Which frames become images: of several the first, the one in the middle, all, or none (Unusable)."""
+        with _damage_is_unusable():
+            count = max(1, int(self._dataset.get("NumberOfFrames") or 1))
+        if count > 1 and frames == "reject":
+            raise Unusable("multi_frame")
+        return {"middle": [count // 2], "all": list(range(count))}.get(frames, [0])
+
+    def picture(self, frame: int = 0) -> Picture:
+        """Decode one frame."""
+        from pydicom.pixels import get_decoder
+
+        from stages.ingest.medical.grey import to_8_bit
+
+        with _damage_is_unusable():
+            dataset = self._dataset
+            if int(dataset.Rows) * int(dataset.Columns) > self._max_pixels:
+                raise Unusable("too_many_pixels")
+            try:
+                available = get_decoder(dataset.file_meta.TransferSyntaxUID).is_available
+            except NotImplementedError:  # no picture format at all, such as MPEG video
+                available = False
+            if not available:
+                raise Unusable("unsupported_compression")
+            return Picture(
+                to_8_bit(dataset, frame),
+                self._facts(frame),
+                self._modality,
+                str(dataset.get("BurnedInAnnotation") or "").upper(),
+                self._regions(),
+            )
+
+    def _facts(self, frame: int) -> dict[str, Any]:
+        dataset = self._dataset
+        facts: dict[str, Any] = {"Rows": int(dataset.Rows), "Columns": int(dataset.Columns)}
+        facts["NumberOfFrames"] = int(dataset.get("NumberOfFrames") or 1)
+        if facts["NumberOfFrames"] > 1:
+            facts["Frame"] = frame
+        for keyword in _KEPT:
+            value = str(dataset.get(keyword) or "")
+            # Code strings are upper case, at most 16 characters (PS3.5 6.2); anything else was typed by someone.
+            coded = all(c.isascii() and (c.isupper() or c.isdigit() or c in " _") for c in value)
+            if value and len(value) <= 16 and coded:
+                facts[keyword] = value
+        return facts
+
+    def _regions(self) -> tuple[Region, ...]:
+        keywords = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
+        found = []
+        for item in self._dataset.get("SequenceOfUltrasoundRegions") or []:
+            if all(item.get(keyword) is not None for keyword in keywords):
+                left, top, right, bottom = (int(item.get(keyword)) for keyword in keywords)
+                if 0 <= left < right and 0 <= top < bottom:
+                    found.append((left, top, right + 1, bottom + 1))
+        return tuple(found)
 
 
-def _read_dicom(content: bytes, burned_in: frozenset[str]) -> Picture:
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        dataset = pydicom.dcmread(io.BytesIO(content))
-    except InvalidDicomError as error:
-        raise Unusable("not_dicom") from error
-    except (OSError, EOFError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
-        raise Unusable("undecodable") from error
-    modality = str(dataset.get("Modality") or "")
-    if modality in NOT_PICTURES:
-        raise Unusable("not_a_picture")
-    if "PixelData" not in dataset:
-        raise Unusable("no_pixels")
-    stated = str(dataset.get("BurnedInAnnotation") or "").upper()
-    if stated == "YES" or (modality in burned_in and stated != "NO"):
-        raise Unusable("burned_in_annotation")
-    try:
-        pixels = to_8_bit(dataset)
-        facts = _facts(dataset)
-        names = tuple(sorted({str(e.value) for e in dataset.iterall() if e.VR == "PN" and e.value}))
-        numbers = tuple(sorted({str(dataset.get(key)) for key in _IDENTIFYING if dataset.get(key)}))
-    except (OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, RuntimeError, IndexError) as error:
-        # pydicom and its decoders raise all of these for damaged or unsupported pixel data.
-        raise Unusable("undecodable") from error
-    study, accession = dataset.get("StudyInstanceUID"), dataset.get("AccessionNumber")
-    return Picture(
-        encode_png(pixels),
-        facts,
-        names,
-        numbers,
-        str(study) if study else None,
-        str(accession) if accession else None,
-    )
-
-
-def read_image(content: bytes) -> Picture:
+def read_image(content: bytes, max_pixels: int) -> Picture:
     """Decode a PNG, JPEG or TIFF and keep its pixels only. Raises Unusable."""
     import numpy as np
     from PIL import Image, ImageOps
 
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-                pixels = _scaled(np.asarray(image).astype(np.float64), None)
-            else:
-                pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise Unusable("undecodable") from error
-    return Picture(encode_png(pixels), {"Rows": pixels.shape[0], "Columns": pixels.shape[1]})
+    from stages.ingest.medical.grey import scaled
+
+    with _damage_is_unusable():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content)) as opened:
+                if opened.width * opened.height > max_pixels:
+                    raise Unusable("too_many_pixels")
+                image = ImageOps.exif_transpose(opened)
+                if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+                    pixels = scaled(np.asarray(image).astype(np.float64), None)
+                else:
+                    pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+        return Picture(pixels, {"Rows": pixels.shape[0], "Columns": pixels.shape[1]})
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
@@ -149,93 +199,29 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def to_8_bit(dataset: Dataset) -> NDArray[np.uint8]:
-    """The first frame as it is meant to be seen: uint8 [height, width], or [height, width, 3] in colour."""
-    import numpy as np
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, pixel_array
+def _read(content: bytes) -> Dataset:
+    import pydicom
+    from pydicom.errors import InvalidDicomError
 
-    stored = pixel_array(dataset, index=0)
-    interpretation = str(dataset.PhotometricInterpretation)
-    if interpretation == "PALETTE COLOR":
-        coloured = apply_color_lut(stored, dataset)
-        return (coloured >> 8).astype(np.uint8) if coloured.dtype == np.uint16 else coloured.astype(np.uint8)
-    if stored.ndim == 3:
-        bits = int(dataset.BitsStored)
-        return (stored >> (bits - 8) if bits > 8 else stored).astype(np.uint8)
-    if not interpretation.startswith("MONOCHROME"):
-        raise ValueError(f"one sample per pixel in {interpretation}")
-
-    padding = _padding(stored, dataset)
-    values = np.asarray(apply_modality_lut(stored, dataset), dtype=np.float64)
-    if dataset.get("VOILUTSequence"):
-        table = dataset.VOILUTSequence[0].LUTDescriptor
-        shown = apply_voi(apply_modality_lut(stored, dataset), dataset).astype(np.float64)
-        grey = np.rint(shown / (2 ** int(table[2]) - 1) * 255)
-    elif dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None:
-        function = str(dataset.get("VOILUTFunction") or "LINEAR")
-        grey = np.rint(window(values, _first(dataset.WindowCenter), _first(dataset.WindowWidth), function) * 255)
-    else:
-        grey = _scaled(values, padding)
-    grey = np.clip(grey, 0, 255).astype(np.uint8)
-    if interpretation == "MONOCHROME1":
-        grey = 255 - grey
-    if padding is not None:
-        grey = np.where(padding, 0, grey).astype(np.uint8)
-    return grey
+    try:
+        return pydicom.dcmread(io.BytesIO(content))
+    except InvalidDicomError as error:
+        raise Unusable("not_dicom") from error
 
 
-def window(values: NDArray[np.float64], center: float, width: float, function: str) -> NDArray[np.float64]:
-    """Values in [0, 1] by a window (PS3.3 C.11.2.1.2 for LINEAR, C.11.2.1.3 for LINEAR_EXACT and SIGMOID).
+@contextmanager
+def _damage_is_unusable() -> Iterator[None]:
+    """Whatever a damaged file makes the decoders raise, log or warn of stays unheard: they quote its values."""
+    from pydicom.errors import BytesLengthException
 
-    Raises ValueError for a width the standard does not allow.
-    """
-    import numpy as np
-
-    if function == "SIGMOID":
-        if width <= 0:
-            raise ValueError("window width must be positive")
-        return 1 / (1 + np.exp(-4 * (values - center) / width))
-    if function == "LINEAR":
-        if width < 1:
-            raise ValueError("window width must be at least 1")
-        center, width = center - 0.5, width - 1
-    elif width <= 0:
-        raise ValueError("window width must be positive")
-    if width == 0:
-        return (values > center).astype(np.float64)
-    return np.clip((values - center) / width + 0.5, 0, 1)
-
-
-def _scaled(values: NDArray[np.float64], padding: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
-    """Smallest to largest value onto 0..255, where the file names no window."""
-    import numpy as np
-
-    seen = values if padding is None or padding.all() else values[~padding]
-    low, high = float(seen.min()), float(seen.max())
-    return np.rint(np.clip((values - low) / ((high - low) or 1), 0, 1) * 255).astype(np.uint8)
-
-
-def _padding(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.bool_] | None:
-    """Where the pixels are filling outside the picture (PS3.3 C.7.5.1.1.2), to be shown black."""
-    value = dataset.get("PixelPaddingValue")
-    if value is None:
-        return None
-    limit = dataset.get("PixelPaddingRangeLimit", value)
-    mask: NDArray[np.bool_] = (stored >= min(int(value), int(limit))) & (stored <= max(int(value), int(limit)))
-    return mask
-
-
-def _first(value: Any) -> float:
-    # Several windows are alternatives for the viewer; the first is the default.
-    return float(value if isinstance(value, int | float | str) else next(iter(value)))
-
-
-def _facts(dataset: Dataset) -> dict[str, Any]:
-    facts: dict[str, Any] = {"Rows": int(dataset.Rows), "Columns": int(dataset.Columns)}
-    facts["NumberOfFrames"] = int(dataset.get("NumberOfFrames") or 1)
-    for keyword in _KEPT:
-        value = str(dataset.get(keyword) or "")
-        # Code strings are upper case, at most 16 characters (PS3.5 6.2); anything else was typed by someone.
-        if value and len(value) <= 16 and all(c.isascii() and (c.isupper() or c.isdigit() or c in " _") for c in value):
-            facts[keyword] = value
-    return facts
+    log = logging.getLogger("pydicom")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (*_DAMAGE, BytesLengthException) as error:
+        raise Unusable("undecodable") from error
+    finally:
+        log.setLevel(level)

@@ -5,14 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from stages.contract import How
+from stages.contract import How, UserError
 from stages.ingest.config import SourceConfig
-from stages.ingest.files import InputFile
+from stages.ingest.files import InputFile, find
 from stages.ingest.source import Pair, Reject, Source, Unit
+
+if TYPE_CHECKING:
+    from stages.ingest.medical.burned_in import Finder
+    from stages.ingest.medical.deidentify import Scrubber
+    from stages.ingest.medical.dicom import DicomFile, Picture
+    from stages.ingest.medical.reports import Reports
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_TEXTS = (".txt", ".csv", ".json", ".jsonl", ".html", ".gz")
 
 
 class MedicalConfig(SourceConfig):
@@ -24,20 +33,55 @@ class MedicalConfig(SourceConfig):
     private: bool = True
     """Stays inside unless you say otherwise."""
     reports: Annotated[tuple[str, ...], How, Field(min_length=1)]
-    """CSV files, or one text file per study named after it; paths, folders, globs or URLs."""
-    link: Literal["study", "accession", "file"] = "study"
-    """What a report's key is: the StudyInstanceUID, the accession number, or the image's file name (with or without
-    extension, for images without a header)."""
+    """CSV or JSON lists, or one text file per study; paths, folders, globs or URLs."""
+    link: Literal["study", "accession", "file", "folder"] = "study"
+    """What a report is known by: the StudyInstanceUID, the accession number, the image's file name (with or without
+    extension; with folders, the nearest), or `folder`, a folder around the image as in MIMIC-CXR: of
+    `p10/p10000032/s50414267/a.dcm` the report is `p10/p10000032/s50414267.txt`, or the only text in a folder."""
     study_column: str = "study"
-    """Column of a CSV file that holds the key."""
+    """Column (CSV) or key (JSON) that holds what the report is known by."""
     report_column: str = "report"
     """Column that holds the report; without it, columns `findings` and `impression`."""
     sections: tuple[str, ...] = ("findings", "impression")
     """Sections that become the caption; a report without any of them is rejected. Empty takes whole reports, which
     keeps headers full of names: then the rules alone must find them."""
+    keep_words: tuple[str, ...] = ()
+    """Words that are no names although they have a capital, such as a local device's: the rules leave them."""
+    frames: Literal["first", "middle", "all", "reject"] = "first"
+    """Which frames of a multi-frame DICOM file become images; `reject` refuses such files (`multi_frame`)."""
+    max_pixels: Annotated[int, Field(ge=1024)] = 178_956_970
+    """A larger frame is refused before it is decoded (`too_many_pixels`). The default is Pillow's own limit."""
+    burned_in_text: Literal["mask", "drop", "keep"] = "mask"
+    """What becomes of text on the pixels: `mask` fills what a text detector finds, `drop` rejects such images
+    (`burned_in_annotation`; most radiographs bear a side marker, so most go), `keep` looks for none and refuses the
+    modalities of `burned_in`."""
     burned_in: tuple[str, ...] = ("US", "SC", "OT", "XC", "ES")
-    """Modalities whose pixels often show the patient's name: rejected unless BurnedInAnnotation is NO. Any file that
-    says YES is rejected."""
+    """With `burned_in_text: keep`, modalities that are rejected unless BurnedInAnnotation is NO."""
+    text_side: Annotated[int, Field(ge=256, le=4096)] = 1536
+    """Pixels of the longer side at which text is looked for; more finds smaller text and takes longer."""
+    text_margin: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """How far a box is grown before it is filled, in heights of its text."""
+    max_text_share: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """An image of which more than this share is text is a document and is rejected (`mostly_text`)."""
+
+    def external_files(self, key: str) -> list[str]:
+        """As for every source; of a private one the error says which place is wrong by its number, not by its path."""
+        try:
+            return super().external_files(key)
+        except UserError:
+            if not self.private:
+                raise
+            raise self._nothing_there(key) from None
+
+    def _nothing_there(self, key: str) -> UserError:
+        for name in self.list_keys:
+            for number, place in enumerate(getattr(self, name), 1):
+                try:
+                    find([place], key)
+                except UserError:
+                    wrong = f"{key}.{name}: nothing at place {number} of the list"
+                    return UserError(f"{wrong}; put the files there or name the right place")
+        return UserError(f"{key}: its files cannot be listed")
 
 
 class Medical(Source[MedicalConfig]):
@@ -46,51 +90,116 @@ class Medical(Source[MedicalConfig]):
     Config: ClassVar[type[SourceConfig]] = MedicalConfig
 
     def splits(self, files: Sequence[InputFile]) -> list[Unit]:
-        """`files_per_partition` files each."""
+        """`files_per_partition` files each. Reports that lie among the images are none of them."""
+        images = [file for file in files if not file.name.lower().endswith(_TEXTS)] or list(files)
+        if self.config.burned_in_text != "keep":
+            from stages.textboxes import require_detector
+
+            require_detector(f"sources.{self.name}.burned_in_text")
         step = self.settings.files_per_partition
-        return [Unit(tuple(files[start : start + step])) for start in range(0, len(files), step)]
+        return [Unit(tuple(images[start : start + step])) for start in range(0, len(images), step)]
+
+    def files(self, key: str = "paths") -> list[InputFile]:
+        """As for every source, and as careful with what an error says as the config is."""
+        try:
+            return super().files(key)
+        except UserError:
+            if not self.config.private or self.world is not None:
+                raise
+            self.config.external_files(f"sources.{self.name}")  # says it better
+            raise
 
     @cached_property
-    def _reports(self) -> dict[str, str]:
-        from stages.ingest.medical.reports import read_reports
+    def _reports(self) -> Reports:
+        from stages.ingest.medical.reports import Reports
 
-        return read_reports(self.files("reports"), self.config.study_column, self.config.report_column)
+        config = self.config
+        return Reports(self.files("reports"), config.study_column, config.report_column, f"sources.{self.name}")
+
+    @cached_property
+    def _finder(self) -> Finder | None:
+        from stages.ingest.medical.burned_in import Finder
+
+        return None if self.config.burned_in_text == "keep" else Finder(self.config.text_side)
 
     def read(self, unit: Unit) -> Iterator[Pair | Reject]:
-        """One item per file."""
+        """One item per file, or per frame with `frames: all`."""
         from stages.ingest.medical.dicom import Unusable
 
         for file in unit.files:
             try:
-                yield self._pair(file)
+                yield from self._items(file)
             except Unusable as error:
                 yield Reject(file, str(error))
 
-    def _pair(self, file: InputFile) -> Pair:
-        from stages.ingest.medical.deidentify import Scrubber
-        from stages.ingest.medical.dicom import Unusable, read_dicom, read_image
-        from stages.ingest.medical.reports import sections
+    def _items(self, file: InputFile) -> Iterator[Pair | Reject]:
+        from stages.ingest.medical.dicom import DicomFile, Unusable, read_image
 
         with file.open() as handle:
             content = handle.read()
-        if file.name.lower().endswith((".png", ".jpg", ".jpeg", ".tif", ".tiff")):
-            picture = read_image(content)
-        else:
-            picture = read_dicom(content, frozenset(self.config.burned_in))
-        base = file.name.rsplit("/", 1)[-1]
-        keys = {
-            "study": (picture.study,),
-            "accession": (picture.accession,),
-            "file": (base, base.rsplit(".", 1)[0]),
-        }[self.config.link]
-        report = next((self._reports[key] for key in keys if key in self._reports), None)
+        if file.name.lower().endswith(_PICTURES):
+            caption, known = self._caption(file, None)
+            yield self._pair(file, content, read_image(content, self.config.max_pixels), caption, known)
+            return
+        dicom = DicomFile(content, self.config.max_pixels)
+        frames = dicom.chosen(self.config.frames)
+        caption, known = self._caption(file, dicom)
+        for frame in frames:
+            try:
+                yield self._pair(file, content, dicom.picture(frame), caption, known, frame)
+            except Unusable as error:
+                yield Reject(file, str(error))
+
+    def _caption(self, file: InputFile, dicom: DicomFile | None) -> tuple[str, Scrubber]:
+        """The caption of a file's pictures, and what knows its identifiers. Raises Unusable."""
+        from stages.ingest.medical.deidentify import Scrubber, stated
+        from stages.ingest.medical.dicom import Unusable
+        from stages.ingest.medical.reports import sections
+
+        report = self._report(file, dicom)
         if report is None:
             raise Unusable("no_report")
-        scrub = Scrubber(picture.names, picture.numbers)
+        names, numbers = stated(report)
+        if dicom is not None:
+            names, numbers = [*names, *dicom.names], [*numbers, *dicom.numbers]
+        scrub = Scrubber(names, numbers, self.config.keep_words)
         caption = scrub(sections(report, self.config.sections))
         if not caption:
             raise Unusable("no_section")
-        facts = {name: value for name, value in picture.facts.items() if not scrub.knows(str(value))}
+        return caption, scrub
+
+    def _report(self, file: InputFile, dicom: DicomFile | None) -> str | None:
+        from stages.ingest.medical.reports import folders_of
+
+        folders, base = folders_of(file)
+        if self.config.link == "folder":
+            return self._reports.by_folder(folders)
+        if self.config.link == "file":
+            names = (base, base.rsplit(".", 1)[0])
+            return next(
+                (found for name in names if (found := self._reports.by_key((*folders, name))) is not None), None
+            )
+        key = dicom.key("StudyInstanceUID" if self.config.link == "study" else "AccessionNumber") if dicom else None
+        return self._reports.by_key((key,)) if key else None
+
+    def _pair(
+        self, file: InputFile, content: bytes, picture: Picture, caption: str, known: Scrubber, frame: int = 0
+    ) -> Pair:
+        from stages.ingest.medical.burned_in import without_text
+        from stages.ingest.medical.dicom import encode_png
+
+        pixels, boxes = without_text(
+            picture,
+            self.config.burned_in_text,
+            self._finder,
+            frozenset(self.config.burned_in),
+            self.config.text_margin,
+            self.config.max_text_share,
+        )
+        facts = {name: value for name, value in picture.facts.items() if not known.knows(str(value))}
+        if boxes:
+            facts["MaskedText"] = boxes
         # A file's name may be the patient's: hashed with the contents, it cannot be guessed from the result.
-        name = hashlib.sha256(file.name.encode() + b"\0" + content).hexdigest()[:32]
-        return Pair(file, caption, path=f"images/{name}.png", meta=facts, image=picture.png)
+        told = file.name.encode("utf-8", "surrogateescape") + b"\0" + content + (b"\0%d" % frame if frame else b"")
+        name = hashlib.sha256(told).hexdigest()[:32]
+        return Pair(file, caption, path=f"images/{name}.png", meta=facts, image=encode_png(pixels))

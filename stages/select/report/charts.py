@@ -4,26 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 _WIDTH, _HEIGHT, _FOOT, _HEAD = 420, 170, 26, 14
 
 
-def histogram(edges: Sequence[float], fetched: Sequence[int], kept: Sequence[int], label: str) -> Markup:
-    """Two overlaid bar series (classes `all` and `kept`) over bins that start at `edges`, the last one open-ended.
+def histogram(
+    edges: Sequence[float],
+    fetched: Sequence[int],
+    kept: Sequence[int],
+    label: str,
+    names: tuple[str, str] | None = None,
+) -> Markup:
+    """Two bar series (classes `all` and `kept`) over bins that start at `edges`, the last one open-ended.
 
-    `label` is the text a screen reader gets. Bins above the last that holds anything are left out.
+    `label` is the text a screen reader gets. Without `names` the second is a part of the first and drawn over it; with
+    names they stand side by side. Bins beyond what holds anything are left out.
     """
-    last = max((i for i, n in enumerate(fetched) if n), default=0)
-    first = min((i for i, n in enumerate(fetched) if n), default=0)
+    last = max((i for i, n in enumerate(zip(fetched, kept, strict=True)) if any(n)), default=0)
+    first = min((i for i, n in enumerate(zip(fetched, kept, strict=True)) if any(n)), default=0)
+    said = names or ("fetched", "kept")
     shown = range(first, last + 1)
-    tallest = max([fetched[i] for i in shown] + [1])
+    tallest = max([n for i in shown for n in (fetched[i], kept[i])] + [1])
     step = _WIDTH / len(shown)
     parts = []
     for place, i in enumerate(shown):
         left = place * step
-        title = f"{_range(edges, i)}: {fetched[i]:,} fetched, {kept[i]:,} kept"
-        bars = "".join(_bar(left, step, value / tallest, kind) for value, kind in _series(fetched[i], kept[i]))
+        title = f"{_range(edges, i)}: {fetched[i]:,} {said[0]}, {kept[i]:,} {said[1]}"
+        width = step / 2 if names else step
+        bars = _bar(left, width, fetched[i] / tallest, "all")
+        bars += _bar(left + step - width, width, kept[i] / tallest, "kept")
         middle = left + step / 2
         tick = (
             f'<text class="tick" x="{middle:.1f}" y="{_HEIGHT - 8}" text-anchor="middle">{_number(edges[i])}'
@@ -33,13 +43,8 @@ def histogram(edges: Sequence[float], fetched: Sequence[int], kept: Sequence[int
     base = _HEIGHT - _FOOT
     axis = f'<line class="axis" x1="0" x2="{_WIDTH}" y1="{base}" y2="{base}"/>'
     top = f'<text class="tick" x="0" y="10">{tallest:,}</text>'
-    return Markup(  # all text is numbers and our own words
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{top}{"".join(parts)}{axis}</svg>'
-    )
-
-
-def _series(fetched: int, kept: int) -> list[tuple[int, str]]:
-    return [(fetched, "all"), (kept, "kept")]
+    head = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label)}">'
+    return Markup(f"{head}{top}{''.join(parts)}{axis}</svg>")  # all other text is numbers and our own words
 
 
 def _bar(left: float, step: float, share: float, kind: str) -> str:

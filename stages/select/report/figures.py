@@ -2,190 +2,198 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from stages.select.config import SelectConfig
-from stages.select.verdict import KEPT, Decision
+from stages.select.report.columns import Codes, codes
+from stages.select.report.distributions import distributions
+from stages.select.report.groups import clusters, leaks
 
-#: Bin edges; the last bin also takes everything above.
-EDGES: dict[str, list[float]] = {
-    "shorter_side": [0, 32, 64, 128, 200, 256, 384, 512, 768, 1024, 2048],
-    "aspect_ratio": [1, 1.1, 1.25, 1.5, 1.75, 2, 2.5, 3, 4, 6],
-    "words": [0, 1, 3, 5, 8, 12, 16, 24, 32, 64, 128],
-}
-#: Clusters and leaked images listed at most; `verdicts.parquet` has all.
-LISTED = 1000
-_STEPS = (
-    ("fetched", "download."),
-    ("rules", "rule."),
-    ("benchmarks", "benchmark."),
-    ("duplicates", "duplicate."),
-    ("cap", "cap"),
+if TYPE_CHECKING:
+    from stages.select.verdict import Decision
+
+#: Code of a pair that is kept (`Decision.reasons`).
+KEPT = 0
+#: Hosts listed at most, those that lost most first.
+HOSTS = 50
+_STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("fetched", ("forgotten", "download.")),
+    ("rules", ("rule.", "fraction.")),
+    ("benchmarks", ("benchmark.", "benchmark_text.")),
+    ("duplicates", ("duplicate.",)),
+    ("cap", ("mixture", "cap")),
 )
 
 
 def figures(decision: Decision, config: SelectConfig) -> dict[str, Any]:
     """All figures as JSON values, in an order that depends on the data alone."""
-    sources = {
-        name: _source(decision, number, name in config.private_sources)
-        for number, name in enumerate(decision.tables.sources)
-    }
+    view = _View(decision)
     return {
         "selection": config.selection.model_dump(mode="json"),
-        "totals": _totals(decision),
-        "sources": sources,
-        "distributions": _distributions(decision),
-        "languages": _languages(decision),
-        "duplicates": {kind: _clusters(decision, f"duplicate.{kind}") for kind in ("exact", "near")},
-        "benchmarks": {name: _leaks(decision, name, config) for name in sorted(config.benchmarks)},
+        "totals": _totals(view),
+        "sources": {name: _source(view, n, name in config.private_sources) for n, name in enumerate(view.names)},
+        "hosts": _hosts(view),
+        "distributions": distributions(decision, view.kept, view.kept_images),
+        "languages": _languages(view),
+        "duplicates": {kind: clusters(decision, f"duplicate.{kind}") for kind in ("exact", "near")},
+        "benchmarks": {name: leaks(decision, name, config.private_sources) for name in _benchmarks(decision)},
     }
 
 
-def _by_reason(decision: Decision, rows: NDArray[np.bool_]) -> dict[str, int]:
+class _View:
+    """The columns that several figures need, as arrays."""
+
+    def __init__(self, decision: Decision) -> None:
+        index = decision.index
+        self.decision = decision
+        self.names: list[str] = index.sources
+        self.kept: NDArray[np.bool_] = decision.code == KEPT
+        self.source = index.pairs["source"].to_numpy()
+        self.image_source = index.images["source"].to_numpy()
+        self.images = index.images.num_rows
+        self.kept_images = np.zeros(self.images, dtype=bool)
+        self.kept_images[decision.alive()] = True
+        self.status: Codes = codes(index.images["status"])
+        self.measured = index.images["decoded"].is_valid().to_numpy()
+        self.repeats = np.asarray(decision.repeats, dtype=np.int64)
+        # Pairs by (source, reason), and pairs in an epoch by source.
+        cells = self.source.astype(np.int64) * len(decision.reasons) + decision.code
+        size = len(self.names) * len(decision.reasons)
+        self.reasons = np.bincount(cells, minlength=size).reshape(len(self.names), -1)
+        self.epoch = np.bincount(self.source, weights=self.repeats, minlength=len(self.names)).astype(np.int64)
+
+    def images_of(self, pairs: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which images have at least one of these pairs."""
+        found = np.zeros(self.images, dtype=bool)
+        found[self.decision.image_of[pairs]] = True
+        return found
+
+
+def _by_reason(reasons: list[str], counts: NDArray[np.int64]) -> dict[str, int]:
     """Reason -> pairs, most frequent first."""
-    counts = np.bincount(decision.code[rows], minlength=len(decision.reasons))
-    found = [(reason, int(n)) for reason, n in zip(decision.reasons, counts, strict=True) if n and reason != ""]
+    found = [(reason, int(n)) for reason, n in zip(reasons, counts, strict=True) if n and reason != ""]
     return dict(sorted(found, key=lambda item: (-item[1], item[0])))
 
 
-def _totals(decision: Decision) -> dict[str, Any]:
-    every = np.ones(len(decision.code), dtype=bool)
+def _totals(view: _View) -> dict[str, Any]:
+    success = view.status.value("success")
     return {
-        "pairs": len(decision.code),
-        "kept_pairs": int((decision.code == KEPT).sum()),
-        "fetched_images": decision.tables.images.num_rows,
-        "kept_images": len(decision.alive()),
-        "reasons": _by_reason(decision, every),
+        "pairs": len(view.source),
+        "kept_pairs": int(view.kept.sum()),
+        "listed_images": view.images,
+        "fetched_images": int((view.status.of == success).sum()) if success is not None else 0,
+        "kept_images": int(view.kept_images.sum()),
+        "epoch_pairs": int(view.epoch.sum()),
+        "reasons": _by_reason(view.decision.reasons, view.reasons.sum(axis=0)),
     }
 
 
-def _source(decision: Decision, number: int, private: bool) -> dict[str, Any]:
-    tables = decision.tables
-    mine = tables.pairs["source"].to_numpy() == number
-    attempts = tables.attempts.filter(pc.equal(tables.attempts["source"], number))
-    statuses = {row["values"]: row["counts"] for row in pc.value_counts(attempts["status"]).to_pylist()}
+def _source(view: _View, number: int, private: bool) -> dict[str, Any]:
+    decision = view.decision
+    mine, my_images = view.source == number, view.image_source == number
+    counts = np.bincount(view.status.of[my_images & (view.status.of >= 0)], minlength=len(view.status.names))
+    statuses = {name: int(n) for name, n in zip(view.status.names, counts, strict=True) if n}
     success = statuses.pop("success", 0)
-    listed = _images(decision, mine)
-    measured = int(pc.sum(pc.is_in(attempts["image_uid"], value_set=_uids(tables.images))).as_py() or 0)
     failures = dict(sorted(statuses.items(), key=lambda item: (-item[1], item[0])))
+    tried = success + sum(failures.values())
+    measured = int((my_images & view.measured).sum())
+    listed = int(view.images_of(mine).sum())
+    pairs, kept = int(mine.sum()), int(view.reasons[number, KEPT])
+    total, epoch = int(view.reasons[:, KEPT].sum()), int(view.epoch.sum())
     return {
         "private": private,
-        "pairs": int(mine.sum()),
-        "kept_pairs": int((mine & (decision.code == KEPT)).sum()),
+        "pairs": pairs,
+        "kept_pairs": kept,
+        "epoch_pairs": int(view.epoch[number]),
+        "share_listed": _share(pairs, len(view.source)),
+        "share_kept": _share(kept, total),
+        "share_epoch": _share(int(view.epoch[number]), epoch),
         "attempts": {
             "listed": listed,
-            "tried": attempts.num_rows,
+            "tried": tried,
             "success": success,
             "failures": failures,
             "measured": measured,
-            "accounted": listed == attempts.num_rows == success + sum(failures.values()) and success == measured,
+            "accounted": listed == tried == int(my_images.sum()) and success == measured,
         },
-        "reasons": _by_reason(decision, mine),
-        "funnel": _funnel(decision, mine),
+        "reasons": _by_reason(decision.reasons, view.reasons[number]),
+        "funnel": _funnel(view, mine),
     }
 
 
-def _funnel(decision: Decision, mine: NDArray[np.bool_]) -> list[dict[str, Any]]:
+def _share(part: int, whole: int) -> float:
+    return round(part / whole, 6) if whole else 0.0
+
+
+def _funnel(view: _View, mine: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """Pairs and images left after each step."""
-    left = mine.copy()
-    steps = [{"step": "listed", "pairs": int(left.sum()), "images": _images(decision, left)}]
-    for step, prefix in _STEPS:
-        codes = [code for code, reason in enumerate(decision.reasons) if reason.startswith(prefix)]
-        left &= ~np.isin(decision.code, codes)
-        steps.append({"step": step, "pairs": int(left.sum()), "images": _images(decision, left)})
+    decision = view.decision
+    step_of = np.full(len(decision.reasons), len(_STEPS), dtype=np.int64)
+    for code, reason in enumerate(decision.reasons):
+        step_of[code] = next((n for n, (_, heads) in enumerate(_STEPS) if reason.startswith(heads)), len(_STEPS))
+    lost_at = step_of[decision.code]
+    steps = []
+    for number, name in enumerate(("listed", *(step for step, _ in _STEPS))):
+        left = mine & (lost_at >= number)
+        steps.append({"step": name, "pairs": int(left.sum()), "images": int(view.images_of(left).sum())})
     return steps
 
 
-def _images(decision: Decision, rows: NDArray[np.bool_]) -> int:
-    return int(pc.count_distinct(decision.tables.pairs["image_uid"].filter(pa.array(rows))).as_py())
-
-
-def _uids(images: pa.Table) -> pa.Array:
-    return images["image_uid"].combine_chunks()
-
-
-def _distributions(decision: Decision) -> dict[str, Any]:
-    """Histograms over all that was fetched, and over what is kept: sides and ratio per image, words per pair."""
-    images, captions = decision.tables.images, decision.tables.captions
-    kept = np.zeros(images.num_rows, dtype=bool)
-    kept[decision.alive()] = True
-    decoded = images["width"].is_valid().to_numpy()
-    side = pc.min_element_wise(images["width"], images["height"]).to_numpy()[decoded]
-    ratio = images["aspect_ratio"].to_numpy()[decoded]
-    kept_caption = _kept_captions(decision)
+def _hosts(view: _View) -> dict[str, Any]:
+    """Hosts by images lost in the download, and why; the index has none of private sources."""
+    hosts = codes(view.decision.index.images["host"])
+    known = (hosts.of >= 0) & (view.status.of >= 0)
+    cells = hosts.of[known].astype(np.int64) * len(view.status.names) + view.status.of[known]
+    table = np.bincount(cells, minlength=len(hosts.names) * len(view.status.names)).reshape(len(hosts.names), -1)
+    success = view.status.value("success")
+    fetched = table[:, success] if success is not None else np.zeros(len(hosts.names), dtype=np.int64)
+    tried = table.sum(axis=1)
+    lost = tried - fetched
+    kept = np.bincount(hosts.of[(hosts.of >= 0) & view.kept_images], minlength=len(hosts.names))
+    order = sorted(range(len(hosts.names)), key=lambda n: (-int(lost[n]), -int(tried[n]), hosts.names[n]))
+    listed = []
+    for n in order[:HOSTS]:
+        reasons = {name: int(c) for name, c in zip(view.status.names, table[n], strict=True) if c and name != "success"}
+        listed.append(
+            {
+                "host": hosts.names[n],
+                "images": int(tried[n]),
+                "success": int(fetched[n]),
+                "failed": int(lost[n]),
+                "kept": int(kept[n]),
+                "reasons": dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+            }
+        )
     return {
-        "shorter_side": _histogram("shorter_side", side, kept[decoded]),
-        "aspect_ratio": _histogram("aspect_ratio", ratio, kept[decoded]),
-        "words": _histogram("words", captions["words"].to_numpy(), kept_caption),
+        "hosts": int((tried > 0).sum()),
+        "without_success": int(((tried > 0) & (fetched == 0)).sum()),
+        "top": listed,
     }
 
 
-def _kept_captions(decision: Decision) -> NDArray[np.bool_]:
-    kept = decision.tables.pairs["uid"].filter(pa.array(decision.code == KEPT))
-    uids = decision.tables.captions["uid"]
-    return pc.is_in(uids, value_set=kept.combine_chunks()).to_numpy().astype(bool)
-
-
-def _histogram(name: str, values: NDArray[Any], kept: NDArray[np.bool_]) -> dict[str, Any]:
-    edges = EDGES[name]
-    bins = np.array([*edges, np.inf])
-    return {
-        "edges": edges,
-        "fetched": np.histogram(values, bins)[0].tolist(),
-        "kept": np.histogram(values[kept], bins)[0].tolist(),
-    }
-
-
-def _languages(decision: Decision) -> list[dict[str, Any]]:
-    captions = decision.tables.captions
-    table = pa.table({"language": captions["language"], "kept": pa.array(_kept_captions(decision), pa.int8())})
-    grouped = table.group_by("language").aggregate([("kept", "count"), ("kept", "sum")]).to_pylist()
+def _languages(view: _View) -> list[dict[str, Any]]:
+    pairs = view.decision.index.pairs
+    if "language" not in pairs.column_names:
+        return []
+    found = codes(pairs["language"])
+    measured = pc.fill_null(pairs["measured"], False).to_numpy(zero_copy_only=False).astype(bool)
+    place = np.where(found.of >= 0, found.of, len(found.names))
+    every = np.bincount(place[measured], minlength=len(found.names) + 1)
+    kept = np.bincount(place[view.kept & measured], minlength=len(found.names) + 1)
     rows = [
-        {"language": row["language"] or "none", "pairs": row["kept_count"], "kept": row["kept_sum"]} for row in grouped
+        {"language": name, "pairs": int(n), "kept": int(k)}
+        for name, n, k in zip([*found.names, "none"], every, kept, strict=True)
+        if n
     ]
     return sorted(rows, key=lambda row: (-row["pairs"], row["language"]))
 
 
-def _private_images(decision: Decision, uids: list[str], config: SelectConfig) -> set[str]:
-    sources = decision.tables.sources
-    numbers = pa.array([n for n, name in enumerate(sources) if name in config.private_sources], pa.int16())
-    attempts = decision.tables.attempts
-    private = pc.is_in(attempts["source"], value_set=numbers)
-    mine = pc.and_(private, pc.is_in(attempts["image_uid"], value_set=pa.array(uids, pa.string())))
-    return set(attempts["image_uid"].filter(mine).to_pylist())
-
-
-def _clusters(decision: Decision, reason: str) -> dict[str, Any]:
-    """Groups of copies by their survivor, largest first."""
-    if reason not in decision.reasons:
-        return {"images": 0, "clusters": []}
-    copies = np.flatnonzero(decision.image_code == decision.reasons.index(reason))
-    uids = _uids(decision.tables.images)
-    survivors, sizes = np.unique(decision.survivor[copies], return_counts=True)
-    largest = np.lexsort((survivors, -sizes))[:LISTED]
-    clusters = []
-    for survivor in survivors[largest]:
-        members = copies[decision.survivor[copies] == survivor]
-        clusters.append({"survivor": uids[int(survivor)].as_py(), "copies": uids.take(pa.array(members)).to_pylist()})
-    return {"images": len(copies), "clusters": clusters}
-
-
-def _leaks(decision: Decision, benchmark: str, config: SelectConfig) -> dict[str, Any]:
-    reason = f"benchmark.{benchmark}"
-    if reason not in decision.reasons:
-        return {"images": 0, "pairs": 0, "found": []}
-    code = decision.reasons.index(reason)
-    rows = np.flatnonzero(decision.image_code == code)
-    uids = _uids(decision.tables.images).take(pa.array(rows[:LISTED])).to_pylist()
-    private = _private_images(decision, uids, config)
-    # Which of the benchmark's images a private one shows would tell what is in it.
-    found = [
-        {"image_uid": uid, "benchmark_image": None if uid in private else str(decision.benchmark_file[row])}
-        for uid, row in zip(uids, rows[:LISTED].tolist(), strict=True)
-    ]
-    return {"images": len(rows), "pairs": int((decision.code == code).sum()), "found": found}
+def _benchmarks(decision: Decision) -> list[str]:
+    """Benchmarks looked for in the index, and any that a reason names."""
+    looked = set(decision.index.artifact.manifest["config"].get("benchmarks", {}))
+    named = {r.partition(".")[2] for r in decision.reasons if r.startswith(("benchmark.", "benchmark_text."))}
+    return sorted(looked | named)

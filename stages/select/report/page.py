@@ -1,60 +1,130 @@
-"""Renders the data report: `report.html`, one file that needs nothing else, and `report.json` with its figures."""
+"""Writes the data report: `report.html`, one file that needs nothing else; `report.json`, its figures; the data card;
+and the same figures as tables for MLflow."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 
 from stages.contract import Inputs
 from stages.select.config import SelectConfig
+from stages.select.report.card import card
 from stages.select.report.charts import histogram
+from stages.select.report.listed import licences, rejects
 from stages.select.report.samples import Samples
-from stages.select.verdict import Decision
+from stages.select.report.tables import tables
 
-_TITLES = {
+if TYPE_CHECKING:
+    from stages.select.verdict import Decision
+
+TITLES = {
     "shorter_side": "Shorter side, pixels",
     "aspect_ratio": "Long side / short side",
+    "bytes": "Bytes of the image file",
+    "brightness": "Brightness, 0 to 255",
+    "contrast": "Contrast, deviation of the luminance",
+    "entropy": "Entropy of the luminance, bits",
+    "sharpness": "Sharpness, variance of the Laplacian",
+    "nsfw": "NSFW score",
+    "text_coverage": "Share of the picture covered by text",
+    "faces": "Faces",
     "words": "Words per caption",
+    "characters": "Characters per caption",
+    "repetition": "Share of repeated words",
+    "language_score": "Score of the language",
+    "letters": "Share of letters",
+    "digits": "Share of digits",
+    "longest_word": "Characters of the longest word",
+    "listed_width": "Width as listed, pixels",
+    "listed_height": "Height as listed, pixels",
+    "similarity": "CLIP similarity, as listed",
+    "similarity_l14": "CLIP L/14 similarity, as listed",
+    "clip_similarity": "CLIP similarity, measured",
+    "unsafe": "Unsafe, as listed",
+    "watermark": "Watermark, as listed",
+    "aesthetic": "Aesthetic score",
 }
 _LANGUAGES = 12
+_HOSTS = 15
+
+#: Where `pairmill report --against` puts its section.
+COMPARE_LINK, COMPARE_SECTION = "<!-- link to the comparison -->", "<!-- comparison -->"
 
 
 def write(decision: Decision, numbers: Mapping[str, Any], config: SelectConfig, inputs: Inputs, folder: Path) -> None:
-    """Write both files into `folder`."""
+    """Write `report.html`, `report.json`, `data_card.md` and `tables/*.json` into `folder`.
+
+    `numbers` is what :func:`stages.select.report.figures.figures` returned; what only the lists know is added here.
+    """
+    index = decision.index
+    private = set(config.private_sources)
+    numbers = {
+        **numbers,
+        "rejects": rejects(inputs, index.sources),
+        "licences": licences(decision, inputs, private),
+        "inputs": {
+            "index": index.artifact.fingerprint,
+            "pairs": {name: a.fingerprint for name, a in zip(index.sources, inputs["pairs"], strict=True)},
+            "raw": {name: a.fingerprint for name, a in zip(index.sources, inputs["raw"], strict=True)},
+        },
+    }
     text = json.dumps(numbers, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / "report.json").write_text(text + "\n", "utf-8")
-
+    (folder / "data_card.md").write_text(card(numbers), "utf-8")
+    (folder / "tables").mkdir(exist_ok=True)
+    for name, table in tables(numbers).items():
+        (folder / "tables" / f"{name}.json").write_text(json.dumps(table, ensure_ascii=False) + "\n", "utf-8")
     samples = Samples(decision, config, inputs)
-    environment = Environment(
-        loader=PackageLoader("stages.select.report", "."),
-        autoescape=select_autoescape(default=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["share"] = _share
-    environment.filters["why"] = _why
-    page = environment.get_template("report.html.j2").render(
-        numbers=numbers,
-        charts={
-            name: (_TITLES[name], histogram(h["edges"], h["fetched"], h["kept"], _TITLES[name]))
-            for name, h in numbers["distributions"].items()
-        },
-        languages=numbers["languages"][:_LANGUAGES],
-        other_languages=_rest(numbers["languages"][_LANGUAGES:]),
-        samples=samples.by_reason(),
-        clusters={kind: samples.clusters(found["clusters"]) for kind, found in numbers["duplicates"].items()},
-        leaks={name: samples.leaks(found["found"]) for name, found in numbers["benchmarks"].items()},
-        settings=json.dumps(numbers["selection"], indent=2),
+    page = (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            numbers=numbers,
+            charts=charts(numbers["distributions"]),
+            languages=numbers["languages"][:_LANGUAGES],
+            other_languages=_rest(numbers["languages"][_LANGUAGES:]),
+            hosts=numbers["hosts"]["top"][:_HOSTS],
+            samples=samples.by_reason(),
+            clusters={kind: samples.clusters(found["clusters"]) for kind, found in numbers["duplicates"].items()},
+            leaks={name: samples.leaks(found["found"]) for name, found in numbers["benchmarks"].items()},
+            settings=json.dumps(numbers["selection"], indent=2),
+            compare_link=Markup(COMPARE_LINK),
+            compare_section=Markup(COMPARE_SECTION),
+        )
     )
     (folder / "report.html").write_text(page, "utf-8")
 
 
-def _share(part: int, whole: int) -> str:
+def environment() -> Environment:
+    """Templates of the report, with its filters; everything printed is escaped."""
+    made = Environment(
+        loader=PackageLoader("stages.select.report", "."),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["share"] = share
+    made.filters["why"] = _why
+    return made
+
+
+def charts(distributions: Mapping[str, Any]) -> dict[str, tuple[str, str, Markup]]:
+    """Signal -> title, a note on how many were measured, histogram."""
+    found = {}
+    for name, h in distributions.items():
+        title = TITLES.get(name, name.replace("_", " "))
+        note = f"{h['measured']:,} {h['of']}s measured"
+        found[name] = (title, note, histogram(h["edges"], h["fetched"], h["kept"], title))
+    return found
+
+
+def share(part: int, whole: int) -> str:
     """A percentage that does not round something to nothing, nor nearly all to all."""
     if not whole:
         return "–"
@@ -69,7 +139,9 @@ def _share(part: int, whole: int) -> str:
 def _why(reason: str) -> str:
     """A reason in words under the heading of its group: `rule.min_side` -> `min side`; a benchmark keeps its name."""
     group, _, name = reason.partition(".")
-    return name if group == "benchmark" else (name or group).replace("_", " ")
+    if group in ("benchmark", "benchmark_text"):
+        return name if group == "benchmark" else f"{name}, its texts"
+    return (name or group).replace("_", " ")
 
 
 def _rest(rows: list[dict[str, Any]]) -> dict[str, int]:

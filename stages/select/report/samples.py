@@ -1,13 +1,11 @@
-"""Sample images for the report, as small JPEGs in data URIs. Nothing of a private source is ever read."""
+"""Which images the report shows. Nothing of a private source is ever read."""
 
 from __future__ import annotations
 
-import base64
-import io
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,58 +13,46 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stages.contract import Inputs
-from stages.imagehash import UNDECODABLE, decode_rgb
 from stages.select.config import SelectConfig
-from stages.select.verdict import Decision
+from stages.select.report.pictures import Sample, picture, shortened
 
-_PER_REASON = 8
+if TYPE_CHECKING:
+    from stages.select.verdict import Decision
+
+_KEPT, _PER_REASON = 24, 8
 _CLUSTERS, _PER_CLUSTER = 12, 5
 _LEAKS = 24
-_SIDE = 160
-_CAPTION = 140
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image on the page; `picture` is a data URI, or empty where none may or can be shown."""
-
-    image_uid: str
-    source: str
-    picture: str
-    caption: str = ""
 
 
 class Samples:
     """Reads pictures from the raw shards by offset, each image once."""
 
     def __init__(self, decision: Decision, config: SelectConfig, inputs: Inputs) -> None:
-        tables = decision.tables
+        index = decision.index
         self._decision = decision
+        self._images = index.images
         self._inputs = inputs
-        self._private = [number for number, s in enumerate(tables.sources) if s in config.private_sources]
-        self._sources = tables.sources
-        fetched = tables.attempts.filter(pc.equal(tables.attempts["status"], "success"))
-        self._attempts = fetched.sort_by("image_uid").combine_chunks()
-        self._pictures: dict[str, str] = {}
+        self._sources = index.sources
+        self._private = [number for number, name in enumerate(index.sources) if name in config.private_sources]
+        self._uids = index.images["image_uid"]
+        self._pictures: dict[int, str] = {}
 
     def by_reason(self) -> dict[str, list[Sample]]:
         """A few pairs kept (reason ``""``) and dropped for each reason that leaves an image, smallest uids first."""
         decision = self._decision
-        pairs = decision.tables.pairs
-        public = ~np.isin(pairs["source"].to_numpy(), self._private) & (decision.image_of >= 0)
+        fetched = self._images["shard"].is_valid().to_numpy()
+        source = decision.index.pairs["source"].to_numpy()
+        public = ~np.isin(source, self._private) & fetched[decision.image_of]
         chosen: dict[str, list[int]] = {}
         for code, reason in enumerate(decision.reasons):
             rows = np.flatnonzero(public & (decision.code == code))
             _, first = np.unique(decision.image_of[rows], return_index=True)  # captions of one image: once
             if len(rows):
-                chosen[reason] = rows[np.sort(first)][:_PER_REASON].tolist()
+                chosen[reason] = rows[np.sort(first)][: _PER_REASON if reason else _KEPT].tolist()
         captions = self._captions({row for rows in chosen.values() for row in rows})
         ordered = sorted(chosen, key=lambda reason: (reason != "", reason))
         return {
-            reason: [
-                self._sample(pairs["image_uid"][row].as_py(), captions.get(pairs["uid"][row].as_py(), ""))
-                for row in chosen[reason]
-            ]
+            reason: [self._sample(int(decision.image_of[row]), captions.get(row, "")) for row in chosen[reason]]
             for reason in ordered
         }
 
@@ -74,57 +60,49 @@ class Samples:
         """The largest clusters of copies: `survivor`, `copies` (a few samples) and `more` (how many are not shown)."""
         shown = []
         for cluster in list(listed)[:_CLUSTERS]:
-            uids = [cluster["survivor"], *cluster["copies"]]
+            rows = [self._row(uid) for uid in (cluster["survivor"], *cluster["copies"])]
             # Next to a private image's uid, a public copy's picture would show what the private one looks like.
-            hidden = any(self._number(uid) in self._private for uid in uids)
-            samples = [self._sample(uid, hidden=hidden) for uid in uids[: _PER_CLUSTER + 1]]
-            shown.append({"survivor": samples[0], "copies": samples[1:], "more": len(uids) - len(samples)})
+            hidden = any(self._number(row) in self._private for row in rows)
+            samples = [self._sample(row, hidden=hidden) for row in rows[: _PER_CLUSTER + 1]]
+            more = len(rows) - len(samples) + cluster.get("more", 0)
+            shown.append({"survivor": samples[0], "copies": samples[1:], "more": more})
         return shown
 
     def leaks(self, found: Iterable[Mapping[str, Any]]) -> list[tuple[Sample, str | None]]:
         """Training images that a benchmark holds, with the name of the benchmark's image (null when private)."""
-        return [(self._sample(leak["image_uid"]), leak["benchmark_image"]) for leak in list(found)[:_LEAKS]]
+        some = list(found)[:_LEAKS]
+        return [(self._sample(self._row(leak["image_uid"])), leak["benchmark_image"]) for leak in some]
 
     def _row(self, image_uid: str) -> int:
-        uids = self._attempts["image_uid"]
-        return bisect_left(range(len(uids)), image_uid, key=lambda place: uids[place].as_py())
+        return bisect_left(range(len(self._uids)), image_uid, key=lambda place: self._uids[place].as_py())
 
-    def _number(self, image_uid: str) -> int:
-        return int(self._attempts["source"][self._row(image_uid)].as_py())
+    def _number(self, row: int) -> int:
+        return int(self._images["source"][row].as_py())
 
-    def _sample(self, image_uid: str, caption: str = "", hidden: bool = False) -> Sample:
-        row, number = self._row(image_uid), self._number(image_uid)
+    def _sample(self, row: int, caption: str = "", hidden: bool = False) -> Sample:
+        number, uid = self._number(row), self._uids[row].as_py()
         if hidden or number in self._private:
-            return Sample(image_uid, self._sources[number], "")
-        if image_uid not in self._pictures:
-            self._pictures[image_uid] = self._picture(row, number)
-        short = caption if len(caption) <= _CAPTION else caption[: _CAPTION - 1] + "…"
-        return Sample(image_uid, self._sources[number], self._pictures[image_uid], short)
+            return Sample(uid, self._sources[number], "")
+        if row not in self._pictures:
+            where = [self._images[name][row].as_py() for name in ("shard", "offset", "length")]
+            self._pictures[row] = picture(self._inputs["raw"][number], *where) if None not in where else ""
+        return Sample(uid, self._sources[number], self._pictures[row], shortened(caption))
 
-    def _picture(self, row: int, number: int) -> str:
-        where = self._attempts.slice(row, 1).to_pylist()[0]
-        with self._inputs["raw"][number].open(where["shard"]) as shard:
-            shard.seek(where["offset"])
-            data = shard.read(where["length"])
-        try:
-            rgb = decode_rgb(data)
-        except UNDECODABLE:
-            return ""
-        rgb.thumbnail((_SIDE, _SIDE))
-        small = io.BytesIO()
-        rgb.save(small, "JPEG", quality=80)
-        return f"data:image/jpeg;base64,{base64.b64encode(small.getvalue()).decode()}"
-
-    def _captions(self, rows: set[int]) -> dict[str, str]:
-        pairs = self._decision.tables.pairs.take(pa.array(sorted(rows), pa.int64()))
-        captions: dict[str, str] = {}
-        for number, artifact in enumerate(self._inputs["pairs"]):
-            uids = pairs.filter(pc.equal(pairs["source"], number))["uid"]
-            if number in self._private or not len(uids):
+    def _captions(self, rows: set[int]) -> dict[int, str]:
+        """Row of pairs -> caption. A pairs file has the number of the raw shard with its images."""
+        pairs = self._decision.index.pairs
+        files: dict[tuple[int, int], dict[str, int]] = defaultdict(dict)
+        for row in sorted(rows):
+            image = int(self._decision.image_of[row])
+            place = (int(pairs["source"][row].as_py()), self._images["shard"][image].as_py())
+            files[place][pairs["uid"][row].as_py()] = row
+        captions: dict[int, str] = {}
+        for (number, shard), wanted in sorted(files.items()):
+            if number in self._private:
                 continue
-            for name in artifact.names("pairs-*.parquet"):
-                with artifact.open(name) as file:
-                    wanted = pc.field("uid").isin(uids.combine_chunks())
-                    table = pq.read_table(file, columns=["uid", "caption"], filters=wanted)
-                captions.update(zip(table["uid"].to_pylist(), table["caption"].to_pylist(), strict=True))
+            with self._inputs["pairs"][number].open(f"pairs-{shard:05d}.parquet") as file:
+                held = pc.field("uid").isin(pa.array(list(wanted), pa.string()))
+                table = pq.read_table(file, columns=["uid", "caption"], filters=held)
+            for uid, caption in zip(table["uid"].to_pylist(), table["caption"].to_pylist(), strict=True):
+                captions[wanted[uid]] = caption
         return captions

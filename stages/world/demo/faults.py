@@ -252,7 +252,7 @@ def _rows(listing: Listing) -> None:
     """Rows that are no pairs."""
     listing.plant("laion", None, "a caption without any address", "no URL", "reject.no_url")
     listing.plant("laion", url("laion", "/photos/moon.jpg?size=small"), None, "no caption", "reject.no_caption")
-    listing.plant("laion", "data:image/png;base64,AAAA", "a picture in its own address", "not http", "reject.bad_url")
+    listing.plant("laion", "data:image/png;base64,AAAA", "a picture in its own address", "not http", "reject.data_url")
     address = url("cc3m", "/photos/brick.jpg").encode()
     listing.plant_raw("cc3m", b"a line without a tab", "one column", "not_two_columns")
     listing.plant_raw("cc3m", b"a caption\twith a tab inside\t" + address, "three columns", "not_two_columns")

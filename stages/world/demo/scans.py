@@ -86,8 +86,7 @@ STUDIES = (
         _NG,
         "Doppler ultrasound of a lymph node with strong flow.",
         "Reactive lymph node.",
-        "hospital's name burned into the picture",
-        "reject.burned_in_annotation",
+        "hospital's name burned into the picture, to be masked",
     ),
     Study(
         ("JPEG2000.dcm",),

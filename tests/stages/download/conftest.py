@@ -48,11 +48,14 @@ Answer = tuple[int, dict[str, str], bytes | Iterator[bytes]]
 
 
 class Web:
-    """A server whose paths answer as told; counts how often each was asked, and how many were at once."""
+    """A server whose paths answer as told, and others 404; counts what was asked, and how much of it at once."""
 
     def __init__(self) -> None:
         self.routes: dict[str, Callable[[int], Answer]] = {}
         self.asked: Counter[str] = Counter()
+        self.unrouted: Counter[str] = Counter()
+        self.agents: set[str] = set()
+        self.connections = 0
         self.hosts: set[str] = set()
         self.most_at_once = 0
         self._now = 0
@@ -60,10 +63,23 @@ class Web:
         web = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def setup(self) -> None:
+                super().setup()
+                with web._lock:
+                    web.connections += 1
+
             def do_GET(self) -> None:
+                if self.path not in web.routes:
+                    web.unrouted[self.path] += 1
+                    self.send_error(404)
+                    return
                 with web._lock:
                     web.asked[self.path] += 1
                     web.hosts.add(self.headers["Host"])
+                    web.agents.add(self.headers["User-Agent"])
                     web._now += 1
                     web.most_at_once = max(web.most_at_once, web._now)
                     turn = web.asked[self.path]
@@ -74,9 +90,11 @@ class Web:
                         # Before the first byte goes out: with the last one the client may ask the next thing at once.
                         with web._lock:
                             web._now -= 1
-                    length = {"Content-Length": str(len(body))} if isinstance(body, bytes) else {}
+                    fixed = {"Content-Length": str(len(body))} if isinstance(body, bytes) else {}
+                    if not fixed or "Content-Length" in headers:
+                        fixed["Connection"] = "close"
                     self.send_response(status)
-                    for name, value in {**length, **headers}.items():
+                    for name, value in {**fixed, **headers}.items():
                         self.send_header(name, value)
                     self.end_headers()
                     for piece in [body] if isinstance(body, bytes) else body:
@@ -146,6 +164,7 @@ def pairs_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Artifact
         captions: int = 1,
         files: Mapping[str, bytes] | None = None,
         per_file: int = 10**6,
+        meta: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Artifact:
         folder = tmp_path_factory.mktemp("pairs")
         listed = [(url, None) for url in urls] + [(None, path) for path in paths]
@@ -158,7 +177,7 @@ def pairs_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Artifact
                 "path": path,
                 "caption": f"caption {n}",
                 "license": None,
-                "meta": "{}",
+                "meta": json.dumps((meta or {}).get(url or path or "", {})),
             }
             for url, path in listed
             for n in range(captions)
@@ -199,13 +218,16 @@ def download(run_stage: Callable[..., Artifact]) -> Callable[..., Artifact]:
         pairs: Artifact,
         hosts: Mapping[str, str] | None = None,
         source: Mapping[str, Any] | None = None,
+        previous: Artifact | None = None,
+        tombstones: Path | None = None,
         **settings: Any,
     ) -> Artifact:
         fast = {"timeout": 10.0, "backoff": 0.01, "max_wait": 0.3}
         described = SourceConfig(kind="test", paths=("list",), **(source or {}))
         stage = Served(DownloadConfig(name="src", source=described, **{**fast, **settings}))
         stage.hosts = hosts or {}
-        return run_stage(stage, {"pairs": [pairs]})
+        inputs = {"pairs": [pairs]} if previous is None else {"pairs": [pairs], "previous": [previous]}
+        return run_stage(stage, inputs, tombstones=tombstones)
 
     return run
 
@@ -220,7 +242,8 @@ def attempts() -> Callable[[Artifact], dict[str, dict[str, Any]]]:
             for name in artifact.names("attempts-*.parquet")
             for row in pq.read_table(artifact.path(name)).to_pylist()
         ]
-        return {row["url"] or row["path"] or row["image_uid"]: row for row in rows}
+        keys = [[row[name] for name in ("url", "path", "image_uid") if row[name] is not None] for row in rows]
+        return {key[0]: row for key, row in zip(keys, rows, strict=True)}
 
     return read
 

@@ -1,4 +1,4 @@
-"""Failures survive the trip through an error text, and addresses are judged by where they lead."""
+"""Failures explain themselves, and addresses are judged by where they lead."""
 
 from __future__ import annotations
 
@@ -8,20 +8,6 @@ from hypothesis import strategies as st
 
 from stages.download.address import host_of, is_public, request_url
 from stages.download.outcome import Failure, Reason
-
-
-@given(
-    status=st.sampled_from([*map(str, Reason), "http_404"]), detail=st.text(), host=st.text(), wait=st.floats(0, 1e6)
-)
-def test_a_failure_is_restored_from_its_text(status: str, detail: str, host: str, wait: float) -> None:
-    parsed = Failure.parse(str(Failure(status, detail, host, wait)))
-    assert (parsed.status, parsed.detail, parsed.host, parsed.retry_after) == (status, detail, host, wait)
-
-
-def test_an_unknown_error_text_is_no_failure() -> None:
-    for text in ("unknown url type: 'x'", "[]", "3"):
-        with pytest.raises(ValueError):  # noqa: PT011 - JSON errors are ValueErrors of many texts
-            Failure.parse(text)
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason != Reason.SUCCESS])

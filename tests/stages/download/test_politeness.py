@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.download.opener import retry_after
+from stages.download.client import retry_after
 from stages.download.politeness import HostQueue, backoff_seconds
 
 
@@ -121,7 +121,7 @@ def test_a_host_that_once_answered_is_never_given_up() -> None:
     dialer.bury(Failure("connection_refused", host="a.test"))
     dialer.bury(Failure("timeout", host="b.test"))
     dialer.bury(Failure("dns", host="c.test"))
-    assert [dialer.is_dead(f"{name}.test") for name in "abc"] == [False, False, True]
+    assert [dialer.death(f"{name}.test") for name in "abc"] == [None, None, "dns"]
 
 
 @pytest.mark.parametrize("header", [None, "", "soon", "-5", "Wed, 99 Foo 2020"])

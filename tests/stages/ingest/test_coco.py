@@ -61,7 +61,7 @@ def test_with_a_folder_of_images_the_path_is_listed_and_none_leads_out_of_it(
 
 def test_another_json_file_is_refused_by_name(ingest: Any, tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("[]")
-    with pytest.raises(UserError, match=r"sources.test: other.json is not COCO caption JSON"):
+    with pytest.raises(UserError, match=r"sources.test: 1 of 1 .*other.json \(it is not COCO caption JSON"):
         ingest({"kind": "coco", "paths": [str(tmp_path / "other.json")]})
 
 

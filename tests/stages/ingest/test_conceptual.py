@@ -66,15 +66,23 @@ def test_bad_rows_are_recorded_by_file_and_row_and_stop_nothing(
         ("list.tsv", 3, "not_utf8"),
         ("list.tsv", 4, "no_caption"),
         ("list.tsv", 5, "no_url"),
-        ("list.tsv", 6, "bad_url"),
+        ("list.tsv", 6, "other_scheme"),
         ("list.tsv", 7, "bad_url"),
         ("list.tsv", 8, "not_two_columns"),
     ]
-    assert artifact.counts == {"rows": 9, "rejects": 8, "pairs": 1, "images": 1, "repeats": 0}
+    assert artifact.counts == {
+        "rows": 9,
+        "rejects": 8,
+        "pairs": 1,
+        "images": 1,
+        "repeats": 0,
+        "files": 1,
+        "bad_files": 0,
+    }
 
 
 def test_a_list_without_any_pair_is_refused_with_a_hint(ingest: Any, tsv: Any) -> None:
-    with pytest.raises(UserError, match=r"none of 2 rows is a pair .mostly bad_url.*kind=cc12m"):
+    with pytest.raises(UserError, match=r"none of 2 rows is a pair .mostly relative_url.*kind=cc12m"):
         ingest({"kind": "cc12m", "paths": [tsv(b"a cat\thttp://x.test/1", b"a dog\thttp://x.test/2")]})
 
 

@@ -81,6 +81,82 @@ def test_partitions_are_runs_of_row_groups_and_their_number_changes_no_byte(
 
 def test_a_file_without_the_columns_names_the_key_to_set(ingest: Any, tmp_path: Path) -> None:
     path = _write(tmp_path / "part.parquet", {"link": ["http://x.test"], "TEXT": ["a cat"]})
-    with pytest.raises(UserError, match=r"part.parquet has no column URL or url .*set sources.test.url_column"):
+    with pytest.raises(UserError, match=r"part.parquet \(no column URL or url .*set sources.test.url_column"):
         ingest({"kind": "laion", "paths": [path]})
     assert ingest({"kind": "laion", "paths": [path], "url_column": "link"}).counts["pairs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("release", "columns"),
+    [
+        (
+            "400m",
+            {"SAMPLE_ID": 1.0, "LICENSE": "?", "NSFW": "UNLIKELY", "similarity": 0.3, "WIDTH": 3.0, "HEIGHT": 4.0},
+        ),
+        ("2b_en", {"WIDTH": 3, "HEIGHT": 4, "similarity": 0.3, "hash": -5, "punsafe": 0.1, "pwatermark": 0.2}),
+        ("2b_multi", {"WIDTH": 3, "HEIGHT": 4, "similarity": 0.3, "LANGUAGE": "ko", "hash": 5, "pwatermark": 0.2}),
+        ("aesthetics", {"similarity": 0.3, "punsafe": 0.1, "pwatermark": 0.2, "AESTHETIC_SCORE": 6.5, "hash": 1}),
+        ("aesthetics_prob", {"similarity": 0.3, "prob": 6.5, "hash": 1, "__index_level_0__": 7}),
+    ],
+)
+def test_columns_of_every_release_are_carried_along(
+    ingest: Any, pairs: Any, tmp_path: Path, release: str, columns: dict[str, Any]
+) -> None:
+    listed = {"URL": ["http://x.test/1.jpg"], "TEXT": ["a cat"], **{name: [value] for name, value in columns.items()}}
+    (row,) = pairs(ingest({"kind": "laion", "paths": [_write(tmp_path / f"{release}.parquet", listed)]}))
+    assert row["license"] == columns.pop("LICENSE", None)
+    assert json.loads(row["meta"]) == columns
+
+
+def test_datacomp_gives_the_digest_that_the_download_checks(ingest: Any, pairs: Any, tmp_path: Path) -> None:
+    columns = {
+        "uid": ["a" * 32, "b" * 32],
+        "url": ["http://x.test/1.jpg", "http://x.test/2.jpg"],
+        "text": ["a cat", "a dog"],
+        "original_width": [640, None],
+        "clip_b32_similarity_score": pa.array([0.25, float("nan")], pa.float32()),
+        "face_bboxes": [[[0.1, 0.2, 0.3, 0.4]], []],
+        "sha256": ["AB" * 32, "not a digest"],
+    }
+    rows = pairs(ingest({"kind": "datacomp", "paths": [_write(tmp_path / "d.parquet", columns)]}))
+    meta = {row["caption"]: json.loads(row["meta"]) for row in rows}
+    assert meta["a cat"] == {
+        "uid": "a" * 32,
+        "original_width": 640,
+        "clip_b32_similarity_score": 0.25,
+        "face_bboxes": [[0.1, 0.2, 0.3, 0.4]],
+        "sha256": "ab" * 32,
+    }
+    assert meta["a dog"]["sha256"] is None
+    assert meta["a dog"]["clip_b32_similarity_score"] is None
+
+
+def test_values_that_python_has_no_room_for_cost_nothing(ingest: Any, pairs: Any, tmp_path: Path) -> None:
+    columns = {
+        "URL": pa.array(["http://x.test/1.jpg"]).dictionary_encode(),
+        "TEXT": pa.array([b"a cat"], pa.large_binary()),
+        "when": pa.array([2**62], pa.timestamp("us")),
+        "day": pa.array([2**31 - 1], pa.date32()),
+        "nanoseconds": pa.array([1], pa.timestamp("ns", "UTC")),
+        "took": pa.array([2**62], pa.duration("us")),
+        "price": pa.array(["1.50"]).cast(pa.decimal128(5, 2)),
+        "half": pa.array([0.5], pa.float16()),
+        "tags": pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())),
+        "nothing": pa.nulls(1),
+        "flag": [True],
+        "nested": [{"a": [float("nan")], "b": b"\xff"}],
+    }
+    (row,) = pairs(ingest({"kind": "laion", "paths": [_write(tmp_path / "l.parquet", columns)]}))
+    meta = json.loads(row["meta"])
+    assert row["caption"] == "a cat"
+    assert (meta["price"], meta["half"], meta["flag"], meta["nothing"]) == ("1.50", 0.5, True, None)
+    assert meta["nested"] == {"a": [None], "b": "\ufffd"}
+
+
+def test_a_column_listed_twice_is_kept_once(ingest: Any, pairs: Any, tmp_path: Path) -> None:
+    table = pa.Table.from_arrays(
+        [pa.array(["http://x.test/1.jpg"]), pa.array(["a"]), pa.array([1]), pa.array([2])], ["URL", "TEXT", "n", "n"]
+    )
+    pq.write_table(table, tmp_path / "l.parquet")
+    (row,) = pairs(ingest({"kind": "laion", "paths": [str(tmp_path / "l.parquet")]}))
+    assert row["meta"] == '{"n":1}'

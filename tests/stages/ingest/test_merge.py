@@ -34,7 +34,8 @@ def test_schema_and_uids_are_those_of_the_contract(ingest: Any, pairs: Any, list
 def test_a_pair_listed_twice_is_one_sample_and_the_repeat_is_counted(ingest: Any, listed: dict[str, Any]) -> None:
     for step in (10_000, 64):
         counts = ingest(listed, bytes_per_partition=step).counts
-        assert counts == {"rows": 200, "pairs": 100, "images": 25, "repeats": 100, "rejects": 0}
+        told = {name: counts[name] for name in ("rows", "pairs", "images", "repeats", "rejects")}
+        assert told == {"rows": 200, "pairs": 100, "images": 25, "repeats": 100, "rejects": 0}
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 1000])

@@ -1,6 +1,8 @@
-"""The index finds exactly what comparing all pairs finds; survivors do not depend on the order of rows."""
+"""Survivors among copies: the plain definition, the stated order, and the classes of the index."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -8,149 +10,126 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.select.config import Near
-from stages.select.duplicates import NONE, best_first, exact_copies, near_copies
-from stages.select.hamming import near_pairs
-from stages.select.likeness import confirmed, relative_difference
+from stages.contract import UserError
+from stages.index.schema import NEAR
+from stages.select.config import Duplicates, Near, SelectConfig, SelectionConfig
+from stages.select.duplicates import NONE, confirmed, exact_copies, near_copies, preference
+from stages.select.verdict import decide
 
 
-def clustered(random: np.random.Generator, count: int, words: int) -> np.ndarray:
-    """Hashes of which many are a few flipped bits away from one another."""
-    seeds = random.integers(0, 1 << 63, (max(1, count // 6), words), dtype=np.uint64)
-    hashes = seeds[random.integers(0, len(seeds), count)]
-    for _ in range(6):
-        flip = np.uint64(1) << random.integers(0, 64, (count, words)).astype(np.uint64)
-        hashes = hashes ^ np.where(random.random((count, words)) < 0.4, flip, np.uint64(0))
-    return hashes
+def edges(rows: list[tuple[int, int, int, float, float]]) -> pa.Table:
+    columns = list(zip(*sorted(rows), strict=True)) if rows else [[]] * 5
+    return pa.table(dict(zip(NEAR.names, columns, strict=True))).cast(NEAR)
 
 
-@settings(max_examples=80, deadline=None)
+def drawn(seed: int, count: int) -> tuple[np.ndarray, pa.Table, np.ndarray, np.ndarray]:
+    """Classes, edges between their first members, rows that take part, and their ranks."""
+    random = np.random.default_rng(seed)
+    first: dict[int, int] = {}
+    classes = np.array([first.setdefault(int(c), n) for n, c in enumerate(random.integers(0, count, count))], np.int32)
+    rows = [(int(classes[n]), n, 0, 0.0, 0.0) for n in range(count) if classes[n] != n]
+    leaders = np.unique(classes).tolist()
+    for a in leaders:
+        for b in leaders:
+            if a < b and random.random() < 0.15:
+                rows.append((a, b, int(random.integers(1, 12)), float(random.random() * 4), float(random.random() / 5)))
+    there = np.sort(random.permutation(count)[: int(random.integers(0, count + 1))])
+    rank = np.full(count, -1)
+    rank[there] = random.permutation(len(there))
+    return classes, edges(rows), there.astype(np.int64), rank
+
+
+@settings(max_examples=150, deadline=None)
 @given(
     seed=st.integers(0, 1 << 30),
-    words=st.sampled_from([1, 3]),
-    radius=st.integers(0, 20),
-    sizes=st.tuples(st.integers(0, 60), st.integers(0, 60)),
+    count=st.integers(1, 40),
+    near=st.builds(
+        Near,
+        radius=st.integers(0, 10),
+        max_difference=st.none() | st.floats(0, 4),
+        max_relative_difference=st.none() | st.floats(0, 0.2),
+    ),
 )
-def test_the_index_finds_exactly_what_brute_force_finds(seed: int, words: int, radius: int, sizes: tuple) -> None:
-    everything = clustered(np.random.default_rng(seed), sum(sizes) or 1, words)
-    queries, base = everything[: sizes[0]], everything[sizes[0] : sum(sizes)]
-    found = [(int(a), int(b)) for rows in near_pairs(queries, base, radius) for a, b in zip(*rows, strict=True)]
-    distances = np.bitwise_count(queries[:, None] ^ base[None]).sum(axis=2)
-    expected = [(int(a), int(b)) for a, b in zip(*np.nonzero(distances <= radius), strict=True)]
-    assert sorted(found) == expected  # each once
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 1 << 30), radius=st.integers(0, 12))
-def test_the_index_of_a_set_against_itself(seed: int, radius: int) -> None:
-    hashes = clustered(np.random.default_rng(seed), 80, 1)
-    found = near_pairs(hashes, hashes, radius, only_earlier=True)
-    pairs = sorted((int(a), int(b)) for rows in found for a, b in zip(*rows, strict=True))
-    distances = np.bitwise_count(hashes[:, None] ^ hashes[None]).sum(axis=2)
-    assert pairs == [(a, b) for a in range(80) for b in range(a) if distances[a, b] <= radius]
-
-
-def pictures(random: np.random.Generator, count: int) -> pa.Table:
-    hashes = clustered(random, count, 1)[:, 0]
-    shades = random.integers(0, 3, count).astype(np.uint8) * 3
-    return pa.table(
-        {
-            "image_uid": [f"{n:032x}" for n in random.permutation(count)],
-            "width": pa.array(random.integers(1, 4, count) * 100, pa.int32()),
-            "height": pa.array([100] * count, pa.int32()),
-            "bytes": pa.array(random.integers(1, 4, count), pa.int64()),
-            "pixel_sha256": [str(n) for n in random.integers(0, max(1, count // 2), count)],
-            "phash": [f"{h:016x}" for h in hashes.tolist()],
-            "thumbnail": pa.array([bytes([shade] * 192) for shade in shades], pa.binary(192)),
-        }
-    )
-
-
-def named(table: pa.Table, survivors: np.ndarray) -> dict[str, str | None]:
-    uids = table["image_uid"].to_pylist()
-    return {uid: None if s == NONE else uids[s] for uid, s in zip(uids, survivors.tolist(), strict=True)}
-
-
-@settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 1 << 30), count=st.integers(1, 60), radius=st.integers(0, 8))
-def test_survivors_do_not_depend_on_the_order_of_rows(seed: int, count: int, radius: int) -> None:
-    random = np.random.default_rng(seed)
-    table = pictures(random, count)
-    shuffled = table.take(pa.array(random.permutation(count)))
-    near = Near(radius=radius, max_difference=3.5)
-    for copies in (exact_copies, lambda t, order: near_copies(t, order, near)):
-        ours = named(table, copies(table, best_first(table)))
-        assert ours == named(shuffled, copies(shuffled, best_first(shuffled)))
-        for survivor in ours.values():
-            assert survivor is None or ours[survivor] is None  # nothing falls to what falls itself
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 1 << 30), count=st.integers(1, 50))
-def test_near_copies_equal_the_plain_definition(seed: int, count: int) -> None:
-    table = pictures(np.random.default_rng(seed), count)
-    near = Near(radius=6, max_difference=3.5)
-    order = best_first(table)
-    hashes = [int(h, 16) for h in table["phash"].to_pylist()]
-    thumbs = np.array([list(t) for t in table["thumbnail"].to_pylist()], dtype=np.uint8)
+def test_near_copies_equal_the_plain_definition(seed: int, count: int, near: Near) -> None:
+    classes, table, rows, rank = drawn(seed, count)
+    agree = confirmed(table, near)
+    alike = {
+        (a, b) for a, b, yes in zip(table["first"].to_pylist(), table["second"].to_pylist(), agree, strict=True) if yes
+    }
     kept: list[int] = []
     expected = np.full(count, NONE)
-    for row in order.tolist():
-        same = [
-            other
-            for other in kept
-            if (hashes[row] ^ hashes[other]).bit_count() <= near.radius
-            and confirmed(thumbs[[row]], thumbs[[other]], near)[0]
-        ]
+    for row in sorted(rows.tolist(), key=lambda n: rank[n]):
+        mine = classes[row]
+        same = [k for k in kept if classes[k] == mine or tuple(sorted((mine, classes[k]))) in alike]
         if same:
             expected[row] = same[0]
         else:
             kept.append(row)
-    assert near_copies(table, order, near).tolist() == expected.tolist()
+    found = near_copies(classes, table, near, rows, rank)
+    assert found.tolist() == expected.tolist()
+    assert all(found[survivor] == NONE for survivor in found[found != NONE])
 
 
-def test_more_pixels_then_more_bytes_then_the_smaller_uid_survives() -> None:
-    table = pa.table(
-        {
-            "image_uid": ["d", "c", "b", "a"],
-            "width": pa.array([10, 20, 20, 20], pa.int32()),
-            "height": pa.array([10, 10, 10, 10], pa.int32()),
-            "bytes": [99, 5, 7, 7],
-        }
-    )
-    assert table["image_uid"].take(pa.array(best_first(table))).to_pylist() == ["a", "b", "c", "d"]
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 1 << 30), count=st.integers(1, 40))
+def test_exact_copies_leave_the_best_of_each_group(seed: int, count: int) -> None:
+    group, _, rows, rank = drawn(seed, count)
+    found = exact_copies(group, rows, rank)
+    for row in rows.tolist():
+        best = min((n for n in rows.tolist() if group[n] == group[row]), key=lambda n: rank[n])
+        assert found[row] == (NONE if best == row else best)
+    assert (found[~np.isin(np.arange(count), rows)] == NONE).all()
+
+
+def test_either_way_of_agreeing_confirms_and_without_both_the_hash_decides() -> None:
+    rows = [(0, 1, 2, 1.0, 0.5), (0, 2, 2, 9.0, 0.07), (0, 3, 2, 9.0, 0.5), (0, 4, 9, 0.0, 0.0), (0, 5, 2, 2.0, 0.5)]
+    assert confirmed(edges(rows), Near(radius=8)).tolist() == [True, True, False, False, True]
+    alone = Near(radius=8, max_difference=None, max_relative_difference=None)
+    assert confirmed(edges(rows), alone).tolist() == [True, True, True, False, True]
 
 
 def test_a_chain_of_small_changes_does_not_remove_its_far_end() -> None:
-    # a ~ b ~ c, but a and c differ too much; a is the best.
-    table = pa.table(
-        {
-            "image_uid": ["a", "b", "c"],
-            "width": pa.array([3, 2, 1], pa.int32()),
-            "height": pa.array([1, 1, 1], pa.int32()),
-            "bytes": [1, 1, 1],
-            "phash": ["0000000000000000", "000000000000000f", "00000000000000ff"],
-            "thumbnail": pa.array([bytes(192)] * 3, pa.binary(192)),
-        }
+    chain = edges([(0, 1, 2, 0.0, 0.0), (1, 2, 2, 0.0, 0.0)])
+    every = np.arange(3)
+    found = near_copies(np.arange(3, dtype=np.int32), chain, Near(radius=4), every, every)
+    assert found.tolist() == [NONE, 0, NONE]
+
+
+def images(**columns: Any) -> pa.Table:
+    return pa.table(columns)
+
+
+@pytest.mark.parametrize(
+    ("survivor", "order"),
+    [
+        (["pixels", "bytes", "uid"], [3, 2, 1, 0]),
+        (["uid"], [0, 1, 2, 3]),
+        (["bytes"], [0, 2, 3, 1]),
+        (["source", "pixels"], [1, 0, 3, 2]),
+        (["sharpness"], [2, 0, 1, 3]),
+        (["-sharpness"], [1, 0, 2, 3]),
+    ],
+)
+def test_the_stated_order_decides_which_copy_survives(survivor: list[str], order: list[int]) -> None:
+    table = images(
+        source=pa.array([0, 0, 1, 1], pa.int16()),
+        width=pa.array([10, 20, 20, 30], pa.int32()),
+        height=pa.array([10, 10, 10, 10], pa.int32()),
+        bytes=[99, 5, 7, 7],
+        sharpness=[2.0, 1.0, 3.0, None],
     )
-    survivors = near_copies(table, best_first(table), Near(radius=4))
-    assert named(table, survivors) == {"a": None, "b": "a", "c": None}
+    rank = preference(table, np.arange(4), survivor)
+    assert np.argsort(rank).tolist() == order
+    assert preference(table, np.array([3, 1]), survivor)[[0, 2]].tolist() == [-1, -1]
 
 
-def test_thumbnails_agree_up_to_one_change_of_brightness() -> None:
-    random = np.random.default_rng(0)
-    dark = random.integers(20, 100, (1, 192)).astype(np.uint8)
-    brighter = (dark * 1.5).astype(np.uint8)
-    other = random.integers(20, 100, (1, 192)).astype(np.uint8)
-    near = Near()
-    assert confirmed(dark, brighter, near)[0]
-    assert confirmed(brighter, dark, near)[0]
-    assert not confirmed(dark, other, near)[0]
-    assert not confirmed(dark, brighter, Near(max_relative_difference=None))[0]
-    assert confirmed(dark, other, Near(max_difference=None, max_relative_difference=None))[0]
+def test_a_survivor_key_that_no_image_has_is_refused(make_index) -> None:
+    selection = SelectionConfig(name="t", duplicates=Duplicates(survivor=["prettiness"]))
+    with pytest.raises(UserError, match=r"survivor=prettiness: no numeric column of images; .*sharpness"):
+        decide(make_index([{}]), SelectConfig(selection=selection))
 
 
-@pytest.mark.parametrize("shades", [(60, 90), (0, 255), (250, 255)])
-def test_plain_pictures_of_two_shades_are_not_one_brightened(shades: tuple) -> None:
-    left, right = (np.full((1, 192), shade, dtype=np.float32) for shade in shades)
-    assert relative_difference(left, right)[0] == np.inf
+def test_a_radius_beyond_the_index_is_refused(make_index) -> None:
+    selection = SelectionConfig(name="t", duplicates=Duplicates(near=Near(radius=9)))
+    with pytest.raises(UserError, match=r"duplicates\.near: the index was not searched by phash up to 9 bits"):
+        decide(make_index([{}]), SelectConfig(selection=selection))

@@ -1,4 +1,4 @@
-"""The `select` stage over two public sources, a private one and a world with a benchmark."""
+"""The `select` stage over a real index of two public sources, a private one and a world with a benchmark."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import ImageEnhance
 
-from stages.sample import image_uid
-from stages.select.config import BenchmarkImages, SelectConfig, SelectionConfig
+from stages.index.config import BenchmarkImages
+from stages.sample import image_uid, pair_uid
+from stages.select.config import SelectConfig, SelectionConfig
 from stages.select.stage import Select
+from stages.tombstones import Tombstones, domain_digest, url_digest
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -60,10 +62,10 @@ def sources(measured, scene, as_bytes, world):
     ]
 
     def make(partitions: int):
-        made = measured({"laion": laion, "cc": cc, "clinic": clinic}, partitions)
         held_out = {f"images/{n}.png": as_bytes(scene(n)) for n in (20, 21, 22)}
-        made["worlds"] = [world({**held_out, "lists/a.txt": b"no image", "other/x.png": as_bytes(scene(1))})]
-        return made
+        home = world({**held_out, "lists/a.txt": b"no image", "other/x.png": as_bytes(scene(1))})
+        benchmarks = {"vqa": BenchmarkImages(world="demo", images="images")}
+        return measured({"laion": laion, "cc": cc, "clinic": clinic}, partitions, benchmarks, [home], ["clinic"])
 
     return make
 
@@ -77,11 +79,7 @@ def inputs(sources):
 
 @pytest.fixture
 def config() -> SelectConfig:
-    return SelectConfig(
-        selection=SELECTION,
-        benchmarks={"vqa": BenchmarkImages(world="demo", images="images")},
-        private_sources=["clinic"],
-    )
+    return SelectConfig(selection=SELECTION, private_sources=["clinic"])
 
 
 @pytest.fixture
@@ -126,7 +124,7 @@ def test_every_pair_gets_its_first_reason(selected, inputs, verdicts_of) -> None
 
 def test_verdicts_are_sorted_and_typed(selected) -> None:
     table = pq.read_table(selected.path("verdicts.parquet"))
-    assert table.column_names == ["uid", "image_uid", "source", "keep", "reason", "detail"]
+    assert table.column_names == ["uid", "image_uid", "source", "keep", "reason", "detail", "repeats"]
     assert table["uid"].to_pylist() == sorted(table["uid"].to_pylist())
     for row in table.to_pylist():
         assert row["keep"] == (row["reason"] == "")
@@ -135,6 +133,7 @@ def test_verdicts_are_sorted_and_typed(selected) -> None:
 def test_counts_add_up(selected) -> None:
     counts = dict(selected.counts)
     assert counts.pop("pairs") == 21
+    assert counts.pop("shown") == counts["kept"]
     assert sum(counts.values()) == 21
 
 
@@ -159,6 +158,45 @@ def test_attempts_of_each_source_are_accounted_for(selected) -> None:
     ]
 
 
+def test_what_a_benchmark_holds_is_listed_without_the_file_of_a_private_leak(selected, inputs) -> None:
+    rows = pq.read_table(selected.path("contamination.parquet")).to_pylist()
+    web = {image_uid("laion", f"http://a/{name}") for name in ("leak", "leak.jpg")}
+    clinic = image_uid("clinic", "leak-of-Zebediah.png")
+    assert {(row["image_uid"], row["kind"], row["file"]) for row in rows if row["image_uid"] in web} == {
+        (image_uid("laion", "http://a/leak"), "exact", "images/20.png"),
+        (image_uid("laion", "http://a/leak.jpg"), "near", "images/21.png"),
+    }
+    assert [(row["kind"], row["file"]) for row in rows if row["image_uid"] == clinic] == [("exact", None)]
+    assert len(rows) == selected.counts["dropped.benchmark.vqa"] == 3
+
+
+@pytest.mark.parametrize("way", ["pairs", "images", "urls", "domains", "sha256"])
+def test_what_was_forgotten_is_not_kept_whatever_earlier_stages_did(inputs, config, run_stage, tmp_path, way) -> None:
+    url = "http://b/same.bmp"
+    image = image_uid("cc", url)
+    raw = pq.read_table(inputs["raw"][1].path("attempts-00000.parquet")).to_pylist()
+    raw += pq.read_table(inputs["raw"][1].path("attempts-00001.parquet")).to_pylist()
+    uid = pair_uid("cc", url, "the street again, in another file format")
+    named = {
+        "pairs": uid,
+        "images": image,
+        "urls": url_digest(url),
+        "domains": domain_digest("b"),
+        "sha256": next(row["sha256"] for row in raw if row["image_uid"] == image),
+    }
+    listed = tmp_path / "forgotten.json"
+    listed.write_text(Tombstones(**{way: frozenset([named[way]])}).to_json())
+    artifact = run_stage(Select(config), inputs, tombstones=listed)
+    rows = {row["uid"]: row for row in pq.read_table(artifact.path("verdicts.parquet")).to_pylist()}
+    gone = {row["uid"] for row in rows.values() if row["reason"] == "forgotten"}
+    assert uid in gone
+    assert len(gone) == (4 if way == "domains" else 1) == artifact.counts["dropped.forgotten"]
+    # Its copies are judged without it.
+    kept = {row["image_uid"] for row in rows.values() if row["keep"]}
+    assert image not in kept
+    assert image_uid("laion", "http://a/good") in kept
+
+
 def test_nothing_of_a_private_source_is_in_the_report(selected, inputs) -> None:
     page = selected.path("report.html").read_text("utf-8")
     figures = selected.path("report.json").read_text("utf-8")
@@ -179,7 +217,7 @@ def test_a_public_copy_of_a_private_image_is_not_shown_beside_it(measured, scene
         "web": [("http://w/1", as_bytes(scene(1, 128, 128).resize((120, 120))), [GOOD])],
     }
     config = SelectConfig(selection=SELECTION, private_sources=["clinic"])
-    artifact = run_stage(Select(config), measured(images))
+    artifact = run_stage(Select(config), measured(images, private=["clinic"]))
     (cluster,) = artifact.read_json("report.json")["duplicates"]["near"]["clusters"]
     assert cluster == {"survivor": image_uid("clinic", "private.png"), "copies": [image_uid("web", "http://w/1")]}
     copies = artifact.path("report.html").read_text("utf-8").partition('id="copies"')[2]
@@ -203,13 +241,24 @@ def test_the_page_needs_nothing_from_elsewhere(selected) -> None:
     assert "url(" not in page
 
 
-def test_the_same_pairs_give_the_same_bytes_however_they_are_partitioned(selected, sources, config, run_stage) -> None:
+def test_the_same_pairs_give_the_same_verdicts_however_they_are_partitioned(
+    selected, sources, config, run_stage
+) -> None:
     again = run_stage(Select(config), sources(5))
-    assert again.manifest["files"] == selected.manifest["files"]
+    for name in ("verdicts.parquet", "contamination.parquet"):
+        assert again.path(name).read_bytes() == selected.path(name).read_bytes()
+    figures = [artifact.read_json("report.json") for artifact in (selected, again)]
+    for found in figures:
+        del found["inputs"]  # fingerprints of what was partitioned otherwise
+    assert figures[0] == figures[1]
+
+
+def test_equal_inputs_give_equal_bytes(selected, inputs, config, run_stage) -> None:
+    assert run_stage(Select(config), inputs).manifest["files"] == selected.manifest["files"]
 
 
 def test_a_selection_without_images_says_so_instead_of_failing(measured, run_stage) -> None:
     inputs = measured({"x": [("http://x/1", "http_404", [GOOD])]})
     artifact = run_stage(Select(SelectConfig(selection=SELECTION)), inputs)
-    assert artifact.counts == {"pairs": 1, "kept": 0, "dropped.download.http_404": 1}
+    assert artifact.counts == {"pairs": 1, "kept": 0, "shown": 0, "dropped.download.http_404": 1}
     assert "No image of a public source was fetched" in artifact.path("report.html").read_text("utf-8")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,21 +48,26 @@ class World:
     """By uid of pair."""
     folder: Path
 
-    def inputs(self, drop: Collection[str] = (), extra: Collection[str] = ()) -> dict[str, list[Artifact]]:
-        """The stage's inputs, with verdicts that drop the given pairs and keep some that do not exist."""
-        rows = [
-            {"uid": uid, "image_uid": uid, "source": "none", "keep": True, "reason": "", "detail": ""} for uid in extra
-        ]
+    def inputs(
+        self, drop: Collection[str] = (), extra: Collection[str] = (), repeats: Mapping[str, int] | None = None
+    ) -> dict[str, list[Artifact]]:
+        """The stage's inputs, with verdicts that drop the given pairs and keep some that do not exist.
+
+        `repeats` says of some how often an epoch shows them.
+        """
+        rows: list[dict[str, Any]] = [{"uid": uid, "image_uid": uid, "source": "none", "keep": True} for uid in extra]
         for pairs in self.pairs:
             for name in pairs.names("pairs-*.parquet"):
                 for row in pq.read_table(pairs.path(name)).to_pylist():
                     verdict = {key: row[key] for key in ("uid", "image_uid", "source")}
-                    rows.append({**verdict, "keep": row["uid"] not in drop, "reason": "", "detail": ""})
+                    rows.append({**verdict, "keep": row["uid"] not in drop})
+        for row in rows:
+            row |= {"reason": "", "detail": "", "repeats": (repeats or {}).get(row["uid"], int(row["keep"]))}
         rows.sort(key=lambda row: str(row["uid"]))
-        target = self.folder / f"verdicts{len(drop)}-{len(extra)}"
+        target = self.folder / f"verdicts{len(drop)}-{len(extra)}-{len(repeats or {})}"
         target.mkdir()
         pq.write_table(pa.Table.from_pylist(rows), target / "verdicts.parquet")
-        verdicts = seal(target, repr(sorted(drop)) + repr(extra))
+        verdicts = seal(target, repr(sorted(drop)) + repr(extra) + repr(sorted((repeats or {}).items())))
         return {"pairs": list(self.pairs), "raw": list(self.raw), "verdicts": [verdicts]}
 
 

@@ -144,3 +144,12 @@ def test_a_kept_pair_without_an_image_is_named(world: Any, shard: Callable[..., 
 def test_nothing_kept_is_the_users_to_mend(world: Any, shard: Callable[..., Any]) -> None:
     with pytest.raises(UserError, match="kept no pair"):
         shard(world.inputs(drop=list(world.captions)))
+
+
+def test_the_index_says_how_often_an_epoch_shows_each_sample(world: Any, shard: Callable[..., Any]) -> None:
+    uids = sorted(world.captions)
+    often = {uids[0]: 3, uids[-1]: 2}
+    reader = ShardReader(shard(world.inputs(repeats=often)))
+    rows = [reader.index[i] for i in range(len(reader))]
+    assert len(rows) == len(uids)
+    assert {row.uid: row.repeats for row in rows if row.repeats != 1} == often

@@ -23,30 +23,9 @@ def read(artifact, pattern: str) -> list[dict]:
 
 
 @pytest.fixture
-def source(fetched_source, scene, as_bytes):
-    images = [
-        (
-            "http://a/1.jpg",
-            as_bytes(scene(1, 120, 80), "JPEG"),
-            ["a red car on the road", "ein rotes Auto auf der Straße"],
-        ),
-        (
-            "http://a/2.png",
-            as_bytes(scene(2)),
-            ["two\nlines of plain English text"],
-            {"similarity": 0.31, "punsafe": 0.02},
-        ),
-        ("http://a/3.png", as_bytes(scene(3)), ["the the The cat"]),
-        ("http://a/4.png", b"not an image at all", ["broken"]),
-        ("http://a/5.png", "http_404", ["gone"]),
-    ]
-    return fetched_source("laion", images)
-
-
-@pytest.fixture
 def signals(source, run_stage):
     pairs, raw = source
-    return run_stage(Signals(SignalsConfig()), {"pairs": [pairs], "raw": [raw]})
+    return run_stage(Signals(SignalsConfig(families=("cheap",))), {"pairs": [pairs], "raw": [raw]})
 
 
 def test_every_fetched_image_has_one_row_and_a_failed_one_none(signals) -> None:

@@ -1,0 +1,111 @@
+"""`pairmill why UID|URL`: one sample's whole history, from the row that lists it to the models that saw it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from pipelines.compose import load
+from pipelines.dag import build
+from pipelines.state import Workspace
+from pipelines.store import Store
+from stages.contract import UserError
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print the history, or JSON with `--json`. Raises UserError for a sample that no source lists."""
+    config = load(arguments.overrides)
+    workspace = Workspace(build(config), Store(config.workspace))
+    from pipelines.sample_history.history import Histories
+
+    private = frozenset(name for name, source in config.sources.items() if source.private)
+    histories = Histories(workspace, private)
+    found = histories.find(arguments.sample)
+    forgotten = histories.forgotten(arguments.sample)
+    if not found and not forgotten:
+        if all(source.pairs is None for source in histories.sources):
+            raise UserError(f"why: nothing of {config.workspace} is made yet; run `pairmill run data` first")
+        raise UserError(
+            f"why {arguments.sample}: no source of this configuration lists it; give a pair's or an image's uid, the "
+            "URL exactly as listed, or an image's sha256"
+        )
+    record = {"sample": arguments.sample, "forgotten": forgotten, "stale": histories.stale, "found": found}
+    if arguments.json:
+        print(json.dumps(record, indent=1, ensure_ascii=False, default=str))
+    else:
+        _print(record)
+    return 0
+
+
+def _print(record: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, markup=False, width=160)
+
+    def line(name: str, value: str, indent: int = 0) -> None:
+        console.print(f"{' ' * indent}{name:<{16 - indent}}{value}", soft_wrap=True)
+
+    for node in record["stale"]:
+        line("note", f"{node} is of an earlier configuration; this one's is not made yet")
+    if record["forgotten"]:
+        line("forgotten", "on the workspace's list: no run brings it back")
+    for history in record["found"]:
+        console.print(f"image {history['image_uid']}", style="bold")
+        private = " (private: uids and numbers only)" if history["private"] else ""
+        line("source", f"{history['source']}{private}, {_pairs(history['pairs_of_this_image'])}", 2)
+        for attempt in history["attempts"]:
+            line(f"attempt {attempt['round'] + 1}", _attempt(attempt), 2)
+        if not history["attempts"]:
+            line("attempt", "none: its source is not downloaded yet", 2)
+        if history["signals"]:
+            line("signals", _values(history["signals"]), 2)
+        for pair in history["pairs"]:
+            console.print(f"  pair {pair['uid']}", style="bold")
+            for name, value in pair["listed"].items():
+                if value is not None and value != "{}":
+                    line(name, str(value), 4)
+            if pair["signals"]:
+                line("signals", _values(pair["signals"]), 4)
+            verdict = pair["verdict"]
+            line("verdict", _verdict(verdict) if verdict else "none: nothing is selected yet", 4)
+            for place in pair["shards"]:
+                line("shard", _place(place), 4)
+            for model in pair["models"]:
+                run = f", MLflow run {model['run'] or model['key']}" if model["key"] else ""
+                line("model", f"{model['node']} {model['artifact'][:12]} ({model['registered']}{run})", 4)
+            if pair["shards"] and not pair["models"]:
+                line("model", "none was trained on it", 4)
+
+
+def _pairs(count: int) -> str:
+    return f"{count:,} pair{'' if count == 1 else 's'} of this image"
+
+
+def _attempt(attempt: dict[str, Any]) -> str:
+    size = f", {attempt['width']}x{attempt['height']}" if attempt.get("width") else ""
+    told = [f"{attempt['status']}{size}"]
+    told += [f"{attempt['bytes']:,} bytes"] if attempt.get("bytes") is not None else []
+    told += [str(attempt[name]) for name in ("format", "error") if attempt.get(name)]
+    told += [f"sha256 {attempt['sha256']}"] if attempt.get("sha256") else []
+    return ", ".join(told)
+
+
+def _verdict(verdict: dict[str, Any]) -> str:
+    repeats = verdict.get("repeats", 1)
+    if verdict["keep"]:
+        return "kept" + (f", {repeats} times an epoch" if repeats > 1 else "")
+    return f"dropped, {verdict['reason']}: {verdict['words']}"
+
+
+def _place(place: dict[str, Any]) -> str:
+    tokens = "".join(f", {entry['tokens']} tokens" for entry in place["tokens"])
+    at = f"{place['shard']} at byte {place['image_offset']:,} ({place['image_length']:,} bytes)"
+    return f"{at}, sample {place['sample']:,}{tokens}, data set {place['artifact'][:12]}"
+
+
+def _values(values: dict[str, Any]) -> str:
+    shown = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in values.values())
+    return ", ".join(f"{name} {value}" for name, value in zip(values, shown, strict=True))

@@ -1,0 +1,1 @@
+"""`pairmill forget`: samples leave every artifact of a workspace, for good, and the models that saw them are named."""

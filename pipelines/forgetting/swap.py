@@ -1,0 +1,116 @@
+"""Giving a finished artifact new versions of some of its files, such that a kill at any moment is made good.
+
+The new files and the new manifest are put into `_forget/` inside the artifact, the manifest last. Then each file takes
+its place, what is no longer listed is removed, and the manifest follows. Whoever finds a whole `_forget/` finishes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipelines.store import Place
+from stages.artifact import MANIFEST, Artifact, file_sha256
+from stages.forgetting import Taken
+
+STAGING = "_forget"
+
+
+@contextmanager
+def staging(place: Place) -> Iterator[Path]:
+    """An empty folder for new files: inside the artifact on a file system, so that moving them is a rename."""
+    if place.remote:
+        with tempfile.TemporaryDirectory(prefix="pairmill-forget-") as temporary:
+            yield Path(temporary)
+        return
+    folder = Path(place.url, STAGING)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    yield folder
+
+
+def swap(artifact: Artifact, taken: Taken, folder: Path) -> None:
+    """Replace the files that `taken` names by those in `folder`, remove those it removed, and renew the manifest."""
+    manifest = renewed(artifact.manifest, taken, folder)
+    place = Place(artifact.url)
+    text = json.dumps(manifest, indent=1, sort_keys=True)
+    if place.remote:
+        for name in taken.files:
+            place._fs.put_file(str(folder / name), f"{place._root}/{STAGING}/{name}")
+        place.write(f"{STAGING}/{MANIFEST}", text)
+    else:
+        partial = folder / f".{MANIFEST}.part"
+        partial.write_text(text, "utf-8")
+        os.replace(partial, folder / MANIFEST)
+    finish(place)
+
+
+def renewed(manifest: dict[str, Any], taken: Taken, folder: Path) -> dict[str, Any]:
+    """The manifest with new sizes, digests and counts, and the note `forgotten`: samples taken out in all."""
+    files = {entry["name"]: entry for entry in manifest["files"] if entry["name"] not in taken.removed}
+    for name in taken.files:
+        path = folder / name
+        files[name] = {"name": name, "size": path.stat().st_size, "sha256": file_sha256(path)}
+    counts = dict(manifest.get("counts", {}))
+    for name, change in taken.counts.items():
+        # A count that the stage does not keep is not invented, but for what only forgetting makes.
+        if change and (name in counts or change > 0):
+            counts[name] = counts.get(name, 0) + change
+            if not counts[name] and name.startswith(("status.", "dropped.")):
+                del counts[name]  # as if it had never occurred
+    return {
+        **manifest,
+        "counts": dict(sorted(counts.items())),
+        "files": [files[name] for name in sorted(files)],
+        "forgotten": manifest.get("forgotten", 0) + taken.samples,
+    }
+
+
+def finish(place: Place) -> bool:
+    """Bring a whole `_forget/` to its end, or drop a half-written one; says whether there was a whole one."""
+    text = place.read(f"{STAGING}/{MANIFEST}")
+    if text is None:
+        _drop(place)
+        return False
+    after = json.loads(text)
+    before = json.loads(place.read(MANIFEST) or "{}")
+    listed = {entry["name"] for entry in after["files"]}
+    gone = [entry["name"] for entry in before.get("files", []) if entry["name"] not in listed]
+    if place.remote:
+        root = f"{place._root}/{STAGING}/"
+        for path in place._fs.find(root):
+            name = str(path).removeprefix(root)
+            if name != MANIFEST:
+                place._fs.copy(path, f"{place._root}/{name}")
+        for name in gone:
+            if place._fs.exists(f"{place._root}/{name}"):
+                place._fs.rm_file(f"{place._root}/{name}")
+    else:
+        folder = Path(place.url, STAGING)
+        for path in sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST):
+            os.replace(path, Path(place.url, path.relative_to(folder)))
+        for name in gone:
+            Path(place.url, name).unlink(missing_ok=True)
+    place.write(MANIFEST, text)
+    _drop(place)
+    _drop_copy(after["fingerprint"])
+    return True
+
+
+def _drop(place: Place) -> None:
+    if not place.remote:
+        shutil.rmtree(Path(place.url, STAGING), ignore_errors=True)
+    elif place._fs.exists(f"{place._root}/{STAGING}"):
+        place._fs.rm(f"{place._root}/{STAGING}", recursive=True)
+
+
+def _drop_copy(fingerprint: str) -> None:
+    """Remove this machine's copy of a remote artifact (`Artifact.path`)."""
+    cache = Path(os.environ.get("PAIRMILL_CACHE", Path.home() / ".cache" / "pairmill"))
+    shutil.rmtree(cache / fingerprint, ignore_errors=True)

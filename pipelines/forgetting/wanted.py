@@ -1,0 +1,110 @@
+"""What a list asks to forget: uids, URLs, sha256 digests and domains, one a line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stages.contract import UserError
+from stages.tombstones import Tombstones, domain_digest, url_digest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+_UID = re.compile(r"[0-9a-fA-F]{32}")
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_URL = re.compile(r"https?://\S+", re.IGNORECASE)
+_DOMAIN = re.compile(r"(?!-)[^\s/:@?#]+\.[^\s/:@?#.]+\.?")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The entries of a list, by kind."""
+
+    uids: frozenset[str]
+    """Of pairs or of images: nothing tells one from the other but where it is found."""
+    urls: frozenset[str]
+    sha256: frozenset[str]
+    domains: frozenset[str]
+
+    def __len__(self) -> int:
+        return len(self.uids) + len(self.urls) + len(self.sha256) + len(self.domains)
+
+    def tombstones(self) -> Tombstones:
+        """The entries as the workspace's list holds them."""
+        return Tombstones(
+            pairs=self.uids,
+            images=self.uids,
+            urls=frozenset(map(url_digest, self.urls)),
+            sha256=self.sha256,
+            domains=frozenset(map(domain_digest, self.domains)),
+        )
+
+    def images(self, table: pa.Table) -> NDArray[np.bool_]:
+        """Rows whose whole image is meant: by `image_uid`, and by `url`, `sha256`, `source_sha256` where they are."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        found = np.zeros(table.num_rows, dtype=bool)
+        sets = {"image_uid": self.uids, "sha256": self.sha256, "source_sha256": self.sha256, "url": self.urls}
+        for column, values in sets.items():
+            if values and column in table.column_names:
+                found |= pc.is_in(table[column], value_set=pa.array(sorted(values), pa.string())).to_numpy()
+        if self.domains and "url" in table.column_names:
+            found |= self._in_domain(table["url"])
+        return found
+
+    def pairs(self, table: pa.Table) -> NDArray[np.bool_]:
+        """Rows meant by their own `uid`."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        return pc.is_in(table["uid"], value_set=pa.array(sorted(self.uids), pa.string())).to_numpy().astype(bool)
+
+    def _in_domain(self, urls: pa.ChunkedArray) -> NDArray[np.bool_]:
+        import numpy as np
+        import pyarrow.compute as pc
+
+        # A cheap look for the name first; what a URL's host is, only the list of tombstones decides.
+        stated = Tombstones(domains=frozenset(map(domain_digest, self.domains)))
+        found = np.zeros(len(urls), dtype=bool)
+        for domain in self.domains:
+            hit = pc.fill_null(pc.match_substring(urls, domain, ignore_case=True), False).to_numpy().astype(bool)
+            found |= hit
+        for row in np.flatnonzero(found).tolist():
+            found[row] = stated.address(urls[row].as_py())
+        return found
+
+
+def read_wanted(lines: Iterable[str], name: str) -> Wanted:
+    """Entries of a list; empty lines and those that begin with ``#`` are skipped.
+
+    Raises UserError naming the line of an entry that is none, and for a list without any.
+    """
+    kinds: dict[str, set[str]] = {"uids": set(), "urls": set(), "sha256": set(), "domains": set()}
+    for number, line in enumerate(lines, start=1):
+        entry = line.strip()
+        if not entry or entry.startswith("#"):
+            continue
+        if _SHA256.fullmatch(entry):
+            kinds["sha256"].add(entry.lower())
+        elif _UID.fullmatch(entry):
+            kinds["uids"].add(entry.lower())
+        elif _URL.fullmatch(entry):
+            kinds["urls"].add(entry)
+        elif _DOMAIN.fullmatch(entry):
+            kinds["domains"].add(entry.rstrip(".").lower())
+        else:
+            raise UserError(
+                f"{name}, line {number}: neither a uid (32 hex digits), a sha256 (64), an http(s) URL nor a domain; "
+                "mend or remove it"
+            )
+    wanted = Wanted(**{kind: frozenset(values) for kind, values in kinds.items()})
+    if not len(wanted):
+        raise UserError(f"{name}: nothing to forget in it; write one uid, URL, sha256 or domain a line")
+    return wanted

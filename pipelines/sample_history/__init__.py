@@ -1,0 +1,1 @@
+"""`pairmill why`: everything the artifacts of a workspace say of one sample."""

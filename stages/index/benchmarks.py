@@ -1,0 +1,151 @@
+"""The benchmarks' images: hashed with the same code as the training images, once per content, then looked for."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import PIL
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import scipy
+
+from stages import imagehash
+from stages.artifact import Artifact, file_sha256
+from stages.cache import Cache
+from stages.contract import UserError
+from stages.imagehash import BITS, THUMBNAIL_BYTES, UNDECODABLE, decode_rgb, perceptual_signature, pixel_sha256
+from stages.index.held_out import HeldOut
+from stages.index.near import Pictures, bytes_of, first_of, near_matches
+from stages.index.schema import BENCHMARK_EXACT, BENCHMARK_NEAR
+from stages.index.tasks import in_order
+
+_BUCKET = 256  # images, about, that are hashed by one task and cached in one file
+_HASHES = pa.schema(
+    [
+        ("sha256", pa.string()),
+        ("problem", pa.string()),
+        ("pixel_sha256", pa.binary(32)),
+        *((name, pa.binary(bits // 8)) for name, bits in BITS.items()),
+        ("thumbnail", pa.binary(THUMBNAIL_BYTES)),
+    ]
+)
+
+
+def hashed(benchmarks: Mapping[str, HeldOut], cache: str) -> pa.Table:
+    """One row per image of each benchmark: `benchmark`, `file`, and the columns by which copies are found.
+
+    Sorted by (benchmark, file). Equal contents are hashed once, and not again as long as `cache` has them. Raises
+    UserError for a file that is no image.
+    """
+    rows = _digests(benchmarks)
+    if not rows.num_rows:
+        return pa.schema([("benchmark", pa.string()), ("file", pa.string()), *_HASHES]).empty_table()
+    columns = (rows[name].to_pylist() for name in ("sha256", "folder", "file"))
+    places = {digest: (folder, file) for digest, folder, file in zip(*columns, strict=True)}
+    # Buckets by content, so that one more image leaves all but one of them as they were.
+    count = 1 << max(0, (len(places) // _BUCKET).bit_length() - 1)
+    buckets: dict[int, list[str]] = {}
+    for digest in sorted(places):
+        buckets.setdefault(int(digest[:8], 16) % count, []).append(digest)
+    code = file_sha256(imagehash.__file__)
+    calls = ((cache, code, bucket, [places[digest] for digest in bucket]) for bucket in buckets.values())
+    known = pa.concat_tables(in_order(_hash_bucket, calls)).combine_chunks()
+    table = known.take(pc.index_in(rows["sha256"], value_set=known["sha256"].combine_chunks()).combine_chunks())
+    broken = pc.is_valid(table["problem"])
+    if pc.any(broken).as_py():
+        name, file = (rows[column].filter(broken)[0] for column in ("benchmark", "file"))
+        problem = table["problem"].filter(broken)[0]
+        raise UserError(f"benchmarks.{name}: {file} is not an image ({problem}); mend or remove it")
+    for name in ("file", "benchmark"):
+        table = table.add_column(0, name, rows[name])
+    return table.drop_columns(["problem"])
+
+
+def _digests(benchmarks: Mapping[str, HeldOut]) -> pa.Table:
+    """`benchmark`, `folder`, `file`, `sha256` of every image, sorted by (benchmark, file)."""
+    read: dict[tuple[str, str], str] = {}
+    for it in benchmarks.values():
+        folder, files = it.folder, [f for f in it.files if f not in it.sha256 and (it.folder, f) not in read]
+        parts = [files[begin : begin + _BUCKET] for begin in range(0, len(files), _BUCKET)]
+        for part, digests in zip(parts, in_order(_read_digests, ((folder, part) for part in parts)), strict=True):
+            read.update({(folder, file): digest for file, digest in zip(part, digests, strict=True)})
+    rows = [
+        {"benchmark": name, "folder": it.folder, "file": file, "sha256": it.sha256.get(file) or read[it.folder, file]}
+        for name, it in sorted(benchmarks.items())
+        for file in it.files
+    ]
+    return pa.Table.from_pylist(rows, pa.schema([(n, pa.string()) for n in ("benchmark", "folder", "file", "sha256")]))
+
+
+def _read_digests(folder: str, files: Sequence[str]) -> list[str]:
+    store, found = Artifact(folder), []
+    for file in files:
+        with store.open(file) as opened:
+            found.append(hashlib.sha256(opened.read()).hexdigest())
+    return found
+
+
+def _hash_bucket(cache: str, code: str, digests: Sequence[str], places: Sequence[tuple[str, str]]) -> pa.Table:
+    """Rows of :data:`_HASHES` for contents, from the cache or from a place that has each."""
+    # The last bit can differ between versions of what decodes and transforms.
+    versions = [code, PIL.__version__, np.__version__, scipy.__version__]
+    key = Cache.key(what="benchmark images", versions=versions, sha256=list(digests))
+    held = Cache(cache).get(key, ".parquet")
+    if held is not None:
+        return pq.read_table(held).cast(_HASHES)
+    rows = [_hash(digest, folder, file) for digest, (folder, file) in zip(digests, places, strict=True)]
+    table = pa.Table.from_pylist(rows, _HASHES)
+    with tempfile.TemporaryDirectory(prefix="pairmill-index-") as folder:
+        made = Path(folder, "made.parquet")
+        pq.write_table(table, made, compression="zstd")
+        Cache(cache).put(key, made, ".parquet")
+    return table
+
+
+def _hash(digest: str, folder: str, file: str) -> dict[str, object]:
+    try:
+        with Artifact(folder).open(file) as opened:
+            rgb = decode_rgb(opened.read())
+    except UNDECODABLE as problem:
+        return {"sha256": digest, "problem": type(problem).__name__}
+    signature = perceptual_signature(rgb)
+    found = {name: bytes.fromhex(signature[name]) for name in BITS}
+    pixels = bytes.fromhex(pixel_sha256(rgb))
+    return {"sha256": digest, "pixel_sha256": pixels, **found, "thumbnail": signature["thumbnail"]}
+
+
+def exact_matches(leaders: pa.Table, rows: np.ndarray, held: pa.Table) -> pa.Table:
+    """Table `BENCHMARK_EXACT`: which pictures (rows `rows` of the images, digests in `leaders`) a benchmark has."""
+    both = np.concatenate([bytes_of(leaders["pixel_sha256"]), bytes_of(held["pixel_sha256"])])
+    first = first_of(both)[len(leaders) :]
+    hit = np.flatnonzero(first < len(leaders))
+    return _named(rows[first[hit]], hit, held, {}, BENCHMARK_EXACT)
+
+
+def near_to_benchmarks(pictures: Pictures, rows: np.ndarray, held: pa.Table, radius: int, most: int) -> pa.Table:
+    """Table `BENCHMARK_NEAR` by one hash, for pictures that are rows `rows` of the images."""
+    found = near_matches(pictures, Pictures.of(held, pictures.hash), radius, most)
+    measured = {name: found[name] for name in BENCHMARK_NEAR.names[3:]}
+    return _named(rows[found["first"].to_numpy()], found["second"].to_numpy(), held, measured, BENCHMARK_NEAR)
+
+
+def _named(
+    images: np.ndarray, hits: np.ndarray, held: pa.Table, columns: Mapping[str, pa.ChunkedArray], schema: pa.Schema
+) -> pa.Table:
+    which = pa.array(hits.astype(np.int64))
+    names = held["benchmark"].combine_chunks().dictionary_encode()  # sorted, since the rows are
+    table = pa.table(
+        {
+            "image": pa.array(images.astype(np.int32)),
+            "benchmark": pa.DictionaryArray.from_arrays(names.indices.cast(pa.int16()).take(which), names.dictionary),
+            "file": held["file"].combine_chunks().take(which),
+            **columns,
+        },
+        schema=schema,
+    )
+    return table.take(pa.array(np.lexsort((hits, images)))).combine_chunks()

@@ -1,0 +1,110 @@
+"""Which column of a list is what: chosen by the config, or found by the usual spellings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stages.ingest.files import BadFile, InputFile
+from stages.ingest.source import Pair, Reject, Source
+
+#: LAION and img2dataset (URL, url), the hub's copies of Conceptual Captions (image_url), COCO (coco_url).
+URL_COLUMNS = ("URL", "url", "image_url", "coco_url")
+#: LAION (TEXT), DataComp (text), and everyone else.
+CAPTION_COLUMNS = ("TEXT", "text", "CAPTION", "caption")
+PATH_COLUMNS = ("path", "file", "file_name", "filename", "image_path", "image")
+LICENSE_COLUMNS = ("LICENSE", "license")
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Positions of a list's columns."""
+
+    place: int
+    caption: int
+    license: int | None
+    digests: Mapping[str, int]
+    """`sha256`, `md5` -> position, where the list has them."""
+    others: Mapping[str, int]
+    """Name -> position of all further columns (of a repeated name the first)."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the config says; None leaves it to the usual spellings."""
+
+    source: Source[Any]
+    url: str | None = None
+    path: str | None = None
+    caption: str | None = None
+    caption_key: str = "caption_column"
+    license: str | None = None
+    sha256: str | None = "sha256"
+    md5: str | None = "md5"
+
+    @property
+    def local(self) -> bool:
+        """Whether the list names files below `images`."""
+        return self.source.config.images is not None
+
+    def of(self, file: InputFile, names: Sequence[str]) -> Roles:
+        """Roles of a file's columns. Raises BadFile naming the key to set where one is missing."""
+        if self.local:
+            place = self._required(file, names, self.path, PATH_COLUMNS, "path_column")
+        else:
+            place = self._required(file, names, self.url, URL_COLUMNS, "url_column")
+        caption = self._required(file, names, self.caption, CAPTION_COLUMNS, self.caption_key)
+        license = next((name for name in (self.license, *LICENSE_COLUMNS) if name in names), None)
+        digests = {kind: names.index(name) for kind, name in self.digests().items() if name in names}
+        taken = {place, caption, *digests.values()}
+        if license is not None:
+            taken.add(names.index(license))
+        others: dict[str, int] = {}
+        for position, name in enumerate(names):
+            if position not in taken:
+                others.setdefault(name, position)
+        return Roles(place, caption, None if license is None else names.index(license), digests, others)
+
+    def digests(self) -> dict[str, str]:
+        """`sha256`, `md5` -> the column that holds it."""
+        return {kind: name for kind, name in (("sha256", self.sha256), ("md5", self.md5)) if name is not None}
+
+    def take(self, row: dict[str, Any]) -> tuple[Any, Any, Any]:
+        """Place, caption and license of a row with keys of its own, taken out of it; None for what it lacks."""
+        places = (self.path, PATH_COLUMNS) if self.local else (self.url, URL_COLUMNS)
+        wanted = (places, (self.caption, CAPTION_COLUMNS), (self.license, LICENSE_COLUMNS))
+        names = [
+            next((name for name in ((chosen,) if chosen else usual) if name in row), "") for chosen, usual in wanted
+        ]
+        place, caption, license = (row.pop(name, None) for name in names)
+        return place, caption, license
+
+    def _required(
+        self, file: InputFile, names: Sequence[str], chosen: str | None, usual: Sequence[str], key: str
+    ) -> int:
+        wanted = [chosen] if chosen else usual
+        for name in wanted:
+            if name in names:
+                return names.index(name)
+        raise BadFile(
+            file,
+            "no_column",
+            f"no column {' or '.join(wanted)}; it has {', '.join(names)[:300]}: set sources.{self.source.name}.{key}",
+        )
+
+    def item(
+        self, file: InputFile, place: Any, caption: Any, license: Any, meta: Mapping[str, Any] | str
+    ) -> Pair | Reject:
+        """A row as a pair, or why it is none: values that are not text, a path that leads out of `images`."""
+        if isinstance(place, bytes) or isinstance(caption, bytes):
+            return Reject(file, "not_utf8")
+        if not (place is None or isinstance(place, str)) or not (caption is None or isinstance(caption, str)):
+            return Reject(file, "not_text")
+        said = None if license is None or license == "" else str(license)
+        if not self.local:
+            return Pair(file, caption or "", place or "", None, said, meta)
+        if not place:
+            return Reject(file, "no_path")
+        path = self.source.local_image(place)
+        return Reject(file, "bad_path") if path is None else Pair(file, caption or "", None, path, said, meta)

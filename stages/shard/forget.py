@@ -1,0 +1,73 @@
+"""Taking forgotten samples out of a `shard` artifact: only shards that hold one are written anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from stages.artifact import Artifact, file_sha256
+from stages.forgetting import Gone, Known, Taken, copy_members
+
+_PARTS = ("image", "text", "json")
+
+
+def forget(artifact: Artifact, inputs: Known, gone: Gone, out: Path | None) -> Taken:
+    """Members of the shards concerned, their rows of `index.arrow`, and `dataset.json`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from stages.shard.index import Index, write_index
+
+    table = Index.open(artifact.path("index.arrow")).table
+    lost = gone.has_pair(table["uid"])
+    rows = table.filter(lost)
+    taken = Taken(samples=rows.num_rows)
+    if not rows.num_rows:
+        return taken
+    dataset = artifact.read_json("dataset.json")
+    shards = sorted(pc.unique(rows["shard"]).to_pylist())
+    taken.files = ["dataset.json", "index.arrow", *(dataset["shards"][shard]["name"] for shard in shards)]
+    image_bytes = pc.sum(rows["image_length"]).as_py()
+    taken.counts.update({"samples": -rows.num_rows, "image_bytes": -image_bytes})
+    if out is None:
+        return taken
+    left = table.filter(pc.invert(lost))
+    moved: dict[str, dict[str, int]] = {}
+    for shard in shards:
+        entry = dataset["shards"][shard]
+        uids = set(rows.filter(pc.equal(rows["shard"], shard))["uid"].to_pylist())
+        path = out / entry["name"]
+        offsets = copy_members(artifact.path(entry["name"]), path, lambda name, uids=uids: _stem(name) in uids)  # type: ignore[misc]
+        for name, offset in offsets.items():
+            moved.setdefault(_stem(name), {})[name.rpartition(".")[2]] = offset
+        taken.counts["bytes"] += path.stat().st_size - entry["bytes"]
+        size = path.stat().st_size
+        entry.update(samples=entry["samples"] - len(uids), bytes=size, sha256=file_sha256(path))
+    dataset["samples"] -= rows.num_rows
+    concerned = pc.is_in(left["shard"], value_set=pa.array(shards, pa.int32()))
+    write_index(out / "index.arrow", [_at(left, concerned, moved)])
+    (out / "dataset.json").write_text(json.dumps(dataset, indent=1) + "\n", "utf-8")
+    return taken
+
+
+def _stem(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _at(table: Any, concerned: Any, moved: dict[str, dict[str, int]]) -> Any:
+    """The index with the offsets of rewritten shards."""
+    import numpy as np
+    import pyarrow as pa
+
+    places = np.flatnonzero(concerned.to_numpy().astype(bool))
+    chosen = table.take(pa.array(places))
+    uids, extensions = chosen["uid"].to_pylist(), chosen["image_ext"].to_pylist()
+    for part in _PARTS:
+        field = table.schema.get_field_index(f"{part}_offset")
+        offsets = table.column(field).to_numpy().copy()
+        extension = {"text": "txt", "json": "json"}.get(part)
+        new = [moved[u][extension or e] for u, e in zip(uids, extensions, strict=True)]
+        offsets[places] = np.array(new, dtype=np.int64)
+        table = table.set_column(field, table.schema.field(field), pa.array(offsets))
+    return table

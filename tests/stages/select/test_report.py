@@ -1,0 +1,199 @@
+"""The report's figures against counting by hand, and what they say of private sources: counts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from stages.select.config import SelectConfig, SelectionConfig
+from stages.select.report.card import card
+from stages.select.report.charts import histogram
+from stages.select.report.columns import codes
+from stages.select.report.figures import figures
+from stages.select.report.page import share
+from stages.select.report.tables import tables
+from stages.select.verdict import decide
+
+SELECTION = SelectionConfig.model_validate(
+    {"name": "test", "rules": {"min_side": 100, "languages": ["en"]}, "duplicates": {"near": {}}}
+)
+
+
+@pytest.fixture
+def decision(make_index) -> Any:
+    images = [
+        {"host": "a.org"},
+        {"host": "a.org", "status": "http_404"},
+        {"host": "a.org", "width": 50},
+        {"host": "b.org", "status": "timeout"},
+        {"host": "b.org", "status": "timeout"},
+        {"host": "c.org", "group": 0},
+        {"host": "c.org", "group": 0, "aspect_ratio": 9.0, "odd_signal": 3.0},
+        {"source": 1, "host": None, "nsfw": 0.99},
+        {"source": 1, "host": None, "status": "missing_file"},
+    ]
+    pairs = [
+        *({"image": n} for n in range(len(images))),
+        {"image": 0, "words": 200},
+        {"image": 0, "language": "de"},
+        {"image": 7, "language": None},
+    ]
+    index = make_index(images, pairs, sources={"web": False, "ward": True})
+    # Images that were not fetched have a host too, which the fixture leaves out.
+    place = index.images.schema.get_field_index("host")
+    hosts = pa.array([image.get("host") for image in images]).dictionary_encode()
+    index.images = index.images.set_column(place, "host", hosts)
+    return decide(index, SelectConfig(selection=SELECTION, private_sources=["ward"]))
+
+
+@pytest.fixture
+def numbers(decision) -> dict[str, Any]:
+    return figures(decision, decision.config)
+
+
+def test_every_pair_is_counted_once_by_its_reason(decision, numbers) -> None:
+    verdicts = decision.verdicts().to_pylist()
+    for name, source in numbers["sources"].items():
+        reasons = Counter(row["reason"] for row in verdicts if row["source"] == name)
+        assert source["kept_pairs"] == reasons.pop("")
+        assert source["reasons"] == dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
+        assert source["pairs"] == source["kept_pairs"] + reasons.total()
+    assert numbers["totals"]["kept_pairs"] == sum(row["keep"] for row in verdicts)
+    assert numbers["totals"]["kept_images"] == len({row["image_uid"] for row in verdicts if row["keep"]})
+    assert numbers["totals"]["listed_images"] == 9
+    assert numbers["totals"]["fetched_images"] == 5
+
+
+def test_attempts_of_a_source_add_up(numbers) -> None:
+    attempts = numbers["sources"]["web"]["attempts"]
+    assert attempts["failures"] == {"timeout": 2, "http_404": 1}
+    assert attempts["listed"] == attempts["tried"] == 7
+    assert (attempts["success"], attempts["measured"], attempts["accounted"]) == (4, 4, True)
+
+
+def test_hosts_come_by_what_they_lost_and_private_ones_not_at_all(numbers) -> None:
+    hosts = numbers["hosts"]
+    assert [(h["host"], h["images"], h["success"], h["failed"]) for h in hosts["top"]] == [
+        ("b.org", 2, 0, 2),
+        ("a.org", 3, 2, 1),
+        ("c.org", 2, 2, 0),
+    ]
+    assert hosts["top"][0]["reasons"] == {"timeout": 2}
+    assert (hosts["hosts"], hosts["without_success"]) == (3, 1)
+
+
+def test_a_funnel_ends_with_what_is_kept(numbers) -> None:
+    for source in numbers["sources"].values():
+        left = [step["pairs"] for step in source["funnel"]]
+        assert left == sorted(left, reverse=True)
+        assert (left[0], left[-1]) == (source["pairs"], source["kept_pairs"])
+
+
+def test_distributions_hold_every_measured_value_once(decision, numbers) -> None:
+    found = numbers["distributions"]
+    index = decision.index
+    for name, table in (("shorter_side", None), ("aspect_ratio", index.images), ("words", index.pairs)):
+        h = found[name]
+        measured = index.images["decoded"].drop_null() if table is None else table[name].drop_null()
+        assert sum(h["fetched"]) == h["measured"] == len(measured)
+        assert all(k <= f for f, k in zip(h["fetched"], h["kept"], strict=True))
+    assert found["shorter_side"]["fetched"][1] == 1  # the image 50 pixels wide
+    assert found["words"]["fetched"][-1] == 1  # the caption of 200 words, in the last, open bin
+    # A signal that nobody knew of: one value, in bins of its own.
+    assert found["odd_signal"] == {"edges": [3.0], "fetched": [1], "kept": [0], "measured": 1, "of": "image"}
+
+
+def test_copies_are_told_by_their_survivor_and_size(numbers) -> None:
+    exact = numbers["duplicates"]["exact"]
+    assert (exact["images"], exact["groups"], exact["sizes"]) == (2, 1, {"3": 1})
+    (cluster,) = exact["clusters"]
+    assert len(cluster["copies"]) == 2
+
+
+def test_shares_of_the_mixture_sum_to_one(numbers) -> None:
+    for column in ("share_listed", "share_kept", "share_epoch"):
+        assert sum(s[column] for s in numbers["sources"].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_languages_count_pairs_that_were_measured(decision, numbers) -> None:
+    rows = {row["language"]: (row["pairs"], row["kept"]) for row in numbers["languages"]}
+    assert rows["de"] == (1, 0)
+    assert rows["none"] == (1, 0)
+    assert sum(n for n, _ in rows.values()) == sum(decision.index.pairs["measured"].to_pylist())
+
+
+def full(numbers: dict[str, Any]) -> dict[str, Any]:
+    marks = {
+        "index": "f" * 64,
+        "pairs": {"web": "a" * 64, "ward": "b" * 64},
+        "raw": {"web": "c" * 64, "ward": "d" * 64},
+    }
+    rejects = {
+        n: {"rows": 9, "pairs": 8, "repeats": 0, "rejects": 1, "reasons": {"no_url": 1}} for n in ("web", "ward")
+    }
+    licences = [{"licence": "CC | BY", "pairs": 8, "kept": 3}]
+    return {**numbers, "inputs": marks, "rejects": rejects, "licences": licences}
+
+
+def test_the_card_states_sizes_sources_and_limits(numbers) -> None:
+    text = card(full(numbers))
+    head, _, body = text.removeprefix("---\n").partition("\n---\n")
+    assert 'pretty_name: "test"' in head
+    assert "- n<1K" in head
+    assert "| web | 9 | 7 | 4 |" in body
+    assert "ward (private)" in body
+    assert "CC \\| BY" in body
+    assert "`download.timeout`" in body
+    assert "No benchmark was looked for" in body
+    assert "a" * 64 in body
+    tables_of_body = [line for line in body.splitlines() if line.startswith("|")]
+    assert all(line.count("|") - line.count("\\|") >= 3 for line in tables_of_body)
+
+
+def test_tables_are_in_the_format_that_mlflow_shows(numbers) -> None:
+    import pandas
+
+    for name, table in tables(full(numbers)).items():
+        frame = pandas.DataFrame(table["data"], columns=table["columns"])
+        assert json.loads(frame.to_json(orient="split", index=False)) == json.loads(json.dumps(table)), name
+
+
+def test_codes_follow_the_values_and_not_the_dictionary() -> None:
+    one = pa.chunked_array([pa.array(["b", None, "a"]).dictionary_encode(), pa.array(["c", "b"]).dictionary_encode()])
+    found = codes(one)
+    assert found.names == ["a", "b", "c"]
+    assert found.of.tolist() == [1, -1, 0, 2, 1]
+    assert codes(pa.chunked_array([], pa.string())).of.tolist() == []
+
+
+def test_a_chart_escapes_its_label_and_shows_the_larger_series_whole() -> None:
+    chart = str(histogram([0, 1], [1, 2], [8, 4], 'a "<b>"', ("then", "now")))
+    assert "<b>" not in chart
+    heights = [float(part.split('"')[0]) for part in chart.split('height="')[1:]]
+    assert max(heights) == pytest.approx(130)
+
+
+def test_shares_do_not_round_to_nothing_nor_to_all() -> None:
+    assert [share(*n) for n in ((0, 5), (1, 5000), (4999, 5000), (1, 3), (5, 5), (1, 0))] == [
+        "0%",
+        "<0.1%",
+        ">99.9%",
+        "33.3%",
+        "100%",
+        "–",
+    ]
+
+
+def test_figures_do_not_depend_on_how_tables_are_chunked(decision, numbers) -> None:
+    index = decision.index
+    for name in ("images", "pairs"):
+        table = getattr(index, name)
+        parts = [table.slice(start, 2) for start in range(0, table.num_rows, 2)]
+        setattr(index, name, pa.concat_tables(parts))
+    again = figures(decide(index, decision.config), decision.config)
+    assert json.dumps(again, default=np.asarray) == json.dumps(numbers)
