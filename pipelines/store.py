@@ -146,6 +146,9 @@ class Place:
                 shutil.rmtree(Path(self.url, name))
             else:
                 Path(self.url, name).unlink(missing_ok=True)
+        if not self.remote:
+            for torn in Path(self.url).glob(".*.part"):  # a kill in the middle of `write`
+                torn.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

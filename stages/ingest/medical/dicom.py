@@ -61,6 +61,9 @@ _DAMAGE = (
     zlib.error,
 )
 
+#: Head of the first box of a JP2 file (ISO/IEC 15444-1, I.5.1).
+_JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  "
+
 
 class Unusable(Exception):
     """This file, or this frame of it, gives no picture; the message is a reject's reason."""
@@ -136,6 +139,7 @@ class DicomFile:
                 available = False
             if not available:
                 raise Unusable("unsupported_compression")
+            _refuse_endless_boxes(dataset, frame)
             return Picture(
                 to_8_bit(dataset, frame),
                 self._facts(frame),
@@ -207,6 +211,27 @@ def _read(content: bytes) -> Dataset:
         return pydicom.dcmread(io.BytesIO(content))
     except InvalidDicomError as error:
         raise Unusable("not_dicom") from error
+
+
+def _refuse_endless_boxes(dataset: Dataset, frame: int) -> None:
+    """Raise Unusable for a JPEG 2000 frame with a box of length 0 before its codestream.
+
+    pydicom 3.0 (`get_j2k_parameters`) walks the boxes by their length and would stand still there for ever.
+    """
+    from pydicom.encaps import get_frame
+    from pydicom.uid import JPEG2000TransferSyntaxes
+
+    if dataset.file_meta.TransferSyntaxUID not in JPEG2000TransferSyntaxes:
+        return
+    stream = get_frame(dataset.PixelData, frame, number_of_frames=max(1, int(dataset.get("NumberOfFrames") or 1)))
+    if not stream.startswith(_JP2_SIGNATURE):
+        return
+    offset = 12
+    while offset < len(stream) and stream[offset + 4 : offset + 8] != b"jp2c":
+        length = int.from_bytes(stream[offset : offset + 4], "big")
+        if not length:
+            raise Unusable("undecodable")
+        offset += length
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from stages.ingest.medical.burned_in import without_text
@@ -218,6 +219,15 @@ def test_a_damaged_file_is_a_picture_or_a_named_reason(data: st.DataObject) -> N
         "unsupported_compression",
         "too_many_pixels",
     }
+
+
+@pytest.mark.parametrize("boxes", [b"\x00" * 8, b"\x00\x00\x00\x08ftyp" + b"\x00"])
+def test_a_jpeg_2000_box_without_length_ends(boxes: bytes) -> None:
+    """A walk from box to box by their length would never end."""
+    dataset = _load("JPEG2000.dcm")
+    dataset.PixelData = encapsulate([b"\x00\x00\x00\x0cjP  \r\n\x87\n" + boxes])
+    dataset["PixelData"].is_undefined_length = True
+    assert _reason(_bytes(dataset)) == "undecodable"
 
 
 def test_without_a_look_at_the_pixels_the_header_decides() -> None:
