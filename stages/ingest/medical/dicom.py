@@ -44,6 +44,9 @@ _IDENTIFYING = (
 )
 #: Coded facts (VR CS and US) that describe the picture and not the patient.
 _KEPT = ("Modality", "BodyPartExamined", "ViewPosition", "ImageLaterality", "PhotometricInterpretation")
+#: JPEG 2000 lossless and lossy (PS3.5 10.4), and how a file of boxes begins (ISO/IEC 15444-1 annex I).
+_JPEG_2000 = frozenset({"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"})
+_BOXED = b"\x00\x00\x00\x0cjP  "
 #: What pydicom and its decoders raise for damaged or contradictory files: found by feeding them changed ones.
 _DAMAGE = (
     OSError,
@@ -60,9 +63,6 @@ _DAMAGE = (
     struct.error,
     zlib.error,
 )
-
-#: Head of the first box of a JP2 file (ISO/IEC 15444-1, I.5.1).
-_JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  "
 
 
 class Unusable(Exception):
@@ -139,7 +139,8 @@ class DicomFile:
                 available = False
             if not available:
                 raise Unusable("unsupported_compression")
-            _refuse_endless_boxes(dataset, frame)
+            if dataset.file_meta.TransferSyntaxUID in _JPEG_2000:
+                self._refuse_endless_boxes(frame)
             return Picture(
                 to_8_bit(dataset, frame),
                 self._facts(frame),
@@ -147,6 +148,21 @@ class DicomFile:
                 str(dataset.get("BurnedInAnnotation") or "").upper(),
                 self._regions(),
             )
+
+    def _refuse_endless_boxes(self, frame: int) -> None:
+        """A JPEG 2000 frame may be wrapped in boxes; pydicom 3.0 walks over them for ever where one says length 0."""
+        from pydicom.encaps import get_frame
+
+        count = int(self._dataset.get("NumberOfFrames") or 1)
+        content = get_frame(self._dataset.PixelData, frame, number_of_frames=count)
+        if not content.startswith(_BOXED):
+            return
+        place = len(_BOXED) + 4
+        while place < len(content) and content[place + 4 : place + 8] != b"jp2c":
+            length = int.from_bytes(content[place : place + 4], "big")
+            if length < 8:
+                raise Unusable("undecodable")
+            place += length
 
     def _facts(self, frame: int) -> dict[str, Any]:
         dataset = self._dataset
@@ -211,27 +227,6 @@ def _read(content: bytes) -> Dataset:
         return pydicom.dcmread(io.BytesIO(content))
     except InvalidDicomError as error:
         raise Unusable("not_dicom") from error
-
-
-def _refuse_endless_boxes(dataset: Dataset, frame: int) -> None:
-    """Raise Unusable for a JPEG 2000 frame with a box of length 0 before its codestream.
-
-    pydicom 3.0 (`get_j2k_parameters`) walks the boxes by their length and would stand still there for ever.
-    """
-    from pydicom.encaps import get_frame
-    from pydicom.uid import JPEG2000TransferSyntaxes
-
-    if dataset.file_meta.TransferSyntaxUID not in JPEG2000TransferSyntaxes:
-        return
-    stream = get_frame(dataset.PixelData, frame, number_of_frames=max(1, int(dataset.get("NumberOfFrames") or 1)))
-    if not stream.startswith(_JP2_SIGNATURE):
-        return
-    offset = 12
-    while offset < len(stream) and stream[offset + 4 : offset + 8] != b"jp2c":
-        length = int.from_bytes(stream[offset : offset + 4], "big")
-        if not length:
-            raise Unusable("undecodable")
-        offset += length
 
 
 @contextmanager

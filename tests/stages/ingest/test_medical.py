@@ -47,8 +47,8 @@ def studies(tmp_path: Path) -> dict[str, Any]:
         dataset.InstitutionName = "Saint Brigid"
         dataset.StudyDescription = "CT of Margaret"
         dataset.save_as(folder / name, enforce_file_format=True)
-    with open(tmp_path / "reports.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["study", "report"], ["1.2.3", REPORT]])
+    with open(tmp_path / "reports.csv", "w", newline="", encoding="utf-8") as table:
+        csv.writer(table).writerows([["study", "report"], ["1.2.3", REPORT]])
     return {"kind": "medical", "paths": [str(folder)], "reports": [str(tmp_path / "reports.csv")]}
 
 
