@@ -110,7 +110,7 @@ class _Builder:
         download = DownloadConfig(**dict(config.download), name=name, source=source)
         local = source.images is not None and home is None
         images: dict[str, Any] = (
-            {"files": partial(list, [source.images]), "files_key": f"{key}.images"} if local else {}
+            {"files": partial(source.external_images, key), "files_key": f"{key}.images"} if local else {}
         )
         rounds_made = rounds.newest(config.workspace, rounds.key(ingest, download))
         previous: list[str | None] = []

@@ -38,7 +38,18 @@ class SourceConfig(LocatedConfig):
 
         if self.world is not None:
             return []
-        return [file.url for name in self.list_keys for file in find(getattr(self, name), f"{key}.{name}")]
+        names = self.list_keys
+        return [file.url for name in names for file in find(getattr(self, name), f"{key}.{name}", self.private)]
+
+    def external_images(self, key: str) -> list[str]:
+        """The folder of images, where it lies outside a world. Raises UserError when a private one is not there."""
+        from stages.ingest.files import find
+
+        if self.world is not None or self.images is None:
+            return []
+        if self.private:
+            find([self.images], f"{key}.images", private=True)  # before anyone else names it in an error
+        return [self.images]
 
 
 class IngestSettings(StageConfig):

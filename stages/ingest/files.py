@@ -107,16 +107,18 @@ def damage(error: Exception, file: InputFile) -> BadFile | None:
     return None
 
 
-def find(patterns: Iterable[str], key: str) -> list[InputFile]:
+def find(patterns: Iterable[str], key: str, private: bool = False) -> list[InputFile]:
     """Files outside a world, sorted by name; a folder stands for all files in it.
 
-    Raises UserError naming config key `key` for a pattern that finds nothing.
+    Raises UserError naming config key `key` for a pattern that finds nothing; of a private source by its number in
+    the list, since a folder's name may be a patient's.
     """
     urls: set[str] = set()
-    for pattern in patterns:
+    for number, pattern in enumerate(patterns, 1):
         found = _expand(pattern)
         if not found:
-            raise UserError(f"{key}: nothing at {pattern}; put the files there or name the right place")
+            place = f"place {number} of the list" if private else pattern
+            raise UserError(f"{key}: nothing at {place}; put the files there or name the right place")
         urls.update(found)
     return _named(sorted(urls))
 

@@ -111,7 +111,7 @@ class Source(ABC, Generic[S]):
         patterns = getattr(self.config, key)
         where = f"sources.{self.name}.{key}"
         if self.world is None:
-            return find(patterns, where)
+            return find(patterns, where, self.config.private)
         return find_in_world(self.world, patterns, where)
 
     def units(self) -> list[Unit]:

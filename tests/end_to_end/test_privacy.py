@@ -95,7 +95,6 @@ def sources(tmp_path: Path) -> list[str]:
         )
         text = folder / f"{PLANTED['file name in a private folder'] if folder == album else 'picture'}_9.txt"
         text.write_text(f"a broken {word}", encoding="utf-8")
-    (tmp_path / "web.tsv").write_text("a page that is not there\thttp://127.0.0.1:9/picture.jpg\n", encoding="utf-8")
     return [
         "source=[]",
         "world=[]",
@@ -108,7 +107,6 @@ def sources(tmp_path: Path) -> list[str]:
         "selection.duplicates.near=null",
         f"sources.ward={{kind:medical,paths:['{tmp_path / 'ward'}'],reports:['{reports}'],burned_in_text:mask}}",
         f"sources.album={{kind:folder,private:true,paths:['{tmp_path / 'album'}']}}",
-        f"sources.web={{kind:cc3m,paths:['{tmp_path / 'web.tsv'}']}}",
         f"sources.open={{kind:folder,paths:['{public}']}}",
     ]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from stages.contract import How, UserError
+from stages.contract import How
 from stages.ingest.config import SourceConfig
-from stages.ingest.files import InputFile, find
+from stages.ingest.files import InputFile
 from stages.ingest.source import Pair, Reject, Source, Unit
 
 if TYPE_CHECKING:
@@ -64,25 +64,6 @@ class MedicalConfig(SourceConfig):
     max_text_share: Annotated[float, Field(gt=0, le=1)] = 0.3
     """An image of which more than this share is text is a document and is rejected (`mostly_text`)."""
 
-    def external_files(self, key: str) -> list[str]:
-        """As for every source; of a private one the error says which place is wrong by its number, not by its path."""
-        try:
-            return super().external_files(key)
-        except UserError:
-            if not self.private:
-                raise
-            raise self._nothing_there(key) from None
-
-    def _nothing_there(self, key: str) -> UserError:
-        for name in self.list_keys:
-            for number, place in enumerate(getattr(self, name), 1):
-                try:
-                    find([place], key)
-                except UserError:
-                    wrong = f"{key}.{name}: nothing at place {number} of the list"
-                    return UserError(f"{wrong}; put the files there or name the right place")
-        return UserError(f"{key}: its files cannot be listed")
-
 
 class Medical(Source[MedicalConfig]):
     """Writes 8-bit PNG images into the artifact: the files themselves are never copied, whatever their header says."""
@@ -98,16 +79,6 @@ class Medical(Source[MedicalConfig]):
             require_detector(f"sources.{self.name}.burned_in_text")
         step = self.settings.files_per_partition
         return [Unit(tuple(images[start : start + step])) for start in range(0, len(images), step)]
-
-    def files(self, key: str = "paths") -> list[InputFile]:
-        """As for every source, and as careful with what an error says as the config is."""
-        try:
-            return super().files(key)
-        except UserError:
-            if not self.config.private or self.world is not None:
-                raise
-            self.config.external_files(f"sources.{self.name}")  # says it better
-            raise
 
     @cached_property
     def _reports(self) -> Reports:

@@ -148,7 +148,8 @@ def _hosts(view: _View) -> dict[str, Any]:
     hosts = codes(view.decision.index.images["host"])
     known = (hosts.of >= 0) & (view.status.of >= 0)
     cells = hosts.of[known].astype(np.int64) * len(view.status.names) + view.status.of[known]
-    table = np.bincount(cells, minlength=len(hosts.names) * len(view.status.names)).reshape(len(hosts.names), -1)
+    shape = len(hosts.names), len(view.status.names)
+    table = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
     success = view.status.value("success")
     fetched = table[:, success] if success is not None else np.zeros(len(hosts.names), dtype=np.int64)
     tried = table.sum(axis=1)

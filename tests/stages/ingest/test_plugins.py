@@ -67,3 +67,12 @@ def test_external_files_are_all_inputs_and_a_missing_one_names_its_key(tmp_path:
     assert str(tmp_path) not in str(raised.value)
     world = source_config("s", {"kind": "cc3m", "world": "demo", "paths": ["lists/x.tsv"]})
     assert world.external_files("sources.s") == []
+
+
+def test_a_private_source_of_any_kind_does_not_tell_where_it_looked(tmp_path: Path) -> None:
+    gone = tmp_path / "Quellbrunn"
+    config = source_config("s", {"kind": "folder", "private": True, "paths": [str(gone)], "images": str(gone)})
+    for ask in (config.external_files, config.external_images):
+        with pytest.raises(UserError, match=r"^sources\.s\.\w+: nothing at place 1") as raised:
+            ask("sources.s")
+        assert "Quellbrunn" not in str(raised.value)

@@ -197,3 +197,14 @@ def test_figures_do_not_depend_on_how_tables_are_chunked(decision, numbers) -> N
         setattr(index, name, pa.concat_tables(parts))
     again = figures(decide(index, decision.config), decision.config)
     assert json.dumps(again, default=np.asarray) == json.dumps(numbers)
+
+
+def test_files_of_ones_own_have_no_host_and_are_counted_all_the_same(make_index) -> None:
+    index = make_index([{"host": None}, {"host": None, "status": "missing_file"}], [{"image": 0}, {"image": 1}])
+    place = index.images.schema.get_field_index("host")
+    hosts = pa.array([None, None], pa.string()).dictionary_encode()
+    index.images = index.images.set_column(place, "host", hosts)
+    decision = decide(index, SelectConfig(selection=SELECTION))
+    numbers = figures(decision, decision.config)
+    assert numbers["totals"]["listed_images"] == 2
+    assert numbers["hosts"] == {"hosts": 0, "without_success": 0, "top": []}
