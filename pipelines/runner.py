@@ -61,12 +61,8 @@ class Runner:
 
     def run(self, todo: Mapping[str, Node]) -> None:
         """Make all nodes of `todo`. The first failure is raised after what runs beside it has finished."""
-        cpus = self.cluster.cpus or max(
-            os.cpu_count() or 1,
-            self.cluster.workers * self.cluster.cpus_per_worker if not self.cluster.address else 1,
-        )
-        self.progress.note("starting Ray" if not self.cluster.address else f"joining Ray at {self.cluster.address}")
-        ray_session.start(cpus, self.cluster.address, self.verbose)
+        if any(node.stage.needs_ray for node in todo.values()):
+            self._start_ray()
         sorter = TopologicalSorter(
             {node.id: [parent for parent in node.parents() if parent in todo] for node in todo.values()}
         )
@@ -97,6 +93,14 @@ class Runner:
                     failure = failure or error
         if failure is not None:
             raise failure
+
+    def _start_ray(self) -> None:
+        cpus = self.cluster.cpus or max(
+            os.cpu_count() or 1,
+            self.cluster.workers * self.cluster.cpus_per_worker if not self.cluster.address else 1,
+        )
+        self.progress.note("starting Ray" if not self.cluster.address else f"joining Ray at {self.cluster.address}")
+        ray_session.start(cpus, self.cluster.address, self.verbose)
 
     def _attempt(self, node: Node) -> BaseException | None:
         try:

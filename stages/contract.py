@@ -127,6 +127,8 @@ class Stage(ABC, Generic[C]):
     """``ray_tasks``: one Ray task per partition. ``ray_data``: partitions stream through a pool of Ray Data actors,
     each of which called :meth:`setup` once (models are loaded there). ``driver``: in the driver process, for stages
     that start Ray work of their own (Ray Data over tables, Ray Train)."""
+    needs_ray: ClassVar[bool] = True
+    """Whether Ray must run. False for a ``driver`` stage of a few array operations, which alone starts no cluster."""
     cpus: ClassVar[float] = 1.0
     """CPUs a Ray task or actor of this stage reserves."""
     tracked: ClassVar[tuple[str, ...]] = ()

@@ -16,6 +16,7 @@ class Select(Stage[SelectConfig]):
     name = "select"
     version = 2
     placement: ClassVar[Literal["ray_tasks", "ray_data", "driver"]] = "driver"
+    needs_ray = False
     tracked = ("report.html", "report.json", "data_card.md", "tables/*.json")
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:

@@ -164,3 +164,16 @@ def test_a_stage_that_goes_badly_stops_and_keeps_what_is_committed(toy: Any, pla
     artifact = again.artifact(again.dag["numbers"])
     assert artifact.counts == {"rows": 12}
     assert "made" not in Path(artifact.url, "manifest.json").read_text()
+
+
+def test_a_stage_of_array_operations_alone_starts_no_cluster(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines import ray_session
+
+    toy.make(toy.workspace())
+    toy.stages["total"].needs_ray = False
+    started: list[Any] = []
+    monkeypatch.setattr(ray_session, "start", lambda *words: started.append(words))
+    assert toy.make(toy.workspace(total={"word": "b"})) == ["total"]
+    assert started == []
+    assert toy.make(toy.workspace(upper={"word": "b"}, total={"word": "b"})) == ["upper", "total"]
+    assert len(started) == 1
