@@ -35,3 +35,15 @@ class Node:
 
 
 Dag = dict[str, Node]
+
+
+def with_ancestors(dag: Dag, wanted: Sequence[str]) -> list[Node]:
+    """The wanted nodes and all that they are made from, parents before children."""
+    needed: set[str] = set()
+    stack = list(wanted)
+    while stack:
+        node_id = stack.pop()
+        if node_id not in needed:
+            needed.add(node_id)
+            stack.extend(dag[node_id].parents())
+    return [node for node in dag.values() if node.id in needed]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.fingerprint import what
-from pipelines.node import Dag, Node
+from pipelines.node import Dag, Node, with_ancestors
 from pipelines.state import Workspace
 from pipelines.store import Place
 from stages.artifact import canonical_json
@@ -52,7 +52,7 @@ def advance(workspace: Workspace, dag: Dag, wanted: Sequence[str]) -> list[str]:
     """
     begun: dict[str, int] = {}
     told = []
-    for node in _needed(dag, wanted):
+    for node in with_ancestors(dag, wanted):
         artifact = workspace.artifact(node) if isinstance(node.config, DownloadConfig) else None
         if artifact is None or isinstance(node, EarlierRound):
             continue
@@ -74,14 +74,3 @@ def advance(workspace: Workspace, dag: Dag, wanted: Sequence[str]) -> list[str]:
 def _read(workspace: str) -> dict[str, int]:
     text = Place(workspace).read(FILE)
     return dict(json.loads(text)) if text else {}
-
-
-def _needed(dag: Dag, wanted: Sequence[str]) -> list[Node]:
-    needed: set[str] = set()
-    stack = list(wanted)
-    while stack:
-        node_id = stack.pop()
-        if node_id not in needed:
-            needed.add(node_id)
-            stack.extend(dag[node_id].parents())
-    return [node for node in dag.values() if node.id in needed]

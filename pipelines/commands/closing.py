@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipelines.config import PairmillConfig
+from pipelines.node import with_ancestors
 from pipelines.rounds import EarlierRound
 from pipelines.state import Workspace
 
@@ -15,7 +16,11 @@ def print_closing(config: PairmillConfig, workspace: Workspace, wanted: Sequence
     from rich.console import Console
     from rich.table import Table
 
-    rows = [row for node_id in _with_parents(workspace, wanted) for row in _rows(workspace, node_id)]
+    rows = [
+        row
+        for node_id in [node.id for node in with_ancestors(workspace.dag, wanted)]
+        for row in _rows(workspace, node_id)
+    ]
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -46,17 +51,6 @@ def _numbers(scores: dict[str, Any]) -> list[tuple[str, float]]:
         for name, value in scores["scores"].items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
-
-
-def _with_parents(workspace: Workspace, wanted: Sequence[str]) -> list[str]:
-    needed: set[str] = set()
-    stack = list(wanted)
-    while stack:
-        node_id = stack.pop()
-        if node_id not in needed:
-            needed.add(node_id)
-            stack.extend(workspace.dag[node_id].parents())
-    return [node_id for node_id in workspace.dag if node_id in needed]
 
 
 def _rows(workspace: Workspace, node_id: str) -> list[tuple[str, str]]:
