@@ -16,11 +16,7 @@ def print_closing(config: PairmillConfig, workspace: Workspace, wanted: Sequence
     from rich.console import Console
     from rich.table import Table
 
-    rows = [
-        row
-        for node_id in [node.id for node in with_ancestors(workspace.dag, wanted)]
-        for row in _rows(workspace, node_id)
-    ]
+    rows = [row for node in with_ancestors(workspace.dag, wanted) for row in _rows(workspace, node.id)]
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
