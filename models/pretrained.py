@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -58,6 +59,19 @@ def read_config(cls: type[C], folder: str, key: str) -> C:
     if not (Path(folder) / "config.json").is_file():
         raise UserError(f"{key}: {folder} is not a folder with a config.json; give a local one")
     return cls.from_pretrained(folder, local_files_only=True)
+
+
+def fit_rows(weights: dict[str, Tensor], own: Mapping[str, Tensor], names: Iterable[str], take: bool) -> None:
+    """Give the weights in ``names`` this model's number of ids, in place.
+
+    Ids that both have start as in ``weights`` if ``take``; all others as in ``own``, the model's new ones.
+    """
+    for name in names:
+        fitted = own[name].clone()
+        if take:
+            both = tuple(slice(min(sizes)) for sizes in zip(fitted.shape, weights[name].shape, strict=True))
+            fitted[both] = weights[name][both]
+        weights[name] = fitted
 
 
 def load_part(

@@ -141,7 +141,8 @@ def _lines(error: ValidationError, root: type[BaseModel], prefix: tuple[str, ...
         message = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         given = item.get("input")
         shown = "" if item["type"] == "missing" or isinstance(given, dict | BaseModel) else f"={given!r}"
-        lines.append(f"{key}{shown}: {message[:1].lower()}{message[1:]}")
+        message = f"{message[:1].lower()}{message[1:]}"
+        lines.append(f"{key}{shown}: {message}" if path else message)  # a rule over several keys names them itself
     return lines
 
 

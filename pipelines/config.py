@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, model_validator
 
 from models.blip2.config import Blip2Config
 from models.florence2.config import Florence2Config
@@ -53,3 +53,14 @@ class PairmillConfig(StageConfig):
     evaluate: EvaluateSettings
     cluster: ClusterConfig
     tracking: TrackingConfig
+
+    @model_validator(mode="after")
+    def _mixture_is_of_these_sources(self) -> PairmillConfig:
+        named, there = set(self.train.mixture or self.sources), set(self.sources)
+        if unknown := sorted(named - there):
+            raise ValueError(
+                f"train.mixture names {', '.join(unknown)}, but the sources are {', '.join(sorted(there))}"
+            )
+        if missing := sorted(there - named):
+            raise ValueError(f"train.mixture gives {', '.join(missing)} no weight: give one, 0 to leave it out")
+        return self

@@ -136,9 +136,11 @@ class _Builder:
         tokenizer = self.add(
             Tokenizer,
             "",
-            config.tokenizer.model_copy(update={"private_sources": self.private}),
+            config.tokenizer,
             {"pairs": pairs, "verdicts": [verdicts], "worlds": corpora},
-            **_outside("tokenizer.text", config.tokenizer.external_files()),
+            **_outside(
+                "tokenizer.folder" if config.tokenizer.brought else "tokenizer.text", config.tokenizer.external_files()
+            ),
         )
         tokens = self.add(Tokens, "", config.tokens, {"shards": [shards], "tokenizer": [tokenizer]})
         return {"shards": [shards], "tokens": [tokens], "tokenizer": [tokenizer]}

@@ -17,6 +17,7 @@ COMMANDS = {
     "status": "say where every stage stands and why",
     "show": "print the resolved configuration",
     "report": "write the data report, if wished against an earlier selection",
+    "check-shards": "verify shards, ours or anyone's WebDataset tars, and name every fault exactly",
     "why": "tell one sample's whole history: its row, attempt, signals, verdict, shard and models",
     "forget": "take samples out of every artifact, for good, and name the models that saw them",
     "ui": "open the MLflow UI of the workspace on 127.0.0.1",
@@ -47,6 +48,10 @@ def parser() -> argparse.ArgumentParser:
         "--against", metavar="WHICH", help="`previous`, a fingerprint's first digits, or an artifact's folder"
     )
     made["report"].add_argument("--out", metavar="FOLDER", help="where to (default: <workspace>/reports/<fingerprint>)")
+    made["check-shards"].add_argument(
+        "folder", metavar="FOLDER|URL", nargs="?", help="of shards (default: the workspace's current ones)"
+    )
+    made["check-shards"].add_argument("--json", action="store_true", help="machine-readable")
     made["why"].add_argument("sample", metavar="UID|URL", help="uid of a pair or of an image, or a listed URL")
     made["why"].add_argument("--json", action="store_true", help="machine-readable")
     made["forget"].add_argument(
@@ -84,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Reading the configuration makes many small objects that all live on: looking for cycles among them is a fifth of
     # the time that `status` takes. A run that has something to do turns the collector on again.
     gc.disable()
-    command = importlib.import_module(f"pipelines.commands.{arguments.command}")
+    command = importlib.import_module(f"pipelines.commands.{arguments.command.replace('-', '_')}")
     from stages.contract import UserError
 
     try:

@@ -119,6 +119,8 @@ def describe(done: int, total: int, at_start: int, seconds: float, scratch: Path
     step = last_step(scratch)
     if step is not None:
         return step
+    if done == total and total > 0:
+        return f"all {total} partitions done, finishing, {clock(seconds)} so far"
     text = f"{done} of {total} partitions"
     fresh = done - at_start
     if fresh and seconds > 0:

@@ -74,7 +74,10 @@ class Artifact:
             return Path(self.url, name)
         import fsspec
 
-        cache = Path(os.environ.get("PAIRMILL_CACHE", Path.home() / ".cache" / "pairmill")) / self.fingerprint
+        # By the manifest's contents: `pairmill forget` rewrites files of an artifact and keeps its fingerprint.
+        edition = hashlib.sha256(canonical_json(self.manifest).encode()).hexdigest()[:16]
+        root = Path(os.environ.get("PAIRMILL_CACHE", Path.home() / ".cache" / "pairmill"))
+        cache = root / self.fingerprint / edition
         for wanted in [name] if name else [MANIFEST, *self.names()]:
             target = cache / wanted
             if not target.exists():

@@ -118,6 +118,9 @@ class InitialiseFrom(StageConfig):
     """A `transformers` folder of a `Blip2QFormerModel` of this shape."""
     language: str | None = None
     """A `transformers` folder of an OPT model of this shape."""
+    embeddings: bool = True
+    """Whether its token embeddings are taken, too. False starts them at random: for a tokenizer whose ids mean other
+    tokens than those the language model was trained with."""
 
 
 class Blip2Config(StageConfig):

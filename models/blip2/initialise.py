@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from transformers import Blip2QFormerModel, CLIPVisionConfig, CLIPVisionModel, OPTForCausalLM
+from transformers import Blip2QFormerModel, CLIPVisionConfig, CLIPVisionModel, OPTConfig, OPTForCausalLM
 
 from models.blip2.config import Blip2Config
 from models.blip2.model import Blip2Adapter
 from models.grid import resize_positions
-from models.pretrained import load_part, read_config
+from models.pretrained import fit_rows, load_part, read_config
 from stages.contract import UserError
 
 _POSITIONS = "embeddings.position_embedding.weight"
+_EMBEDDINGS = ("model.decoder.embed_tokens.weight", "lm_head.weight")
 
 
 def start_from(model: Blip2Adapter, config: Blip2Config) -> None:
@@ -32,4 +33,9 @@ def start_from(model: Blip2Adapter, config: Blip2Config) -> None:
     if folders.language is not None:
         key = "model.initialise_from.language"
         language = model.language
-        language.load_state_dict(load_part(OPTForCausalLM, folders.language, language.config, key))
+        opt = read_config(OPTConfig, folders.language, key)
+        ids = {"vocab_size": opt.vocab_size, "pad_token_id": opt.pad_token_id}
+        language_shape = OPTConfig(**{**language.config.to_dict(), **ids})
+        weights = load_part(OPTForCausalLM, folders.language, language_shape, key)
+        fit_rows(weights, language.state_dict(), _EMBEDDINGS, folders.embeddings)
+        language.load_state_dict(weights)

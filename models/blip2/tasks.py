@@ -41,8 +41,10 @@ class Representation(nn.Module):
         itc, accuracy, similarity, positive = self._contrast(batch, image, ids, mask)
         itm = self._match(batch, image, ids, mask, similarity, positive)
         index = batch["image_index"]
-        # A different first token than the encoder's tells the shared layers to write (BLIP-2's [DEC]).
-        given = shift_right(batch["target_ids"], config.eos_token_id)
+        # A different first token than the encoder's tells the shared layers to write (BLIP-2's [DEC]): eos, or pad
+        # where a tokenizer begins and ends its texts with the same token (OPT, GPT-2).
+        first = config.pad_token_id if config.eos_token_id == config.bos_token_id else config.eos_token_id
+        given = shift_right(batch["target_ids"], first)
         logits = model.qformer.write(image[index], given, batch["target_mask"])
         smoothing = self.settings.label_smoothing
         itg = target_loss(logits, batch["target_ids"], batch["target_mask"], smoothing)

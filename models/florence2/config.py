@@ -59,6 +59,9 @@ class InitialiseFrom(StageConfig):
     """A `transformers` folder of a ViT or ViT-MAE of this shape; positions are interpolated to this grid."""
     language: str | None = None
     """A `transformers` folder of an mBART of this shape."""
+    embeddings: bool = True
+    """Whether its token embeddings are taken, too. False starts them at random: for a tokenizer whose ids mean other
+    tokens than those the language model was trained with."""
 
 
 class Florence2Config(StageConfig):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from transformers import MBartForConditionalGeneration, ViTConfig, ViTModel
+from transformers import MBartConfig, MBartForConditionalGeneration, ViTConfig, ViTModel
 
 from models.florence2.config import Florence2Config
 from models.florence2.model import Florence2
 from models.grid import resize_positions
-from models.pretrained import load_part, read_config
+from models.pretrained import fit_rows, load_part, read_config
 
 _POSITIONS = "embeddings.position_embeddings"
+_EMBEDDINGS = (
+    *(f"model.{part}.weight" for part in ("shared", "encoder.embed_tokens", "decoder.embed_tokens")),
+    "lm_head.weight",
+    "final_logits_bias",
+)
 
 
 def start_from(model: Florence2, config: Florence2Config) -> None:
@@ -25,5 +30,9 @@ def start_from(model: Florence2, config: Florence2Config) -> None:
     if folders.language is not None:
         key = "model.initialise_from.language"
         language = model.language
-        weights = load_part(MBartForConditionalGeneration, folders.language, language.config, key)
+        mbart = read_config(MBartConfig, folders.language, key)
+        ids = {"vocab_size": mbart.vocab_size, "pad_token_id": mbart.pad_token_id}
+        language_shape = MBartConfig(**{**language.config.to_dict(), **ids})
+        weights = load_part(MBartForConditionalGeneration, folders.language, language_shape, key)
+        fit_rows(weights, language.state_dict(), _EMBEDDINGS, folders.embeddings)
         language.load_state_dict(weights)

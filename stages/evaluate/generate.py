@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from models import registry
 from stages.artifact import Artifact
@@ -19,6 +19,8 @@ from stages.evaluate.benchmarks.example import Example
 from stages.evaluate.config import CaptionBenchmark, VqaBenchmark
 from stages.tokenizer.load import LoadedTokenizer, load
 from stages.train.augment import evaluation_transform
+from stages.train.dataset import DamagedSample
+from stages.train.decode import decode
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def write_texts(
         index = [row for row, of_image in enumerate(batch) for _ in of_image]
         ids, mask = left_padded(
             writer.tokenizer.encode_batch([writer.prompt.replace("{}", e.question) for e in examples]),
-            int(writer.tokenizer.pad_id or 0),
+            writer.tokenizer.special.pad,
         )
         with torch.inference_mode():
             written = registry.generate(
@@ -126,11 +128,12 @@ def _pixels(writer: Writer, folder: Path, example: Example, benchmark: VqaBenchm
     """float32 [3, size, size]."""
     name = benchmark.image_pattern.format(image_id=example.image_id, file_name=example.file_name)
     try:
-        with Image.open(folder / name) as image:
-            return evaluation_transform(image, writer.image_size, writer.mean, writer.std)
+        # Decoded as in training: upright, and 16-bit greys in the same way.
+        image = Image.fromarray(decode((folder / name).read_bytes()))
+        return evaluation_transform(image, writer.image_size, writer.mean, writer.std)
     except FileNotFoundError:
         raise UserError(
             f"image {example.image_id}: no file {folder / name}; check the benchmark's images and image_pattern"
         ) from None
-    except (UnidentifiedImageError, OSError) as error:
+    except (DamagedSample, OSError) as error:
         raise UserError(f"image {example.image_id}: {folder / name} does not decode ({error}); get it again") from None

@@ -12,6 +12,8 @@ from stages.train.config import OptimizationConfig, PhaseConfig
 
 #: The objective by which each architecture learns to write text.
 WRITES = {"blip2": "language_modeling", "florence2": "sequence_to_sequence"}
+#: Tokens of a box, with the end of the text.
+BOX_TEXT = 5
 
 
 class TaskConfig(OptimizationConfig, LocatedConfig):
@@ -19,19 +21,23 @@ class TaskConfig(OptimizationConfig, LocatedConfig):
 
     file_keys: ClassVar[tuple[str, ...]] = ("questions", "annotations", "images")
 
-    kind: Literal["vqa", "captions"]
-    """`vqa`: questions and answers in VQAv2's format. `captions`: COCO's captions format."""
+    kind: Literal["vqa", "captions", "regions"]
+    """`vqa`: questions and answers in VQAv2's format. `captions`: COCO's captions format. `regions`: the same with a
+    box for each caption, as RefCOCO's and Visual Genome's expressions are put; needs a tokenizer with location
+    tokens."""
     questions: Annotated[str | None, How] = None
     """VQAv2 questions JSON: `questions: [{question_id, image_id, question}]`; only for `vqa`."""
     annotations: Annotated[str, How]
-    """VQAv2 annotations JSON (`annotations: [{question_id, image_id, multiple_choice_answer}]`), or COCO captions
-    JSON (`annotations: [{image_id, caption}]`)."""
+    """VQAv2 annotations JSON (`annotations: [{question_id, image_id, multiple_choice_answer}]`), COCO captions JSON
+    (`annotations: [{image_id, caption}]`), or regions (`annotations: [{image_id, bbox, caption}]`, where `bbox` is
+    `[x, y, width, height]` in pixels of the upright image)."""
     images: Annotated[str, How]
     """Folder of the images."""
     image_pattern: str = "{image_id}.jpg"
     """File name of an image below `images`; `{image_id:012d}` pads with zeros as COCO does."""
     prompt: str = ""
-    """Put before the text to be written; `{}` stands for the question."""
+    """Put before the text to be written; `{}` stands for the question. Of regions it decides what is written: with
+    `{}`, which stands for the caption, the region's box; with `{box}` its caption."""
     objective: str | None = None
     """What is learnt: a name the model offers; null takes its way of writing text."""
     settings: dict[str, float] = {}
@@ -52,7 +58,14 @@ class TaskConfig(OptimizationConfig, LocatedConfig):
             raise ValueError("give exactly one of steps and epochs")
         if (self.kind == "vqa") != (self.questions is not None):
             raise ValueError("questions belongs to kind vqa, and to no other")
-        if (self.kind == "vqa") != ("{}" in self.prompt):
+        if self.kind == "regions":
+            if self.prompt.count("{}") + self.prompt.count("{box}") != 1:
+                raise ValueError("prompt of kind regions holds one of {} for the caption and {box} for the box, once")
+            if self.max_text_tokens < BOX_TEXT:
+                raise ValueError(
+                    f"max_text_tokens of kind regions is at least {BOX_TEXT}: a box and the end of the text"
+                )
+        elif (self.kind == "vqa") != ("{}" in self.prompt):
             raise ValueError("prompt holds {} for the question if and only if kind is vqa")
         return self
 

@@ -14,6 +14,7 @@ class Finetune(Stage[FinetuneConfig]):
     """Trains a pretrained model on one task. Inputs: `model`, `tokenizer`, and `world` where the data lie there."""
 
     name = "finetune"
+    version = 2
     placement = "driver"
     tracked = ("train.json",)
     registers = True
@@ -24,6 +25,7 @@ class Finetune(Stage[FinetuneConfig]):
 
     def run(self, partition: Partition, task: Task) -> None:
         """Train. Raises UserError for data and model that do not go together."""
+        from stages.tokenizer.load import load
         from stages.train.annotated_files import AnnotatedFiles
         from stages.train.job import (
             AnnotatedSource,
@@ -33,6 +35,7 @@ class Finetune(Stage[FinetuneConfig]):
             tokenizer_vocabulary,
         )
         from stages.train.launch import train
+        from stages.train.locations import location_ids
 
         config = self.config.task
         folder = task.input("model").path() / "model"
@@ -44,7 +47,11 @@ class Finetune(Stage[FinetuneConfig]):
             questions=str(root / config.questions) if config.questions else None,
             images=str(root / config.images),
             image_pattern=config.image_pattern,
+            regions=config.kind == "regions",
         )
+        if files.regions:
+            # Here and not in every rank, before any has started.
+            location_ids(load(task.input("tokenizer").path()))
         source = AnnotatedSource(files, config.prompt, config.texts_per_image)
         key = f"tasks.{self.config.name}"
         train(make_job(key, config, [config.phase(model.architecture)], model, folder, source, task), task)

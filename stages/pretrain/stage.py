@@ -13,9 +13,16 @@ class Pretrain(Stage[PretrainConfig]):
     """Trains the model of the config through the recipe's phases. Inputs: `shards`, `tokens`, `tokenizer`."""
 
     name = "pretrain"
+    version = 2
     placement = "driver"
     tracked = ("train.json",)
     registers = True
+
+    def check(self) -> None:
+        """Raises UserError where the weights to start from are not there, or of another kind of model."""
+        from stages.pretrain.embeddings import check_start
+
+        check_start(self.config.model)
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One: a training run is not split, it resumes from its own checkpoints."""
@@ -23,11 +30,12 @@ class Pretrain(Stage[PretrainConfig]):
 
     def run(self, partition: Partition, task: Task) -> None:
         """Train. Raises UserError for data and model that do not go together, before any worker starts."""
-        from stages.train.job import PairSource, check_vocabulary, make_job, tokenizer_vocabulary
+        from stages.pretrain.embeddings import check_embeddings
+        from stages.train.job import PairSource, make_job
         from stages.train.launch import train
 
-        shards, tokenizer = task.input("shards"), task.input("tokenizer")
-        check_vocabulary(self.config.model.vocabulary, tokenizer_vocabulary(tokenizer))
+        shards = task.input("shards")
+        check_embeddings(self.config.model, task.input("tokenizer"))
         if not shards.read_json("dataset.json")["samples"]:
             raise UserError("pretrain: the selection kept no pair; its report.html says why (stage `select`)")
         source = PairSource(shards, task.input("tokens"))

@@ -20,6 +20,7 @@ class ShardConfig(StageConfig):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seeds the permutation that mixes all sources over all shards."""
     longest_side: Annotated[int, Field(ge=16)] | None = None
-    """Images with a longer side are scaled down to it and stored as JPEG; null keeps every image's bytes."""
+    """Images with a longer side are scaled down to it and stored as JPEG; null keeps every image's bytes. No image is
+    compressed with loss twice: one that the download had to store anew (EXIF orientation) is scaled down to PNG."""
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     """JPEG quality of images that were scaled down."""

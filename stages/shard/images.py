@@ -12,6 +12,9 @@ from typing import Any
 from stages.artifact import Artifact
 from stages.shard.handles import Handles
 
+_LOSSLESS = ("png", "gif", "bmp", "tif", "tiff")
+_PNG_LEVEL = 6
+
 
 @dataclass(frozen=True)
 class StoredImage:
@@ -22,6 +25,8 @@ class StoredImage:
     width: int
     height: int
     sha256: str
+    as_fetched: bool = True
+    """Whether these are the bytes that were fetched: not where the download had to store the picture anew."""
 
 
 class RawImages:
@@ -41,11 +46,14 @@ class RawImages:
                 f"{path}: image {row['image_uid']} at offset {row['offset']} is not what the download recorded (sha256 "
                 f"differs): the file is damaged; remove the download artifact of {row['source']} to fetch it again"
             )
-        return StoredImage(data, row["ext"], row["width"], row["height"], row["sha256"])
+        as_fetched = row["source_sha256"] in (None, row["sha256"])
+        return StoredImage(data, row["ext"], row["width"], row["height"], row["sha256"], as_fetched)
 
 
 class Bound:
     """Scales images down with img2dataset's resizer (area interpolation), those within the bound left untouched.
+
+    To JPEG; but to PNG what the download compressed anew already, so that no image loses twice.
 
     Not for use in several threads at once: the resizer redirects the process's standard streams while it works.
     """
@@ -56,19 +64,23 @@ class Bound:
         from img2dataset.resizer import Resizer
 
         self._longest_side = longest_side
-        self._resize = Resizer(
-            longest_side,
-            "keep_ratio_largest",
-            resize_only_if_bigger=True,
-            encode_quality=quality,
-            encode_format="jpg",
-        )
+        self._resize = {
+            ext: Resizer(
+                longest_side,
+                "keep_ratio_largest",
+                resize_only_if_bigger=True,
+                encode_quality=level,
+                encode_format=ext,
+            )
+            for ext, level in (("jpg", quality), ("png", _PNG_LEVEL))
+        }
 
     def __call__(self, image: StoredImage) -> StoredImage:
         """The image within the bound. Raises RuntimeError when it cannot be decoded."""
         if max(image.width, image.height) <= self._longest_side:
             return image
-        data, width, height, _, _, error = self._resize(io.BytesIO(image.data))
+        ext = "jpg" if image.as_fetched or image.ext in _LOSSLESS else "png"
+        data, width, height, _, _, error = self._resize[ext](io.BytesIO(image.data))
         if error is not None:
             raise RuntimeError(f"image with sha256 {image.sha256} cannot be scaled down: {error}")
-        return StoredImage(data, "jpg", width, height, hashlib.sha256(data).hexdigest())
+        return StoredImage(data, ext, width, height, hashlib.sha256(data).hexdigest())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Bytes per sample, on top of its image, that the plan allows for caption, JSON, tar headers and padding.
 TEXT_ALLOWANCE = 4096
 
-_ATTEMPT = ("width", "height", "sha256", "ext", "offset", "length")
+_ATTEMPT = ("width", "height", "sha256", "source_sha256", "ext", "offset", "length")
 _BATCH = 1 << 16
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,10 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stages.artifact import Artifact, is_remote
+from stages.artifact import Artifact
 from stages.contract import UserError
-from stages.shard.handles import Handles
-from stages.shard.index import Index, Row, scan_tar, to_table
+from stages.shard.damage import Damaged
+from stages.shard.files import Files, files_of
+from stages.shard.index import Index, Row, checksum, to_table
+from stages.shard.scan import scan
+
+#: What a local disk says of a sector it cannot read.
+_UNREADABLE = (errno.EIO, errno.EBADMSG)
 
 
 @dataclass(frozen=True)
@@ -28,40 +34,62 @@ class Sample:
 
 
 class ShardReader:
-    """Random access to the samples of a shard artifact, or of a folder of WebDataset tars.
+    """Random access to the samples of a shard artifact, or of a folder of WebDataset tars, at a path or fsspec URL.
 
     Cheap to construct, safe to fork, pickle and share between threads: files are opened when first read, and each
-    process that unpickles a reader opens its own.
+    process that unpickles a reader opens its own. Of remote shards, byte ranges are kept in a cache of bounded size.
+
+    Reading a sample raises Damaged when its shard is missing or too short, or when bytes have another checksum than
+    when they were written; OSError when a store cannot be reached.
     """
 
     def __init__(self, where: Artifact | Path | str) -> None:
         """A folder without `index.arrow` has its `*.tar` scanned once, in name order."""
         self.where = where.url if isinstance(where, Artifact) else str(where)
-        self._artifact: Artifact | None = where if isinstance(where, Artifact) else None
-        if self._artifact is None and is_remote(self.where):
-            self._artifact = Artifact(self.where)
-        self._handles = Handles()
+        self.files: Files = files_of(self.where)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_artifact": self._artifact, "where": self.where, "_handles": self._handles}
+        return {"where": self.where, "files": self.files}
 
     @cached_property
     def shards(self) -> list[str]:
         """File names of the shards; a shard's number is its place in this list."""
-        if self._indexed:
-            listed = json.loads(self._path("dataset.json").read_text("utf-8"))
-            return [shard["name"] for shard in listed["shards"]]
-        names = sorted(path.name for path in Path(self.where).glob("*.tar"))
+        if self.indexed:
+            return [shard["name"] for shard in self.dataset["shards"]]
+        try:
+            names = [name for name in self.files.names() if name.endswith(".tar")]
+        except FileNotFoundError:
+            raise UserError(f"{self.where}: no such folder; name the folder that holds the shards") from None
         if not names:
             raise UserError(f"{self.where}: no index.arrow and no *.tar here; name the folder that holds the shards")
         return names
 
     @cached_property
+    def dataset(self) -> dict[str, Any]:
+        """The parsed `dataset.json` of a folder with an index."""
+        told: dict[str, Any] = json.loads(self.files.whole("dataset.json").read_text("utf-8"))
+        return told
+
+    @cached_property
     def index(self) -> Index:
         """Where every sample is."""
-        if self._indexed:
-            return Index.open(self._path("index.arrow"))
-        return Index(to_table(row for n, name in enumerate(self.shards) for row in scan_tar(self._path(name), n)))
+        if self.indexed:
+            return Index.open(self.files.whole("index.arrow"))
+        return Index(to_table(row for number in range(len(self.shards)) for row in self.scan(number)))
+
+    @cached_property
+    def indexed(self) -> bool:
+        """Whether the folder has an index; otherwise it is made by reading the tars' headers."""
+        try:
+            return self.files.size("index.arrow") >= 0
+        except FileNotFoundError:
+            return False
+
+    def scan(self, shard: int) -> list[Row]:
+        """Rows of a shard, from its tar's own headers. Raises UserError for a damaged one."""
+        name = self.shards[shard]
+        with self.files.open(name) as file:
+            return scan(file, f"{self.where}/{name}", shard)
 
     def __len__(self) -> int:
         """Samples in all shards."""
@@ -69,7 +97,12 @@ class ShardReader:
 
     def sample(self, i: int) -> Sample:
         """Sample number `i`. Raises IndexError outside 0 <= i < len."""
-        return self._sample(self.index[i])
+        row = self.index[i]
+        return Sample(row.uid, row.image_uid, row.source, self.image(row), row.image_ext, self._caption(row))
+
+    def image(self, row: Row) -> bytes:
+        """The stored bytes of a row's image, its checksum compared."""
+        return self._read(row, "image", row.image_offset, row.image_length, row.image_xxh3)
 
     def caption(self, i: int) -> str:
         """The caption of sample `i` alone, its image untouched."""
@@ -80,7 +113,7 @@ class ShardReader:
         row = self.index[i]
         if row.json_length < 0:
             return {}
-        meta = json.loads(self._read(row, row.json_offset, row.json_length))
+        meta = json.loads(self._read(row, "json", row.json_offset, row.json_length, row.json_xxh3))
         return meta if isinstance(meta, dict) else {}
 
     def of_shard(self, shard: int) -> range:
@@ -97,25 +130,26 @@ class ShardReader:
         for i in self.of_shard(shard):
             yield self.caption(i)
 
-    @cached_property
-    def _indexed(self) -> bool:
-        return self._artifact is not None or Path(self.where, "index.arrow").exists()
-
-    def _path(self, name: str) -> Path:
-        return self._artifact.path(name) if self._artifact else Path(self.where, name)
-
-    def _sample(self, row: Row) -> Sample:
-        image = self._read(row, row.image_offset, row.image_length)
-        return Sample(row.uid, row.image_uid, row.source, image, row.image_ext, self._caption(row))
-
     def _caption(self, row: Row) -> str:
         if row.text_length < 0:
             return ""
-        return self._read(row, row.text_offset, row.text_length).decode("utf-8")
+        return self._read(row, "text", row.text_offset, row.text_length, row.text_xxh3).decode("utf-8")
 
-    def _read(self, row: Row, offset: int, length: int) -> bytes:
+    def _read(self, row: Row, part: str, offset: int, length: int, expected: int | None) -> bytes:
         name = self.shards[row.shard]
         try:
-            return self._handles.read(self._path(name), offset, length)
-        except (OSError, EOFError) as error:
-            raise RuntimeError(f"{self.where}: shard {name}, sample {row.uid} at offset {offset}: {error}") from error
+            data = self.files.read(name, offset, length)
+        except FileNotFoundError:
+            raise Damaged(f"{self._at(row, offset)}: the shard is missing") from None
+        except EOFError as error:
+            raise Damaged(f"{self._at(row, offset)}: the shard is too short: {error}") from None
+        except OSError as error:
+            if error.errno in _UNREADABLE:
+                raise Damaged(f"{self._at(row, offset)}: {error.strerror}") from None
+            raise OSError(f"{self._at(row, offset)}: {error}") from error
+        if expected is not None and checksum(data) != expected:
+            raise Damaged(f"{self._at(row, offset)}: the {part} is not what was written (its checksum differs)")
+        return data
+
+    def _at(self, row: Row, offset: int) -> str:
+        return f"{self.where}: shard {self.shards[row.shard]}, sample {row.uid} at offset {offset}"

@@ -15,7 +15,7 @@ class Shard(Stage[ShardConfig]):
     """Writes the kept pairs of all sources, mixed; one partition per training shard."""
 
     name = "shard"
-    version = 2
+    version = 3
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One per training shard: samples `start` to `stop` of the shuffled order."""
@@ -29,7 +29,7 @@ class Shard(Stage[ShardConfig]):
         import pyarrow as pa
 
         from stages.shard.images import Bound, RawImages
-        from stages.shard.index import Row, to_table
+        from stages.shard.index import Row, checksum, to_table
         from stages.shard.plan import samples
         from stages.shard.writer import ShardWriter
 
@@ -53,7 +53,8 @@ class Shard(Stage[ShardConfig]):
                 }
                 at = shard.add(sample["uid"], parts)
                 identity = (sample["uid"], sample["image_uid"], sample["source"], int(partition.id), image.ext)
-                index.append(Row(*identity, *at[image.ext], *at["txt"], *at["json"], sample["repeats"]))
+                sums = (checksum(parts[ext]) for ext in (image.ext, "txt", "json"))
+                index.append(Row(*identity, *at[image.ext], *at["txt"], *at["json"], sample["repeats"], *sums))
                 task.count("image_bytes", len(image.data))
         table = to_table(index)
         with pa.ipc.new_file(str(task.parts / f"index-{partition.id}.arrow"), table.schema) as writer:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from stages.contract import How, StageConfig
 from stages.located import LocatedConfig
+from stages.tokenizer.special import tokenizer_files
 
 #: The first ids of every tokenizer, in this order.
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
@@ -24,6 +25,13 @@ class TextFile(LocatedConfig):
     """Path inside the world, or of the local file. Its contents count, not where it lies."""
 
 
+class ComparedTokenizer(StageConfig):
+    """A tokenizer of someone else's, shown beside ours."""
+
+    folder: Annotated[str, How]
+    """A local folder with its `tokenizer.json`. What its files say counts, not where it lies."""
+
+
 class TokenizerConfig(StageConfig):
     """The root key `tokenizer`.
 
@@ -31,8 +39,15 @@ class TokenizerConfig(StageConfig):
     on, a rare name becomes a token, and tokenizers are published with their models.
     """
 
-    vocabulary: Annotated[int, Field(ge=BYTES + 3, le=1_000_000)]
-    """Ids in all: special, task and location tokens, the 256 bytes, and merges."""
+    vocabulary: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Ids in all: special, task and location tokens, the 256 bytes, and merges. Of a brought tokenizer: how many ids it
+    must come to, 0 for as many as it has."""
+    folder: Annotated[str | None, How] = None
+    """A local folder with a tokenizer of your own to use instead of training one: `tokenizer.json`, or an older format
+    that `transformers` converts. Its ids stay as they are; tokens named below that it lacks, and a pad token where it
+    has none, get new ids behind them. What its files say counts, not where it lies."""
+    brought: bool = False
+    """Filled in: whether there is a `folder`."""
     special_tokens: list[str] = []
     """Control tokens after `<pad>`, `<s>` and `</s>`. Text never encodes to one, and decoding leaves them out."""
     task_tokens: list[str] = []
@@ -49,8 +64,19 @@ class TokenizerConfig(StageConfig):
     """Also train on the captions of sources marked private."""
     allow_smaller: bool = False
     """Accept a smaller vocabulary where the text has too few distinct words; otherwise that is an error."""
-    checked_captions: Annotated[int, Field(ge=0)] = 10_000
-    """Captions of each source, and lines of each text file, that the report measures and encodes forth and back."""
+    checked_captions: Annotated[int, Field(ge=0)] | None = None
+    """Captions of each source (those with the smallest uid), and lines of each text file (its first), that the report
+    measures and encodes forth and back. Null takes all."""
+    compare: dict[str, ComparedTokenizer] = {}
+    """Name -> a tokenizer to measure on the same texts, for the report alone. Part of what makes the artifact, so
+    decide on it before models are trained on the tokenizer."""
+    bytes_per_partition: Annotated[int, How, Field(ge=1)] = 16_000_000
+    """Most bytes of a text file that one task counts, but for the end of a line. Captions are counted file by file."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _note_folder(cls, values: Any) -> Any:
+        return {**values, "brought": bool(values.get("folder"))} if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _tokens_fit(self) -> TokenizerConfig:
@@ -60,7 +86,9 @@ class TokenizerConfig(StageConfig):
             raise ValueError(f"tokens named twice: {', '.join(repeated)}")
         if any(not token.strip() or token != token.strip() for token in added):
             raise ValueError("special_tokens and task_tokens must be visible text without spaces around it")
-        if self.vocabulary < len(added) + BYTES:
+        if not self.brought and not self.vocabulary:
+            raise ValueError("give vocabulary, the ids to train, or folder, where a tokenizer of your own lies")
+        if not self.brought and self.vocabulary < len(added) + BYTES:
             raise ValueError(
                 f"vocabulary={self.vocabulary} is too small: {len(added)} special, task and location tokens and the "
                 f"{BYTES} bytes need {len(added) + BYTES}"
@@ -80,5 +108,7 @@ class TokenizerConfig(StageConfig):
         return list(dict.fromkeys(text.world for text in self.text if text.world))
 
     def external_files(self) -> list[str]:
-        """Text files outside any world, for the fingerprint."""
-        return [path for text in self.text for path in text.located()]
+        """Text files outside any world and the files of tokenizers that were brought, for the fingerprint."""
+        folders = [self.folder, *(compared.folder for compared in self.compare.values())]
+        files = [file for folder in folders for file in tokenizer_files(folder)]
+        return [*(path for text in self.text for path in text.located()), *files]

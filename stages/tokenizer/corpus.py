@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +14,10 @@ from stages.artifact import Artifact
 from stages.contract import Inputs, UserError
 from stages.tokenizer.config import TokenizerConfig
 
+_ROWS_AT_ONCE = 500_000
+_LINES_AT_ONCE = 10_000
+_BLOCK = 1 << 20
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -22,58 +25,171 @@ class Corpus:
 
     name: str
     """The source's name, or the file's."""
-    private: bool
+    private: bool = False
     """Whether it is left out of training unless the config says otherwise; only figures of it are reported."""
-    captions: pa.ChunkedArray | None = None
+    pairs: Artifact | None = None
+    verdicts: Artifact | None = None
+    last_uid: str | None = None
+    """The largest uid to take; None for all."""
     file: Path | None = None
     max_lines: int | None = None
+    """Lines of the text file to take; None for all."""
 
-    def lines(self) -> Iterator[str]:
-        """The texts, in a fixed order. Raises UserError for a file that is not UTF-8."""
-        if self.captions is not None:
-            for chunk in self.captions.chunks:
-                yield from chunk.to_pylist()
+    def batches(self, most: int | None = None) -> Iterator[list[str]]:
+        """All texts in a fixed order, or the first `most`: captions by uid, lines as they stand."""
         if self.file is not None:
-            row = 0
-            try:
-                with open(self.file, encoding="utf-8", newline="\n") as file:
-                    for line in islice(file, self.max_lines):
-                        row += 1
-                        if text := line.strip():
-                            yield text
-            except UnicodeDecodeError:
-                raise UserError(f"{self.file}: not UTF-8 text after line {row}; convert it") from None
+            left = most
+            for lines in read_lines(self.file, 0, self.bytes()):
+                yield lines if left is None else lines[:left]
+                left = None if left is None else max(0, left - len(lines))
+                if left == 0:
+                    return
+        else:
+            yield from self._captions(most)
+
+    def _captions(self, most: int | None) -> Iterator[list[str]]:
+        assert self.pairs is not None
+        assert self.verdicts is not None
+        if most is None:
+            chosen = (self.captions(name) for name in self.pairs.names("pairs-*.parquet"))
+        else:
+            wanted = _first_kept(self.verdicts, self.name, self.last_uid, most)
+            tables = (_read_pairs(self.pairs, name) for name in self.pairs.names("pairs-*.parquet"))
+            chosen = (table.filter(pc.is_in(table["uid"], value_set=wanted))["caption"] for table in tables)
+        for captions in chosen:
+            for batch in captions.chunks:
+                for start in range(0, len(batch), _LINES_AT_ONCE):
+                    yield batch[start : start + _LINES_AT_ONCE].to_pylist()
+
+    def bytes(self) -> int:
+        """Bytes of the text file to take: up to the end of line `max_lines`. 0 for a source."""
+        return 0 if self.file is None else _end(self.file, self.max_lines)
+
+    def captions(self, name: str) -> pa.ChunkedArray:
+        """Captions (strings) of one file of the pairs that were kept and belong to the sample trained on."""
+        assert self.pairs is not None
+        assert self.verdicts is not None
+        table = _read_pairs(self.pairs, name)
+        kept = [
+            uids.filter(pc.is_in(uids, value_set=table["uid"]))
+            for uids in _kept(self.verdicts, self.name, self.last_uid)
+        ]
+        wanted = pa.concat_arrays(kept) if kept else pa.array([], pa.string())
+        return table.filter(pc.is_in(table["uid"], value_set=wanted))["caption"]
 
 
-def open_corpora(config: TokenizerConfig, inputs: Inputs) -> list[Corpus]:
+def open_corpora(config: TokenizerConfig, inputs: Inputs, last_uid: str | None) -> list[Corpus]:
     """Sources in the order of the `pairs` input, then files in the order of the config.
 
-    Raises UserError when a file is missing.
+    `last_uid` is what :func:`find_last_uid` found. Raises UserError when a file is missing.
     """
-    kept = _kept(inputs["verdicts"][0], config.max_captions)
-    corpora = [_source(pairs, kept) for pairs in inputs["pairs"]]
+    verdicts = inputs["verdicts"][0]
+    corpora: list[Corpus] = []
+    for pairs in inputs["pairs"]:
+        made = pairs.manifest["config"]
+        private = bool(made["source"].get("private", False))
+        corpora.append(Corpus(str(made["name"]), private, pairs=pairs, verdicts=verdicts, last_uid=last_uid))
     worlds = dict(zip(config.worlds(), inputs.get("worlds", ()), strict=True))
     for text in config.text:
         path = worlds[text.world].path(text.path) if text.world else Path(text.path)
         if not path.is_file():
             place = f"world {text.world}" if text.world else "the local disk"
             raise UserError(f"tokenizer.text: no file {text.path} on {place}; put it there or name the right one")
-        corpora.append(Corpus(path.name, private=False, file=path, max_lines=config.max_text_lines))
+        corpora.append(Corpus(_unused(path.name, corpora), file=path, max_lines=config.max_text_lines))
     return corpora
 
 
-def _kept(verdicts: Artifact, most: int | None) -> pa.Table:
+def read_lines(file: Path, start: int, stop: int) -> Iterator[list[str]]:
+    """Lines that begin in bytes [start, stop), stripped, without the empty ones, some thousands at a time.
+
+    Adjoining ranges give each line once. Raises UserError for a file that is not UTF-8.
+    """
+    found: list[str] = []
+    with open(file, "rb") as content:
+        # From the byte before, so that a line which begins exactly at `start` is not taken for a rest.
+        position = content.seek(max(0, start - 1))
+        if start:
+            position += len(content.readline())
+        while position < stop and (line := content.readline()):
+            try:
+                text = line.decode("utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise UserError(f"{file}: not UTF-8 text at byte {position + error.start}; convert it") from None
+            position += len(line)
+            if text:
+                found.append(text)
+            if len(found) >= _LINES_AT_ONCE:
+                yield found
+                found = []
+    if found:
+        yield found
+
+
+def _unused(name: str, corpora: list[Corpus]) -> str:
+    taken = {corpus.name for corpus in corpora}
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name} ({number})"
+    return free
+
+
+def _end(file: Path, max_lines: int | None) -> int:
+    """Bytes of a file up to the end of its line `max_lines`."""
+    size = file.stat().st_size
+    if max_lines is None:
+        return size
+    lines = position = 0
+    with open(file, "rb") as content:
+        while lines < max_lines and (block := content.read(_BLOCK)):
+            if lines + block.count(b"\n") < max_lines:
+                lines += block.count(b"\n")
+                position += len(block)
+                continue
+            at = -1
+            for _ in range(max_lines - lines):
+                at = block.index(b"\n", at + 1)
+            return position + at + 1
+    return size if max_lines else 0
+
+
+def _read_pairs(pairs: Artifact, name: str) -> pa.Table:
+    return pq.read_table(pairs.path(name), columns=["uid", "caption"])
+
+
+def find_last_uid(config: TokenizerConfig, inputs: Inputs) -> str | None:
+    """The largest uid that `max_captions` admits; None where it admits all."""
+    most = config.max_captions
+    if most is None:
+        return None
     # Sorted by uid, a hash: the first rows are a random sample that no order of listing can bias.
-    table = pq.read_table(verdicts.path("verdicts.parquet"), columns=["uid", "source", "keep"])
-    kept = table.filter(table["keep"]).select(["uid", "source"])
-    return kept if most is None else kept.slice(0, most)
+    seen, table = 0, pq.ParquetFile(inputs["verdicts"][0].path("verdicts.parquet"))
+    for batch in table.iter_batches(_ROWS_AT_ONCE, columns=["uid", "keep"]):
+        kept = batch["uid"].filter(batch["keep"])
+        if most <= seen + len(kept) and most > seen:
+            return str(kept[most - seen - 1])
+        seen += len(kept)
+    return None if most else ""
 
 
-def _source(pairs: Artifact, kept: pa.Table) -> Corpus:
-    config = pairs.manifest["config"]
-    name = str(config["name"])
-    uids = kept.filter(pc.equal(kept["source"], name))["uid"]
-    tables = [pq.read_table(pairs.path(file), columns=["uid", "caption"]) for file in pairs.names("pairs-*.parquet")]
-    chosen = [table.filter(pc.is_in(table["uid"], value_set=uids)) for table in tables]
-    captions = pa.concat_tables(chosen).sort_by("uid")["caption"] if chosen else pa.chunked_array([], pa.string())
-    return Corpus(name, private=bool(config["source"].get("private", False)), captions=captions)
+def _kept(verdicts: Artifact, source: str, last_uid: str | None) -> Iterator[pa.Array]:
+    """Uids (strings, ascending) of a source that were kept, a piece of the table at a time."""
+    table = pq.ParquetFile(verdicts.path("verdicts.parquet"))
+    for batch in table.iter_batches(_ROWS_AT_ONCE, columns=["uid", "source", "keep"]):
+        chosen = pc.and_(batch["keep"], pc.equal(batch["source"], source))
+        if last_uid is not None:
+            chosen = pc.and_(chosen, pc.less_equal(batch["uid"], last_uid))
+        yield batch["uid"].filter(chosen)
+        if last_uid is not None and len(batch) and batch["uid"][-1].as_py() > last_uid:
+            return
+
+
+def _first_kept(verdicts: Artifact, source: str, last_uid: str | None, most: int) -> pa.Array:
+    found: list[pa.Array] = []
+    left = most
+    for uids in _kept(verdicts, source, last_uid):
+        found.append(uids[:left])
+        left -= len(found[-1])
+        if left <= 0:
+            break
+    return pa.concat_arrays(found) if found else pa.array([], pa.string())

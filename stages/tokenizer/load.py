@@ -1,4 +1,4 @@
-"""A trained tokenizer for training and evaluation: text to ids and back, without `transformers`."""
+"""A tokenizer for training and evaluation, trained here or brought: text to ids and back, without `transformers`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,49 @@ from pathlib import Path
 import tokenizers
 
 from stages.contract import UserError
-from stages.tokenizer.config import BOS, EOS, PAD
+from stages.tokenizer.special import SpecialIds, special_ids, token_ids, tokenizer_json, unknown_token
+
+_OURS = SpecialIds()
 
 
 class LoadedTokenizer:
     """Encodes text as text: `</s>` in a caption is five characters, never the end of the sequence."""
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+    def __init__(
+        self, tokenizer: tokenizers.Tokenizer, special: SpecialIds = _OURS, unknown_id: int | None = None
+    ) -> None:
         self._tokenizer = tokenizer
         self._tokenizer.encode_special_tokens = True
-        self.vocabulary: int = tokenizer.get_vocab_size()
-        """Number of ids."""
-        self.pad_id, self.bos_id, self.eos_id = (tokenizer.token_to_id(token) for token in (PAD, BOS, EOS))
+        # Folders from elsewhere may carry the lengths of another use.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.special = special
+        """Which ids pad, begin and end a text."""
+        self.unknown_id = unknown_id
+        """The id of text that has no token; None where there is no such id (every byte-level vocabulary)."""
+        ids = tokenizer.get_vocab(with_added_tokens=True).values()
+        self.vocabulary: int = max(ids, default=-1) + 1
+        """Number of ids: the highest and one, which is what an embedding must hold."""
+
+    @property
+    def backend(self) -> tokenizers.Tokenizer:
+        """The library's own object."""
+        return self._tokenizer
+
+    @property
+    def pad_id(self) -> int:
+        """Of `special`."""
+        return self.special.pad
+
+    @property
+    def bos_id(self) -> int:
+        """Of `special`."""
+        return self.special.bos
+
+    @property
+    def eos_id(self) -> int:
+        """Of `special`."""
+        return self.special.eos
 
     def encode(self, text: str) -> list[int]:
         """Ids of one text; no bos, no eos."""
@@ -33,6 +64,19 @@ class LoadedTokenizer:
         """Text of ids, without pad, bos, eos and the other control tokens. Broken UTF-8 shows as U+FFFD."""
         return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True))
 
+    def decode_batch(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each list of ids, as :meth:`decode` gives it."""
+        return [str(text) for text in self._tokenizer.decode_batch(list(ids), skip_special_tokens=True)]
+
+    def changed(self, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> list[bool]:
+        """Whether the ids of each text decode to another text than it was."""
+        return [text != again for text, again in zip(texts, self.decode_batch(ids), strict=True)]
+
+    def losses(self, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> tuple[int, int]:
+        """What encoding lost: texts whose `ids` do not decode to what they were, and ids that mean "unknown"."""
+        unknown = 0 if self.unknown_id is None else sum(list(row).count(self.unknown_id) for row in ids)
+        return sum(self.changed(texts, ids)), unknown
+
     def token_id(self, token: str) -> int:
         """Id of one token as written in the vocabulary, e.g. ``<loc_7>``. Raises KeyError for an unknown one."""
         found = self._tokenizer.token_to_id(token)
@@ -43,7 +87,12 @@ class LoadedTokenizer:
 
 def load(folder: str | Path) -> LoadedTokenizer:
     """The tokenizer in a folder (a `tokenizer` artifact, or `tokenizer/` of a trained model). Raises UserError."""
-    file = Path(folder, "tokenizer.json")
-    if not file.is_file():
-        raise UserError(f"{folder} holds no tokenizer.json: not a tokenizer")
-    return LoadedTokenizer(tokenizers.Tokenizer.from_file(str(file)))
+    root = Path(folder)
+    content = tokenizer_json(root)
+    ids = token_ids(content)
+    unknown = unknown_token(content)
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(root / "tokenizer.json"))
+    except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
+        raise UserError(f"{root / 'tokenizer.json'} cannot be read ({error}); save it anew") from None
+    return LoadedTokenizer(tokenizer, special_ids(root, ids), None if unknown is None else ids.get(unknown))

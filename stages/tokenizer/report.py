@@ -1,50 +1,126 @@
-"""What a tokenizer does to each corpus: fertility, characters per token, and the way there and back."""
+"""What a tokenizer does to each corpus, beside others: figures only, as JSON and as a page to read."""
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from stages.tokenizer.config import TokenizerConfig
+from stages.tokenizer.config import BYTES, TokenizerConfig
 from stages.tokenizer.corpus import Corpus
-from stages.tokenizer.load import LoadedTokenizer
+from stages.tokenizer.counting import WordCounter
+from stages.tokenizer.load import LoadedTokenizer, load
+from stages.tokenizer.measure import Measured, Texts
+from stages.tokenizer.pieces import PieceEncoder
+from stages.tokenizer.scripts import Scripts
+
+OURS = "this tokenizer"
+_PER_CORPUS = ("private", "trained_on")
 
 
-def report(config: TokenizerConfig, corpora: list[Corpus], tokenizer: LoadedTokenizer) -> dict[str, Any]:
-    """Figures only, no text. Raises RuntimeError when a text does not come back as it went in."""
-    used = np.zeros(tokenizer.vocabulary, dtype=bool)
-    measured = {corpus.name: _measure(config, corpus, tokenizer, used) for corpus in corpora}
-    failed = {name: figures["round_trip_failed"] for name, figures in measured.items() if figures["round_trip_failed"]}
-    if failed:
+def report(config: TokenizerConfig, corpora: Sequence[Corpus], tokenizer: LoadedTokenizer) -> dict[str, Any]:
+    """Contents of `report.json`: figures only, no text.
+
+    Raises RuntimeError when a tokenizer trained here does not give a text back as it went in, UserError for a
+    tokenizer to compare that cannot be read.
+    """
+    tokenizers = {OURS: tokenizer, **{name: load(other.folder) for name, other in config.compare.items()}}
+    used = {name: np.zeros(each.vocabulary, dtype=bool) for name, each in tokenizers.items()}
+    scripts = Scripts()
+    measured = {corpus.name: _measure(config, corpus, tokenizers, used, scripts) for corpus in corpora}
+    failed = {
+        name: {key: figures[key] for key in ("round_trip_failed", "unknown") if figures[key]}
+        for name, figures in measured.items()
+        if figures["round_trip_failed"] or figures["unknown"]
+    }
+    if failed and not config.brought:
         raise RuntimeError(f"the tokenizer changes texts on the way there and back: {failed}")
+    added = len(config.added_tokens())
+    ids = {name: {"vocabulary": len(flags), "ids_used": int(flags.sum())} for name, flags in used.items()}
     return {
         "vocabulary": tokenizer.vocabulary,
+        "brought": config.brought,
         "special_tokens": len(config.control_tokens()),
         "task_tokens": len(config.task_tokens),
         "location_tokens": config.location_tokens,
-        "merges": tokenizer.vocabulary - len(config.added_tokens()) - 256,
-        "ids_used_in_samples": int(used.sum()),
+        "merges": None if config.brought else tokenizer.vocabulary - added - BYTES,
+        "ids_used": ids[OURS]["ids_used"],
+        # Ids of control, task and location tokens stand in no caption: they would make coverage look poorer than it is.
+        "coverage": ids[OURS]["ids_used"] / max(1, tokenizer.vocabulary - (0 if config.brought else added)),
+        "compared": {name: each for name, each in ids.items() if name != OURS},
         "corpora": measured,
     }
 
 
-def _measure(config: TokenizerConfig, corpus: Corpus, tokenizer: LoadedTokenizer, used: np.ndarray) -> dict[str, Any]:
-    texts = list(islice(corpus.lines(), config.checked_captions))
-    encoded = tokenizer.encode_batch(texts)
-    for ids in encoded:
-        used[ids] = True
-    tokens = sum(len(ids) for ids in encoded)
-    words = sum(len(text.split()) for text in texts)
-    characters = sum(len(text) for text in texts)
-    pairs = zip(texts, encoded, strict=True)
+def _measure(
+    config: TokenizerConfig,
+    corpus: Corpus,
+    tokenizers: Mapping[str, LoadedTokenizer],
+    used: Mapping[str, np.ndarray],
+    scripts: Scripts,
+) -> dict[str, Any]:
+    measured = {name: Measured(used[name]) for name in tokenizers}
+    encoders = {name: PieceEncoder(tokenizer) for name, tokenizer in tokenizers.items()}
+    counter = WordCounter()
+    for texts in corpus.batches(config.checked_captions):
+        batch = Texts.of(texts, scripts)
+        counter.add(batch.array)
+        for name, tokenizer in tokenizers.items():
+            measured[name].add(batch, encoders[name].encode(batch.array), tokenizer)
+    words = counter.table()
+    for name, tokenizer in tokenizers.items():
+        measured[name].add_words(words, tokenizer)
     return {
-        "trained_on": not corpus.private or config.include_private,
         "private": corpus.private,
-        "texts": len(texts),
-        "tokens": tokens,
-        "fertility": tokens / words if words else 0.0,
-        "characters_per_token": characters / tokens if tokens else 0.0,
-        "round_trip_failed": sum(tokenizer.decode(ids) != text for text, ids in pairs),
+        "trained_on": not config.brought and (not corpus.private or config.include_private),
+        **measured[OURS].figures(),
+        "compared": {name: each.figures() for name, each in measured.items() if name != OURS},
     }
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """Contents of `report.md`: the report as tables."""
+    kind = "brought from a folder" if report["brought"] else f"trained here, {report['merges']:,} merges"
+    lines = [
+        "# Tokenizer",
+        "",
+        f"{report['vocabulary']:,} ids, {kind}; {report['ids_used']:,} of them are used by the texts below "
+        f"({report['coverage']:.1%} of those that text can give).",
+        "",
+        "Fertility is tokens per white-space separated word; a text belongs to the script most of its letters are of.",
+        "One-token words: the share of words (cut as GPT-2 cuts them, by occurrence) that are a single token.",
+        "",
+    ]
+    for name, corpus in report["corpora"].items():
+        lines += [f"## {_cell(name)}", "", "Trained on." if corpus["trained_on"] else "Not trained on.", ""]
+        lines += _table([(OURS, corpus), *corpus["compared"].items()], "tokenizer")
+        if len(corpus["scripts"]) > 1:
+            lines += ["", *_table(list(_by_script(corpus)), "script")]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _by_script(corpus: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for script, figures in corpus["scripts"].items():
+        yield script, figures
+        for name, other in corpus["compared"].items():
+            yield f"{script}: {name}", other["scripts"][script]
+
+
+def _table(rows: Sequence[tuple[str, Mapping[str, Any]]], first: str) -> list[str]:
+    heads = [first, "texts", "tokens", "fertility", "characters/token", "bytes/token", "not given back", "unknown"]
+    words = "one_token_words" in rows[0][1]
+    heads += ["one-token words"] if words else []
+    table = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
+    for name, of in rows:
+        cells = [_cell(name), f"{of['texts']:,}", f"{of['tokens']:,}", f"{of['fertility']:.3f}"]
+        cells += [f"{of['characters_per_token']:.2f}", f"{of['bytes_per_token']:.2f}"]
+        cells += [f"{of['round_trip_failed']:,}", f"{of['unknown']:,}"]
+        cells += [f"{of['one_token_words']:.1%}"] if words else []
+        table.append("| " + " | ".join(cells) + " |")
+    return table
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

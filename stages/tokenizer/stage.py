@@ -1,51 +1,87 @@
-"""The tokenizer stage: a byte-level BPE vocabulary from the captions that were kept."""
+"""The tokenizer stage: a byte-level BPE vocabulary from the kept captions, or a tokenizer that was brought."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from stages.artifact import Artifact
 from stages.contract import Inputs, Partition, Stage, Task
 from stages.tokenizer.config import TokenizerConfig
 
-if TYPE_CHECKING:
-    from stages.tokenizer.corpus import Corpus
-
 
 class Tokenizer(Stage[TokenizerConfig]):
-    """Inputs: `pairs` (one per source), `verdicts`, and `worlds` (those of `TokenizerConfig.worlds()`, in order)."""
+    """Inputs: `pairs` (one per source), `verdicts`, and `worlds` (those of `TokenizerConfig.worlds()`, in order).
+
+    Partitions count words, each over a piece of the text; `finish` adds the counts up and learns the merges once.
+    """
 
     name = "tokenizer"
-    tracked = ("*.json",)
+    version = 2
+    tracked = ("*.json", "*.md")
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
-        """One: merges are learnt from the counts of the whole text."""
-        return [Partition("00000")]
+        """One per file of pairs and per piece of a text file; none for a tokenizer that was brought."""
+        return [] if self.config.brought else list(self._pieces(inputs))
 
-    def run(self, partition: Partition, task: Task) -> None:
-        """Train and report. Raises UserError when the text is too small for the vocabulary asked for."""
-        from stages.tokenizer.corpus import open_corpora
-        from stages.tokenizer.load import load
-        from stages.tokenizer.report import report
-        from stages.tokenizer.train import train, write
+    def _pieces(self, inputs: Inputs) -> Iterator[Partition]:
+        from stages.tokenizer.corpus import find_last_uid, open_corpora
 
-        corpora = open_corpora(self.config, task.inputs)
-        write(self.config, train(self.config, self._lines(corpora, task)), task.out)
-        tokenizer = load(task.out)
-        figures = report(self.config, corpora, tokenizer)
-        (task.out / "report.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        task.count("vocabulary", tokenizer.vocabulary)
-
-    def _lines(self, corpora: list[Corpus], task: Task) -> Iterator[str]:
-        for corpus in corpora:
+        size, last = self.config.bytes_per_partition, find_last_uid(self.config, inputs)
+        for number, corpus in enumerate(open_corpora(self.config, inputs, last)):
             if corpus.private and not self.config.include_private:
                 continue
-            kind = "captions" if corpus.file is None else "text_lines"
-            for line in corpus.lines():
-                task.count(kind)
-                yield line
+            if corpus.pairs is not None:
+                for place, name in enumerate(corpus.pairs.names("pairs-*.parquet")):
+                    yield Partition(f"{number:04d}-{place:05d}", {"corpus": number, "pairs": name, "last_uid": last})
+            end = corpus.bytes()
+            step = max(1, -(-end // -(-end // size))) if end else 1  # as many pieces as it takes, of equal size
+            for start in range(0, end, step):
+                stop = min(start + step, end)
+                # The range is in the id: a run resumed with pieces of another size must not take these for its own.
+                yield Partition(f"{number:04d}-{start}-{stop}", {"corpus": number, "start": start, "stop": stop})
+
+    def run(self, partition: Partition, task: Task) -> None:
+        """Count one piece's words. Raises UserError for text that is not UTF-8."""
+        from stages.tokenizer.corpus import open_corpora, read_lines
+        from stages.tokenizer.counting import WordCounter, write_counts
+        from stages.tokenizer.pieces import texts_array
+
+        spec = partition.spec
+        corpus = open_corpora(self.config, task.inputs, spec.get("last_uid"))[spec["corpus"]]
+        counter = WordCounter()
+        if corpus.file is not None:
+            for lines in read_lines(corpus.file, spec["start"], spec["stop"]):
+                counter.add(texts_array(lines))
+                task.count("text_lines", len(lines))
+        else:
+            captions = corpus.captions(spec["pairs"])
+            for chunk in captions.chunks:
+                counter.add(chunk)
+            task.count("captions", len(captions))
+        write_counts(counter.table(), task.parts / f"words-{partition.id}.parquet")
+
+    def finish(self, task: Task) -> None:
+        """Train and report. Raises UserError when the text is too small for the vocabulary asked for."""
+        from stages.tokenizer.corpus import find_last_uid, open_corpora
+        from stages.tokenizer.load import load
+        from stages.tokenizer.report import page, report
+
+        if self.config.brought:
+            from stages.tokenizer.given import write_given
+
+            write_given(self.config, task.out)
+        else:
+            from stages.tokenizer.counting import total
+            from stages.tokenizer.train import learn, write
+
+            write(self.config, learn(self.config, total(task.parts.glob("words-*.parquet"))), task.out)
+        tokenizer = load(task.out)
+        corpora = open_corpora(self.config, task.inputs, find_last_uid(self.config, task.inputs))
+        figures = report(self.config, corpora, tokenizer)
+        (task.out / "report.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        (task.out / "report.md").write_text(page(figures), encoding="utf-8")
+        task.count("vocabulary", tokenizer.vocabulary)
 
     def summary(self, artifact: Artifact) -> dict[str, float]:
         """Vocabulary, and fertility and characters per token of each corpus."""

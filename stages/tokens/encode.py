@@ -1,20 +1,62 @@
-"""One shard's ids as arrays on disk."""
+"""One shard's captions as ids: encoded, checked on the way back, and written as arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
+from stages.tokenizer.load import LoadedTokenizer
+from stages.tokenizer.pieces import PieceEncoder, texts_array
+
+#: Captions at a time: enough that words repeat, few enough that their Python lists stay small.
+_AT_ONCE = 16_384
 
 
-def write_ids(ids: Sequence[Sequence[int]], vocabulary: int, folder: Path, stem: str) -> None:
-    """Write `<stem>.ids.npy` (all ids end to end) and `<stem>.offsets.npy` (int64, one more than captions)."""
-    offsets = np.zeros(len(ids) + 1, dtype=np.int64)
-    np.cumsum([len(caption) for caption in ids], out=offsets[1:])
-    flat = np.fromiter((i for caption in ids for i in caption), dtype=id_type(vocabulary), count=int(offsets[-1]))
-    np.save(folder / f"{stem}.ids.npy", flat)
-    np.save(folder / f"{stem}.offsets.npy", offsets)
+@dataclass(frozen=True)
+class Encoded:
+    """The ids of a shard's captions."""
+
+    ids: NDArray[np.unsignedinteger]
+    """All captions' ids end to end, no bos, no eos; uint16 or uint32."""
+    offsets: NDArray[np.int64]
+    """int64 [captions + 1]; caption i is ``ids[offsets[i]:offsets[i + 1]]``."""
+    changed: NDArray[np.bool_]
+    """bool [captions]; whether the ids decode to another text than the caption."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each caption."""
+        return np.diff(self.offsets)
+
+    def unknown(self, unknown_id: int | None) -> NDArray[np.int64]:
+        """How many ids of each caption mean "unknown", int64 [captions]."""
+        if unknown_id is None:
+            return np.zeros(len(self.changed), dtype=np.int64)
+        before = np.concatenate([[0], np.cumsum(self.ids == unknown_id)])
+        return np.diff(before[self.offsets])
+
+    def write(self, folder: Path, stem: str) -> None:
+        """Write `<stem>.ids.npy` and `<stem>.offsets.npy`."""
+        np.save(folder / f"{stem}.ids.npy", self.ids)
+        np.save(folder / f"{stem}.offsets.npy", self.offsets)
+
+
+def encode(tokenizer: LoadedTokenizer, captions: Iterable[str]) -> Encoded:
+    """Encode captions in order, and decode each again to see whether it comes back as it was."""
+    dtype, encoder = id_type(tokenizer.vocabulary), PieceEncoder(tokenizer)
+    ids, lengths, changed = [np.empty(0, dtype)], [np.zeros(1, np.int64)], [np.empty(0, np.bool_)]
+    rest = iter(captions)
+    while texts := list(islice(rest, _AT_ONCE)):
+        flat, offsets, lost = encoder.encode_checked(texts_array(texts))
+        ids.append(flat.astype(dtype))
+        lengths.append(np.diff(offsets))
+        changed.append(lost)
+    return Encoded(np.concatenate(ids), np.cumsum(np.concatenate(lengths)), np.concatenate(changed))
 
 
 def id_type(vocabulary: int) -> type[np.unsignedinteger]:

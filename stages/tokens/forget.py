@@ -27,6 +27,7 @@ def forget(artifact: Artifact, inputs: Known, gone: Gone, out: Path | None) -> T
     index = Index.open(shards.path("index.arrow"))
     lost = gone.has_pair(index.table["uid"]).to_numpy().astype(bool)
     content = artifact.read_json("tokens.json")
+    names = index.table["source"]
     for shard in pc.unique(index.table["shard"].filter(lost)).to_pylist():
         samples = index.of_shard(shard)
         mine = lost[samples.start : samples.stop]
@@ -41,6 +42,12 @@ def forget(artifact: Artifact, inputs: Known, gone: Gone, out: Path | None) -> T
         taken.samples += int(mine.sum())
         taken.files += [f"{stem}.ids.npy", f"{stem}.offsets.npy"]
         taken.counts.update({"samples": -int(mine.sum()), "tokens": -int(lengths[mine].sum())})
+        rows = np.flatnonzero(mine)
+        for source, length in zip(names.take(samples.start + rows).to_pylist(), lengths[rows].tolist(), strict=True):
+            # What was lost of them on the way there and back is told as it was when the ids were made.
+            if figures := content.get("sources", {}).get(source):
+                figures["samples"] -= 1
+                figures["tokens"] -= length
         if out is not None:
             np.save(out / f"{stem}.ids.npy", ids[np.repeat(~mine, lengths)])
             np.save(out / f"{stem}.offsets.npy", np.concatenate([[0], np.cumsum(lengths[~mine])]).astype(np.int64))

@@ -1,42 +1,78 @@
-"""Random access to the ids of any caption, memory-mapped."""
+"""Random access to the ids of any caption, memory-mapped. In the loader's hot path: no torch, nothing opened early."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stages.artifact import Artifact
 
-_OPEN_SHARDS = 256
+#: Shards mapped at a time; a mapping costs address space and no file handle.
+_OPEN_SHARDS = 1024
 
 
 class TokenReader:
-    """Reads a `tokens` artifact; cheap to open, picklable."""
+    """Reads a `tokens` artifact. Free to construct and to pickle: files are opened when first asked for."""
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
-        content = artifact.read_json("tokens.json")
-        self.vocabulary: int = content["vocabulary"]
-        """Number of ids of the tokenizer that made them."""
-        self.shards: list[str] = content["shards"]
-        """Names of the shards without `.tar`, in order."""
-        self._opened = lru_cache(maxsize=_OPEN_SHARDS)(self._open)
+        self._ids = lru_cache(maxsize=_OPEN_SHARDS)(lambda shard: self._open(shard, "ids"))
+        self._offsets = lru_cache(maxsize=_OPEN_SHARDS)(lambda shard: self._open(shard, "offsets"))
 
     def __reduce__(self) -> tuple[type[TokenReader], tuple[Artifact]]:
         return TokenReader, (self.artifact,)
 
-    def tokens(self, shard: int, position: int) -> np.ndarray:
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """The parsed `tokens.json`."""
+        content: dict[str, Any] = self.artifact.read_json("tokens.json")
+        return content
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of ids of the tokenizer that made them."""
+        return int(self.content["vocabulary"])
+
+    @cached_property
+    def shards(self) -> list[str]:
+        """Names of the shards without `.tar`, in order."""
+        return list(self.content["shards"])
+
+    def tokens(self, shard: int, position: int) -> NDArray[np.unsignedinteger]:
         """Ids [length], uint16 or uint32, no bos, no eos, of the sample at a position of a shard.
 
         Raises IndexError beyond the shard's end.
         """
-        ids, offsets = self._opened(shard)
+        offsets = self._offsets(shard)
         if not 0 <= position < len(offsets) - 1:
             raise IndexError(f"{self.shards[shard]} has {len(offsets) - 1} samples, none at position {position}")
-        return ids[offsets[position] : offsets[position + 1]]
+        return self._ids(shard)[offsets[position] : offsets[position + 1]]
 
-    def _open(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
-        stem = self.shards[shard]
-        ids = np.load(self.artifact.path(f"{stem}.ids.npy"), mmap_mode="r")
-        return ids, np.load(self.artifact.path(f"{stem}.offsets.npy"), mmap_mode="r")
+    def lengths(self, shards: NDArray[np.integer], positions: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Number of ids of many samples at once, int64 [n], of places given as int [n] each.
+
+        Raises IndexError for one beyond its shard's end.
+        """
+        shards, positions = np.asarray(shards), np.asarray(positions)
+        out = np.empty(len(shards), dtype=np.int64)
+        # Sorted by shard, each shard's samples are one stretch.
+        order = np.argsort(shards, kind="stable")
+        bounds = np.flatnonzero(np.diff(shards[order], prepend=-1, append=-1))
+        for start, stop in pairwise(bounds.tolist()):
+            rows = order[start:stop]
+            shard, places = int(shards[rows[0]]), positions[rows]
+            offsets = self._offsets(shard)
+            if places.min() < 0 or places.max() >= len(offsets) - 1:
+                wrong = places[(places < 0) | (places >= len(offsets) - 1)][0]
+                raise IndexError(f"{self.shards[shard]} has {len(offsets) - 1} samples, none at position {wrong}")
+            out[rows] = offsets[places + 1] - offsets[places]
+        return out
+
+    def _open(self, shard: int, part: str) -> NDArray[Any]:
+        mapped = np.load(self.artifact.path(f"{self.shards[shard]}.{part}.npy"), mmap_mode="r")
+        # A plain view: slicing a memmap costs several times as much.
+        return mapped.view(np.ndarray)

@@ -3,45 +3,109 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from stages.contract import Inputs, Partition, Stage, Task
+from stages.contract import Inputs, Partition, Stage, Task, UserError
 from stages.tokens.config import TokensConfig
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from stages.shard.reader import ShardReader
+    from stages.tokenizer.load import LoadedTokenizer
+    from stages.tokens.encode import Encoded
+
+_LOSSES = ("round_trip_failed", "unknown")
 
 
 class Tokens(Stage[TokensConfig]):
-    """Inputs: `shards`, `tokenizer`."""
+    """Inputs: `shards`, `tokenizer`. What is known of a shard and a tokenizer is kept: only changes are encoded."""
 
     name = "tokens"
+    version = 2
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One per shard."""
         shards = inputs["shards"][0].read_json("dataset.json")["shards"]
-        return [Partition(f"{i:05d}", {"shard": i, "name": s["name"]}) for i, s in enumerate(shards)]
+        return [
+            Partition(f"{i:05d}", {"shard": i, "name": s["name"], "sha256": s.get("sha256")})
+            for i, s in enumerate(shards)
+        ]
 
     def run(self, partition: Partition, task: Task) -> None:
-        """Encode one shard's captions."""
+        """Encode one shard's captions, and decode every one again.
+
+        Raises UserError for a damaged shard, RuntimeError when a tokenizer that was trained here loses something.
+        """
         from stages.shard.reader import ShardReader
         from stages.tokenizer.load import load
-        from stages.tokens.encode import write_ids
+        from stages.tokenizer.special import tokenizer_json
+        from stages.tokens.kept import Kept, tokenizer_digest
 
-        tokenizer = load(task.input("tokenizer").path())
-        ids = tokenizer.encode_batch(list(ShardReader(task.input("shards")).captions(partition.spec["shard"])))
-        write_ids(ids, tokenizer.vocabulary, task.out, str(partition.spec["name"]).removesuffix(".tar"))
-        task.count("samples", len(ids))
-        tokens = sum(map(len, ids))
-        task.count("tokens", tokens)
-        (task.parts / f"tokens-{partition.id}").write_text(str(tokens), encoding="utf-8")
+        tokenizer, folder = task.input("tokenizer"), task.input("tokenizer").path()
+        shard, name = partition.spec["shard"], str(partition.spec["name"])
+        reader, loaded = ShardReader(task.input("shards")), load(folder)
+        samples = reader.of_shard(shard)
+        rows = reader.index.table.slice(samples.start, len(samples))
+        uids = rows["uid"].combine_chunks()
+        kept = Kept(task.cache, tokenizer_digest(tokenizer_json(folder)))
+        encoded = kept.get(partition.spec["sha256"], uids)
+        if encoded is None:
+            encoded = _encoded(reader, shard, loaded)
+            kept.put(partition.spec["sha256"], uids, encoded)
+        figures = _figures(rows["source"], encoded, loaded.unknown_id)
+        lost = {loss: sum(source[loss] for source in figures.values()) for loss in _LOSSES}
+        if any(lost.values()) and not tokenizer.manifest.get("config", {}).get("brought", False):
+            raise RuntimeError(f"the tokenizer trained here loses text of shard {name}: {lost}")
+        encoded.write(task.out, name.removesuffix(".tar"))
+        (task.parts / f"tokens-{partition.id}.json").write_text(json.dumps(figures), encoding="utf-8")
+        task.count("samples", len(samples))
+        task.count("tokens", len(encoded.ids))
+        for loss, number in lost.items():
+            task.count(loss, number)
 
     def finish(self, task: Task) -> None:
         """Write `tokens.json`."""
         from stages.tokenizer.load import load
 
         shards = [shard["name"] for shard in task.input("shards").read_json("dataset.json")["shards"]]
+        sources: dict[str, Counter[str]] = {}
+        for part in sorted(task.parts.glob("tokens-*.json")):
+            for source, figures in json.loads(part.read_text("utf-8")).items():
+                sources.setdefault(source, Counter()).update(figures)
         content = {
             "vocabulary": load(task.input("tokenizer").path()).vocabulary,
             "tokenizer": task.input("tokenizer").fingerprint,
             "shards": [name.removesuffix(".tar") for name in shards],
-            "tokens": sum(int(part.read_text("utf-8")) for part in task.parts.glob("tokens-*")),
+            "tokens": sum(figures["tokens"] for figures in sources.values()),
+            "sources": {source: dict(figures) for source, figures in sorted(sources.items())},
         }
         (task.out / "tokens.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _encoded(reader: ShardReader, shard: int, tokenizer: LoadedTokenizer) -> Encoded:
+    from stages.shard.damage import Damaged
+    from stages.tokens.encode import encode
+
+    try:
+        return encode(tokenizer, reader.captions(shard))
+    except Damaged as damage:
+        raise UserError(f"{damage}; make the shards anew, or fetch them again") from None
+
+
+def _figures(sources: pa.ChunkedArray, encoded: Encoded, unknown_id: int | None) -> dict[str, dict[str, int]]:
+    """Per source: samples, tokens, and what was lost. Numbers only, so private sources may be among them."""
+    import numpy as np
+
+    names = sources.to_numpy(zero_copy_only=False).astype(str)
+    found, codes = np.unique(names, return_inverse=True)
+    values: dict[str, Any] = {
+        "samples": np.ones(len(names)),
+        "tokens": encoded.lengths,
+        "round_trip_failed": encoded.changed,
+        "unknown": encoded.unknown(unknown_id),
+    }
+    sums = {key: np.bincount(codes, weights=value, minlength=len(found)) for key, value in values.items()}
+    return {str(name): {key: int(total[i]) for key, total in sums.items()} for i, name in enumerate(found)}

@@ -23,10 +23,14 @@ def accumulation_steps(settings: OptimizationConfig, world_size: int, key: str) 
     return settings.global_batch // per_pass
 
 
-def positions(step: int, micro_step: int, rank: int, world_size: int, settings: OptimizationConfig) -> range:
-    """Positions of the stream that one rank takes in one micro-step of a (run-wide, 0-based) step."""
-    start = step * settings.global_batch + (micro_step * world_size + rank) * settings.micro_batch
-    return range(start, start + settings.micro_batch)
+def rows(micro_step: int, rank: int, accumulation: int, micro_batch: int) -> slice:
+    """Rows of a step's global batch that one rank takes in one micro-step.
+
+    A rank's rows lie together, all its micro-steps in turn: neighbours in the global batch lie near each other on disk
+    (stages/train/stream.py), so each node reads its own part of the data.
+    """
+    start = (rank * accumulation + micro_step) * micro_batch
+    return slice(start, start + micro_batch)
 
 
 def phase_steps(phases: Sequence[PhaseConfig], global_batch: int, samples: int) -> list[int]:

@@ -42,11 +42,13 @@ class AugmentationConfig(StageConfig):
     """How a training image is varied. Drawn per sample from (seed, epoch, uid), so no worker count changes it."""
 
     crop_scale: tuple[Unit, Unit] = (1.0, 1.0)
-    """Area of the random resized crop, as a share of the image; (1, 1) resizes the whole image instead."""
+    """Area of the random resized crop, as a share of the image; (1, 1) resizes the whole image instead. A crop holds
+    all boxes of the sample's texts."""
     crop_ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 4 / 3)
     """Width to height of the crop."""
     horizontal_flip: Unit = 0.0
-    """Probability of mirroring. Off by default: a mirrored image makes "left" and "right" in its text untrue."""
+    """Probability of mirroring. Images whose text says left or right, which that would make untrue, are left alone;
+    texts of regions are put right instead."""
     color_jitter: ColorJitterConfig = ColorJitterConfig()
     """Brightness, contrast, saturation."""
 
@@ -121,16 +123,23 @@ class OptimizationConfig(StageConfig):
     """Steps per line of the history; its losses are means over those steps."""
     checkpoint_every: Annotated[int, How, Field(ge=1)] = 100
     """Steps between checkpoints, the newest two of which are kept until training ends."""
-    loader_threads: Annotated[int, How, Field(ge=1)] = 1
-    """Threads per rank that read, decode and augment images."""
+    corrupt_samples: Literal["replace", "stop"] = "replace"
+    """A sample that is damaged or does not decode: put another one in its place, count and log it, or stop."""
+    damaged_shards: Literal["stop", "skip"] = "stop"
+    """A shard that is missing or too short when training starts: stop, or treat its samples as corrupt."""
+    loader_workers: Annotated[int, How, Field(ge=0)] = 0
+    """Processes per rank that read, decode and augment images; 0: a thread of the rank's own process does."""
     prefetch: Annotated[int, How, Field(ge=0)] = 2
-    """Micro-batches prepared ahead of the model; 0 prepares each when it is asked for."""
+    """Micro-batches prepared ahead of the model; 0 prepares each when it is asked for (workers: one ahead)."""
     image_cache_mb: Annotated[int, How, Field(ge=0)] = 512
-    """Memory per rank for decoded images, which small data sets fit into whole."""
+    """Memory per rank for decoded images, which small data sets fit into whole; of use only without workers."""
 
 
 class TrainConfig(OptimizationConfig):
     """`conf/recipe/*.yaml`: how a model is pretrained."""
 
+    mixture: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    """Weight of each source in the batches, whatever its size (0 leaves it out); each source then has epochs of its
+    own. Null shows every sample as often as the selection says."""
     phases: Annotated[list[PhaseConfig], Field(min_length=1)]
     """One after the other, each starting from the last one's weights."""

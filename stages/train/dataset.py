@@ -1,16 +1,24 @@
-"""What a training sample is, and what every training data set offers."""
+"""What a training sample is, and what every training data set offers. Loaded by worker processes: no torch here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
 
-#: The first ids of every tokenizer here (docs/formats.md).
-PAD, BOS, EOS = 0, 1, 2
+from stages.train.view import View
+
+
+class DamagedSample(Exception):
+    """A sample whose stored bytes are not those that were written, or are no image; one line, without its content."""
+
+    def __init__(self, reason: str, uid: str = "") -> None:
+        super().__init__(reason)
+        self.uid = uid
+        """The sample's, where it is known."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +39,14 @@ class Sample:
     """Names the sample in errors and, with `turn`, seeds its augmentation."""
     image_id: int
     """Equal for samples of the same image."""
-    image: Image.Image
-    """RGB, as stored."""
-    texts: tuple[Text, ...]
-    """At least one."""
+    image: bytes
+    """As stored: JPEG, PNG, WebP, ..."""
+    texts: Callable[[View], tuple[Text, ...]]
+    """At least one, as they are true of what the view shows: boxes follow the crop, a mirrored view swaps sides."""
+    boxes: NDArray[np.float32] | None = None
+    """[n, 4] left, top, right, bottom in pixels of the upright image: what a crop must hold whole."""
+    mirrorable: bool = True
+    """Whether the texts stay true, or can be made true, when the image is mirrored."""
     turn: int = 0
     """How often the epoch has shown it before, where it shows some samples several times."""
 
@@ -45,43 +57,41 @@ class Sample:
 
 
 class Dataset(Protocol):
-    """Numbered samples. The same (number, epoch) always gives the same sample."""
+    """Numbered samples. The same (number, epoch) always gives the same sample. Picklable: workers get a copy."""
 
     def __len__(self) -> int:
         """Samples in an epoch."""
         ...
 
     def sample(self, number: int, epoch: int) -> Sample:
-        """One sample with its image decoded."""
+        """One sample, its image read but not decoded. Raises DamagedSample when it cannot be had as it was written."""
         ...
 
     def lengths(self, number: int, epoch: int) -> tuple[int, int]:
-        """The sample's longest prompt and target, in tokens, without touching its image."""
+        """The sample's longest prompt and target in tokens, in whichever view, without touching its image."""
+        ...
+
+    def members(self, sources: Sequence[str]) -> Mapping[str, Members]:
+        """The samples of each source. Raises UserError unless `sources` are all that the data hold, and no others."""
+        ...
+
+    def source(self, number: int) -> str:
+        """Name of the source of a sample; empty where there are none."""
         ...
 
 
-class ImageCache:
-    """Decoded images by number, up to a total size; what does not fit is decoded each time.
+class Members(Protocol):
+    """Some of a data set's samples, numbered anew from 0 in the data set's order."""
 
-    Nothing is evicted: with a permuted order every image is equally far from its next use.
-    """
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
 
-    def __init__(self, megabytes: int) -> None:
-        self._left = megabytes * 2**20
-        self._images: dict[int, Image.Image] = {}
-
-    def get(self, number: int, decode: Callable[[], Image.Image]) -> Image.Image:
-        """The image, decoded by the given function the first time."""
-        image = self._images.get(number)
-        if image is None:
-            image = decode()
-            size = image.width * image.height * 3
-            if size <= self._left:
-                self._left -= size
-                self._images[number] = image
-        return image
+    def __call__(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers in the data set, int64 [n], of the members at `places`, int64 [n]."""
+        ...
 
 
-def target_ids(ids: np.ndarray, longest: int) -> np.ndarray:
-    """int64 token ids cut to `longest - 1`, plus eos."""
-    return np.append(ids[: longest - 1].astype(np.int64), EOS)
+def target_ids(ids: np.ndarray, longest: int, eos: int = 2) -> np.ndarray:
+    """int64 token ids cut to `longest - 1`, plus `eos`."""
+    return np.append(ids[: longest - 1].astype(np.int64), eos)

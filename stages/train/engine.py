@@ -35,13 +35,14 @@ from stages.train.checkpoint import (
     write_progress,
 )
 from stages.train.config import PhaseConfig
-from stages.train.dataset import BOS, EOS, PAD, Dataset
+from stages.train.dataset import Dataset
 from stages.train.deepspeed_config import deepspeed_config
 from stages.train.history import History
 from stages.train.job import TrainingJob
 from stages.train.loader import Loader
 from stages.train.meter import Meter
 from stages.train.open_dataset import open_dataset
+from stages.train.replacements import Replacements
 from stages.train.schedule import learning_rate
 from stages.train.weights import parameter_groups, save_model
 
@@ -129,7 +130,10 @@ class _Phase:
         self.model, task = self._built()
         self.engine = self._engine(task)
         image_size = job.model.vision.image_size
-        self.loader = Loader(dataset, job.settings, image_size, ranks.data_rank, ranks.data_ranks, self.accumulation)
+        place = (ranks.data_rank, ranks.data_ranks, self.accumulation)
+        mixture = getattr(job.settings, "mixture", None)  # of pretraining alone: tasks have no sources
+        self.loader = Loader(dataset, job.settings, image_size, *place, special=job.special, mixture=mixture)
+        self.replacements = Replacements(job.folder, ranks.data_rank, report=ranks.rank % ranks.tensor_parallel == 0)
 
     def _built(self) -> tuple[Any, nn.Module]:
         """The model with what it is to learn, equal on every rank."""
@@ -141,7 +145,8 @@ class _Phase:
         if start is not None:
             model = registry.load(start)
         else:
-            model = registry.build(job.model, pad_id=PAD, bos_id=BOS, eos_id=EOS)
+            ids = job.special
+            model = registry.build(job.model, pad_id=ids.pad, bos_id=ids.bos, eos_id=ids.eos)
         objective = self.config.objective
         registry.set_trainable(model, self.config.trainable or registry.used_parts(job.model, objective))
         torch.manual_seed(job.settings.seed + 1 + self.index)
@@ -193,6 +198,7 @@ class _Phase:
             norm = None
             for micro_step in range(self.accumulation):
                 batch = {name: self._placed(name, value) for name, value in next(batches).items()}
+                meter.replaced += self.replacements.note(self.loader.replaced)
                 self._seed(self.before + step, micro_step)
                 losses = self.engine(batch)
                 self.engine.backward(losses["loss"])
@@ -226,6 +232,7 @@ class _Phase:
         window = meter.close_window()
         samples = self.job.settings.global_batch * window.steps
         metrics = {**window.losses, "lr": rate, "grad_norm": float(norm) if norm is not None else 0.0}
+        metrics["replaced_samples"] = window.replaced
         metrics["samples_per_s"] = samples / window.seconds
         metrics["tokens_per_s"] = window.tokens / window.seconds
         self.progress.last_loss = metrics["loss"]
@@ -236,6 +243,7 @@ class _Phase:
 
     def _finish(self) -> None:
         """Leave the phase's weights, whole and in Hugging Face format, where the next phase and the driver look."""
+        self.loader.close()
         folder = phase_folder(self.job.folder, self.index)
         partial = folder.with_name(folder.name + ".part")
         if self.ranks.rank == 0:

@@ -7,12 +7,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from models.blip2.config import Blip2Config
 from models.florence2.config import Florence2Config
 from stages.artifact import Artifact, is_remote
 from stages.contract import Task, UserError
+from stages.tokenizer.special import SpecialIds, read_special, token_ids
 from stages.train.annotated_files import AnnotatedFiles
 from stages.train.config import OptimizationConfig, PhaseConfig
 
@@ -51,6 +51,8 @@ class TrainingJob:
     source: PairSource | AnnotatedSource
     tokenizer: str
     """Folder with `tokenizer.json`."""
+    special: SpecialIds
+    """Its control tokens: what pads a batch, begins and ends a text."""
     scratch: str
     """Folder for checkpoints, history and the finished phases' weights; outlives a kill."""
     precision: str
@@ -80,9 +82,7 @@ def check_vocabulary(model: int, tokenizer: int) -> None:
 
 def tokenizer_vocabulary(tokenizer: Artifact) -> int:
     """Number of ids of a `tokenizer` artifact, special tokens included."""
-    content: dict[str, Any] = tokenizer.read_json("tokenizer.json")
-    ids = [*content["model"]["vocab"].values(), *(token["id"] for token in content.get("added_tokens", []))]
-    return max(ids) + 1
+    return max(token_ids(tokenizer.read_json("tokenizer.json")).values()) + 1
 
 
 def saved_architecture(folder: Path) -> ModelConfig:
@@ -105,6 +105,7 @@ def make_job(
     """A job with the cluster's grants and every local path made absolute: workers run in another folder."""
     if isinstance(source, PairSource):
         source = PairSource(_absolute(source.shards), _absolute(source.tokens))
+    tokenizer = task.input("tokenizer").path().absolute()
     return TrainingJob(
         key=key,
         settings=settings,
@@ -112,7 +113,8 @@ def make_job(
         model=model,
         initial=str(initial.absolute()) if initial else None,
         source=source,
-        tokenizer=str(task.input("tokenizer").path().absolute()),
+        tokenizer=str(tokenizer),
+        special=read_special(tokenizer),
         scratch=os.path.abspath(task.scratch),
         precision=str(task.how.get("precision", "fp32")),
         threads=int(task.how.get("cpus_per_worker", 1)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -23,8 +24,10 @@ from stages.train.checkpoint import (
     phase_folder,
     read_progress,
 )
-from stages.train.job import TrainingJob
+from stages.train.job import PairSource, TrainingJob
+from stages.train.replacements import summary as replaced
 
+_LOG = logging.getLogger(__name__)
 _RUN = "ray"
 
 
@@ -41,6 +44,7 @@ def train(job: TrainingJob, task: Task) -> None:
         )
     accumulation_steps(job.settings, workers // job.tensor_parallel, job.key)
     if finished_phases(job.folder, len(job.phases)) < len(job.phases):
+        _check_shards(job)
         _fit(job, task.how, workers)
     _publish(job, task.out)
 
@@ -83,6 +87,25 @@ def _fit(job: TrainingJob, how: Mapping[str, Any], workers: int) -> None:
             raise
     if job.mistake.exists():
         raise UserError(job.mistake.read_text(encoding="utf-8"))
+
+
+def _check_shards(job: TrainingJob) -> None:
+    """Look whether all shards are there and as long as they should be, which costs no reading."""
+    if not isinstance(job.source, PairSource):
+        return
+    from stages.shard.reader import ShardReader
+    from stages.shard.verify import missing_or_short
+
+    found = missing_or_short(ShardReader(job.source.shards))
+    if not found:
+        return
+    told = "; ".join(map(str, found[:3])) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+    if job.settings.damaged_shards == "stop":
+        raise UserError(
+            f"{told}: write the shards again (delete their artifact and run `pairmill run shard`), or set "
+            f"{job.key}.damaged_shards=skip to train without their samples; `pairmill check-shards` looks closer"
+        )
+    _LOG.warning("%s: samples of these shards will be replaced", told)
 
 
 def _same_ranks(run: Path, workers: int) -> None:
@@ -137,6 +160,7 @@ def train_record(job: TrainingJob, phases: list[Progress]) -> dict[str, Any]:
         "seconds": round(sum(done.seconds for done in phases), 3),
         "world_size": phases[-1].ranks,
         "precision": job.precision,
+        "replaced": replaced(job.folder),
         "prompt": getattr(job.source, "prompt", ""),
         "preprocessing": {
             "image_size": job.model.vision.image_size,

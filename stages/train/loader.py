@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import weakref
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.batch import Batch
-from stages.train.augment import sample_random, training_transform
-from stages.train.batching import positions
+from stages.tokenizer.special import SpecialIds
+from stages.train.batching import rows
 from stages.train.collate import collate
 from stages.train.config import OptimizationConfig
-from stages.train.dataset import Dataset, Text
-from stages.train.order import Order
+from stages.train.dataset import Dataset
+from stages.train.prepare import Preparation, Prepared, Preparer, Replaced
+from stages.train.stream import Stream
+from stages.train.workers.memory import Layout
+from stages.train.workers.pool import WorkerPool
+
+#: Micro-batches in the workers' memory that whoever trains may hold at a time; of further ones it gets copies.
+_HELD = 2
+
+Key = tuple[int, int]
 
 
 class Loader:
@@ -30,6 +40,8 @@ class Loader:
         rank: int,
         world_size: int,
         accumulation: int,
+        special: SpecialIds | None = None,
+        mixture: Mapping[str, float] | None = None,
     ) -> None:
         self.dataset = dataset
         self.settings = settings
@@ -37,33 +49,108 @@ class Loader:
         self.rank = rank
         self.world_size = world_size
         self.accumulation = accumulation
-        self.order = Order(len(dataset), settings.seed)
-        self._pool = ThreadPoolExecutor(settings.loader_threads) if settings.loader_threads > 1 else None
+        self.special = special or SpecialIds()
+        self.stream = Stream(dataset, settings.seed, settings.global_batch, mixture)
+        self.replaced: deque[Replaced] = deque()
+        """Samples replaced in the micro-batches handed out so far; whoever trains empties it."""
+        preparation = Preparation(
+            settings.seed,
+            image_size,
+            settings.image_mean,
+            settings.image_std,
+            settings.augmentation,
+            settings.corrupt_samples,
+        )
+        # What a worker decoded another one cannot use, so only a loader without workers keeps images.
+        self._preparer = Preparer(dataset, preparation, 0 if settings.loader_workers else settings.image_cache_mb)
+        self._pool: WorkerPool | None = None
+        self._free: deque[int] = deque()
+        """Slots of the pool that neither workers nor whoever trains use."""
 
     def micro_batch(self, step: int, micro_step: int) -> Batch:
-        """What this rank takes through the model in one micro-step of a run-wide, 0-based step."""
-        own = positions(step, micro_step, self.rank, self.world_size, self.settings)
-        made = list(self._pool.map(self._prepared, own) if self._pool else map(self._prepared, own))
+        """What this rank takes through the model in one micro-step of a run-wide, 0-based step, made at once."""
+        pixels = np.empty((self.settings.micro_batch, 3, self.image_size, self.image_size), dtype=np.float32)
+        made = [
+            self._preparer(epoch, number, row)
+            for (epoch, number), row in zip(self._samples((step, micro_step)), pixels, strict=True)
+        ]
+        return self._collated((step, micro_step), pixels, made)
+
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
+        """Every micro-batch of the steps `first` to `last - 1`, the next ones prepared meanwhile."""
+        wanted = [(step, micro) for step in range(first, last) for micro in range(self.accumulation)]
+        if self.settings.loader_workers:
+            return self._from_workers(wanted)
+        if self.settings.prefetch:
+            return self._from_thread(wanted)
+        return (self.micro_batch(*key) for key in wanted)
+
+    def close(self) -> None:
+        """End the worker processes, if there are any."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def _samples(self, key: Key) -> list[tuple[int, int]]:
+        step, micro_step = key
+        epochs, numbers = self.stream.batch(step)
+        mine = rows(micro_step, self.rank, self.accumulation, self.settings.micro_batch)
+        return list(zip(epochs[mine].tolist(), numbers[mine].tolist(), strict=True))
+
+    def _collated(self, key: Key, pixels: NDArray[np.float32], made: list[Prepared]) -> Batch:
+        step, micro_step = key
+        self.replaced.extend(prepared.replaced for prepared in made if prepared.replaced)
+        epochs, numbers = self.stream.batch(step)
         # All ranks pad to the longest text of any of them.
         shared = [
             self.dataset.lengths(number, epoch)
             for rank in range(self.world_size)
-            for epoch, number in map(self.order, positions(step, micro_step, rank, self.world_size, self.settings))
+            for place in [rows(micro_step, rank, self.accumulation, self.settings.micro_batch)]
+            for epoch, number in zip(epochs[place].tolist(), numbers[place].tolist(), strict=True)
         ]
         return collate(
-            [pixels for pixels, _, _ in made],
-            [image_id for _, image_id, _ in made],
-            [texts for _, _, texts in made],
+            pixels,
+            [prepared.image_id for prepared in made],
+            [prepared.texts for prepared in made],
             max(prompt for prompt, _ in shared),
             max(target for _, target in shared),
+            self.special.pad,
         )
 
-    def batches(self, first: int, last: int) -> Iterator[Batch]:
-        """Every micro-batch of the steps `first` to `last - 1`, the next ones prepared by a thread meanwhile."""
-        wanted = [(step, micro) for step in range(first, last) for micro in range(self.accumulation)]
-        if not self.settings.prefetch:
-            yield from (self.micro_batch(*key) for key in wanted)
-            return
+    def _from_workers(self, wanted: list[Key]) -> Iterator[Batch]:
+        ahead = max(1, self.settings.prefetch)
+        if self._pool is None:
+            layout = Layout(ahead + _HELD, self.settings.micro_batch, self.image_size)
+            self._pool = WorkerPool(self._preparer, self.settings.loader_workers, layout)
+            self._free = deque(range(layout.slots))
+            weakref.finalize(self, self._pool.close)
+        pool, free = self._pool, self._free
+        slot_of: dict[int, int] = {}
+        submitted = 0
+        try:
+            for turn, key in enumerate(wanted):
+                while submitted < len(wanted) and submitted - turn < ahead and free:
+                    slot_of[submitted] = free.popleft()
+                    pool.submit(submitted, slot_of[submitted], self._samples(wanted[submitted]))
+                    submitted += 1
+                made = pool.result(turn)
+                slot = slot_of.pop(turn)
+                pixels = pool.slots[slot]
+                held = pool.layout.slots - len(free) - len(slot_of) - 1
+                if held < _HELD:
+                    weakref.finalize(pixels, free.append, slot)  # once no tensor shows this array any more
+                else:
+                    pixels = pixels.copy()
+                    free.append(slot)
+                batch = self._collated(key, pixels, made)
+                del pixels
+                yield batch
+                del batch
+        finally:
+            if slot_of or submitted < len(wanted):
+                self.close()  # work under way would end up in the slots of another iteration
+
+    def _from_thread(self, wanted: list[Key]) -> Iterator[Batch]:
         ready: queue.Queue[Batch | BaseException] = queue.Queue(self.settings.prefetch)
         stopped = threading.Event()
 
@@ -93,17 +180,3 @@ class Loader:
         finally:
             stopped.set()
             thread.join()
-
-    def _prepared(self, position: int) -> tuple[np.ndarray, int, tuple[Text, ...]]:
-        epoch, number = self.order(position)
-        sample = self.dataset.sample(number, epoch)
-        settings = self.settings
-        pixels = training_transform(
-            sample.image,
-            self.image_size,
-            settings.image_mean,
-            settings.image_std,
-            settings.augmentation,
-            sample_random(settings.seed, epoch, sample.seed),
-        )
-        return pixels, sample.image_id, sample.texts

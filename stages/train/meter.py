@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-_TOKENS = "tokens"
+_TOKENS, _REPLACED = "tokens", "replaced"
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Window:
     """Means, by name."""
     tokens: float
     """Text tokens seen by all ranks."""
+    replaced: float
+    """Samples replaced because they were damaged, over all ranks."""
     steps: int
     seconds: float
     """Time these steps took in this process, after a restart only those since."""
@@ -34,6 +36,8 @@ class Meter:
         self._names = sorted(sums)
         self._sums = torch.tensor([sums[name] for name in self._names], dtype=torch.float64, device=device)
         self._step: Tensor | None = None
+        self.replaced = 0.0
+        """Samples replaced since the last micro-step was added; whoever loads adds to it."""
         self._steps = steps
         self._seen = 0
         self._since = time.monotonic()
@@ -42,6 +46,8 @@ class Meter:
         """One micro-step: scalar losses, and its number of tokens."""
         values = {name: loss.detach().double() / accumulation for name, loss in losses.items() if loss.numel() == 1}
         values[_TOKENS] = tokens.double()
+        values[_REPLACED] = torch.full_like(values[_TOKENS], self.replaced)
+        self.replaced = 0.0
         if not self._names:
             self._names = sorted(values)
             self._sums = torch.zeros(len(self._names), dtype=torch.float64, device=self._device)
@@ -61,12 +67,13 @@ class Meter:
         """What was gathered since the last call; starts anew."""
         totals = dict(zip(self._names, self._sums.tolist(), strict=True))
         now = time.monotonic()
-        tokens = totals.pop(_TOKENS)
+        tokens, replaced = totals.pop(_TOKENS), totals.pop(_REPLACED)
         ranks = dist.get_world_size()
         share = self._seen / self._steps  # of the window's steps, those this process timed
         window = Window(
             losses={name: total / ranks / self._steps for name, total in totals.items()},
             tokens=tokens,
+            replaced=replaced,
             steps=self._steps,
             seconds=max((now - self._since) / share, 1e-9),
         )

@@ -13,7 +13,8 @@ def open_dataset(job: TrainingJob) -> Dataset:
         from stages.train.pairs import PairDataset
 
         source = job.source
-        return PairDataset(source.shards, source.tokens, settings.max_text_tokens, settings.image_cache_mb)
+        mirrors = settings.augmentation.horizontal_flip > 0
+        return PairDataset(source.shards, source.tokens, settings.max_text_tokens, job.special, mirrors)
     from stages.tokenizer.load import load
     from stages.train.annotated import AnnotatedDataset
 
@@ -24,5 +25,4 @@ def open_dataset(job: TrainingJob) -> Dataset:
         texts_per_image=job.source.texts_per_image,
         max_tokens=settings.max_text_tokens,
         seed=settings.seed,
-        cache_mb=settings.image_cache_mb,
     )

@@ -2,30 +2,59 @@
 
 from __future__ import annotations
 
-from io import BytesIO
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
 
 from stages.artifact import Artifact
+from stages.shard.damage import Damaged
 from stages.shard.reader import ShardReader
+from stages.tokenizer.special import SpecialIds
 from stages.tokens.reader import TokenReader
-from stages.train.dataset import ImageCache, Sample, Text, target_ids
+from stages.train.dataset import DamagedSample, Sample, Text, target_ids
+from stages.train.members import SourceMembers, by_source, wanted_members
 from stages.train.repeats import Repeats, shown_once
+
+#: Words that are no longer true of a mirrored picture; in a caption that has one by chance, only a mirroring is lost.
+_SIDES = re.compile(
+    r"\b(?:left|right)(?:-?(?:most|wards?|hand(?:ed)?|side))?\b|\b(?:links|rechts|linken?|rechten?|gauche|droite?"
+    r"|izquierd[ao]|derech[ao]|sinistr[ao]|destr[ao])\b|左|右",
+    re.IGNORECASE,
+)
+
+_NO_PROMPT = np.empty(0, dtype=np.int64)
 
 
 class PairDataset:
-    """Sample number -> pair, in the order of the shards' index; behind them those shown again in the same epoch."""
+    """Sample number -> pair, in the order of the shards' index; behind them those shown again in the same epoch.
 
-    def __init__(self, shards: Artifact, tokens: Artifact, max_tokens: int, cache_mb: int) -> None:
+    Cheap to construct and to pickle: index, repeats and ids are opened when first asked for, and a copy in a worker
+    process maps the same files.
+    """
+
+    def __init__(
+        self,
+        shards: Artifact,
+        tokens: Artifact,
+        max_tokens: int,
+        special: SpecialIds | None = None,
+        mirrors: bool = False,
+    ) -> None:
+        """`mirrors`: whether images will be mirrored, so that captions must be looked at for left and right."""
+        self._shards = shards
         self._reader = ShardReader(shards)
         self._tokens = TokenReader(tokens)
-        listed = shards.read_json("dataset.json")["shards"]
-        self._ends = np.cumsum([shard["samples"] for shard in listed], dtype=np.int64)
         self._max_tokens = max_tokens
-        self._cache = ImageCache(cache_mb)
-        times = self._reader.index.repeats
-        self._repeats = None if times is None or shown_once(times) else Repeats(times)
+        self._eos = (special or SpecialIds()).eos
+        self._mirrors = mirrors
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was counted goes along (it is small), so that no worker reads the whole column of repeats once more.
+        return {**self.__dict__, "_repeats": self._repeats}
 
     def __len__(self) -> int:
         if self._repeats is not None:
@@ -33,30 +62,57 @@ class PairDataset:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def sample(self, number: int, epoch: int) -> Sample:
-        """One pair. Raises RuntimeError naming uid and shard when its image cannot be decoded."""
-        number, turn = self._repeats(number) if self._repeats is not None else (number, 0)
+        """One pair. Raises DamagedSample naming shard and uid when its bytes are not those that were written."""
+        number, turn = self._pair(number)
         row = self._reader.index[number]
-
-        def decode() -> Image.Image:
-            try:
-                with Image.open(BytesIO(self._reader.sample(number).image_bytes)) as image:
-                    return image.convert("RGB")
-            except OSError as error:
-                name = self._reader.shards[row.shard]
-                raise RuntimeError(f"uid {row.uid}: its image in {name} does not decode") from error
-
+        try:
+            image = self._reader.image(row)
+            sided = self._mirrors and _SIDES.search(self._reader.caption(number)) is not None
+        except Damaged as damage:
+            raise DamagedSample(str(damage), row.uid) from damage
+        texts = (Text(_NO_PROMPT, target_ids(self._caption(number), self._max_tokens, self._eos)),)
         return Sample(
             uid=row.uid,
             image_id=int(row.image_uid[:15], 16),
-            image=self._cache.get(number, decode),
-            texts=(Text(np.empty(0, dtype=np.int64), target_ids(self._caption(number), self._max_tokens)),),
+            image=image,
+            texts=lambda view: texts,
+            mirrorable=not sided,
             turn=turn,
         )
 
     def lengths(self, number: int, epoch: int) -> tuple[int, int]:
         """0 and the caption's tokens with its eos."""
-        number = self._repeats(number)[0] if self._repeats is not None else number
-        return 0, min(self._max_tokens, len(self._caption(number)) + 1)
+        return 0, min(self._max_tokens, len(self._caption(self._pair(number)[0])) + 1)
+
+    def members(self, sources: Sequence[str]) -> Mapping[str, SourceMembers]:
+        """The samples of each source. Raises UserError unless these are all the sources that the data hold."""
+        index = self._reader.index
+        found = by_source(index.table["source"], index.repeats, self._repeats)
+        return wanted_members(found, sources)
+
+    def source(self, number: int) -> str:
+        """Name of the pair's source."""
+        return self._reader.index[self._pair(number)[0]].source
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """Samples up to the end of each shard."""
+        return np.cumsum(
+            [shard["samples"] for shard in self._shards.read_json("dataset.json")["shards"]], dtype=np.int64
+        )
+
+    @cached_property
+    def _repeats(self) -> Repeats | None:
+        times = self._reader.index.repeats
+        return None if times is None or shown_once(times) else Repeats(times)
+
+    def _pair(self, number: int) -> tuple[int, int]:
+        """(number of the pair, how often the epoch has shown it) of a sample."""
+        if self._repeats is None:
+            return number, 0
+        if not self._repeats.attached:
+            self._repeats.attach(self._reader.index.repeats)
+        return self._repeats(number)
 
     def _caption(self, number: int) -> np.ndarray:
         shard = int(np.searchsorted(self._ends, number, side="right"))

@@ -1,12 +1,12 @@
-"""Pairs that an epoch shows several times: from the number of a sample in the epoch to a pair."""
+"""Pairs that an epoch shows several times: from the number of a sample in the epoch to a pair, and back."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 BLOCK = 8192
@@ -22,9 +22,9 @@ class Repeats:
 
     def __init__(self, times: pa.ChunkedArray, block: int = BLOCK) -> None:
         """`times`: how often each pair is shown, int16 [pairs], at least 1; stays where it is, e.g. memory-mapped."""
-        self._times = times
+        self._times: pa.ChunkedArray | None = times
         self._block = block
-        counts = [self._counts(start) for start in range(0, len(times), block)]
+        counts = [self._counts(times, start) for start in range(0, len(times), block)]
         passes = max((len(count) for count in counts), default=0)
         shown = np.zeros((passes, len(counts) + 1), dtype=np.int64)
         for number, count in enumerate(counts):
@@ -34,32 +34,76 @@ class Repeats:
         self._ends = np.cumsum(self._starts[:, -1]) if passes else np.zeros(0, dtype=np.int64)
         self._rows = lru_cache(maxsize=512)(self._shown_rows)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The column is mapped from a file; a copy in another process maps it again (`attach`).
+        return {"_times": None, "_block": self._block, "_starts": self._starts, "_ends": self._ends}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._rows = lru_cache(maxsize=512)(self._shown_rows)
+
+    @property
+    def attached(self) -> bool:
+        """False in a copy that was pickled, until it is given its column."""
+        return self._times is not None
+
+    def attach(self, times: pa.ChunkedArray | None) -> None:
+        """Give a copy that was pickled the column it was made from."""
+        self._times = times
+
     def __len__(self) -> int:
         """Samples in an epoch."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
+    @property
+    def passes(self) -> int:
+        """How often an epoch shows the pair it shows most often."""
+        return len(self._ends)
+
     def __call__(self, sample: int) -> tuple[int, int]:
         """(number of the pair, how often the epoch has shown it in earlier passes) of a sample of the epoch."""
-        if sample < len(self._times):  # the first pass
+        if len(self._ends) and sample < self._ends[0]:  # the first pass
             return sample, 0
         turn = int(np.searchsorted(self._ends, sample, side="right"))
         place = sample - int(self._ends[turn - 1])
         starts = self._starts[turn]
         block = int(np.searchsorted(starts, place, side="right")) - 1
-        return int(self._rows(block, turn)[place - starts[block]]), turn
+        return block * self._block + int(self._rows(block, turn)[place - starts[block]]), turn
 
-    def _counts(self, start: int) -> NDArray[np.int64]:
+    def samples(self, turn: int, block: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers in the epoch, int64 [n], of pairs shown in pass `turn`; `rows` count from the start of a block."""
+        if not turn:
+            return block * self._block + rows
+        return self._ends[turn - 1] + self._starts[turn, block] + np.searchsorted(self._rows(block, turn), rows)
+
+    def _counts(self, times: pa.ChunkedArray, start: int) -> NDArray[np.int64]:
         """Per pass how many pairs of a block it shows."""
-        by_times = np.bincount(self._times.slice(start, self._block).to_numpy())
+        by_times = np.bincount(plain(times.slice(start, self._block)))
         if by_times[0]:
             raise ValueError("a pair that is shown no time at all has no place in the index")
         return np.cumsum(by_times[::-1])[::-1][1:]
 
     def _shown_rows(self, block: int, turn: int) -> NDArray[np.int64]:
-        start = block * self._block
-        return start + np.flatnonzero(self._times.slice(start, self._block).to_numpy() > turn)
+        """Pairs of a block that pass `turn` shows, ascending, counted from the block's start."""
+        if self._times is None:
+            raise RuntimeError("this copy was pickled: attach the column of repeats first")
+        return np.flatnonzero(plain(self._times.slice(block * self._block, self._block)) > turn)
+
+
+def plain(column: pa.ChunkedArray) -> NDArray[Any]:
+    """The values of a column of integers without nulls; a view where it is in one piece.
+
+    Arrow's own conversion imports pandas wherever it is installed: a second that each worker process would wait for.
+    """
+    dtype = np.dtype(str(column.type))
+    parts = [
+        np.frombuffer(chunk.buffers()[1], dtype, len(chunk), chunk.offset * dtype.itemsize)
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])
 
 
 def shown_once(times: pa.ChunkedArray) -> bool:
     """Whether no pair is shown more than once."""
-    return not len(times) or pc.max(times).as_py() <= 1
+    return all(plain(pa.chunked_array([chunk])).max() <= 1 for chunk in times.chunks if len(chunk))

@@ -87,7 +87,9 @@ def test_stretched_positions_keep_the_class_token_and_a_flat_grid() -> None:
 
 
 def test_weights_of_another_shape_are_refused_in_one_line(config: Callable[..., Any], tmp_path: Path) -> None:
-    other = registry.build(config("blip2_tiny", vocabulary=61))
+    shape = config("blip2_tiny", vocabulary=60).language
+    narrow = {**shape.model_dump(), "mlp_width": shape.mlp_width // 2}
+    other = registry.build(config("blip2_tiny", vocabulary=60, language=narrow))
     OPTForCausalLM(other.language.config).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"model\.initialise_from\.language: .* does not fit this model") as raised:
         registry.build(config("blip2_tiny", vocabulary=60, initialise_from={"language": str(tmp_path)}))

@@ -134,3 +134,16 @@ def test_an_objective_of_the_other_model_is_refused(config: Callable[..., Any]) 
 def test_an_unknown_part_is_refused(either: Any) -> None:
     with pytest.raises(UserError, match="no such part: head; the model's are vision"):
         registry.set_trainable(registry.build(either), ["head"])
+
+
+def test_where_one_token_begins_and_ends_texts_stage_one_writes_after_another(
+    config: Callable[..., Any], batch: Batch
+) -> None:
+    losses = []
+    for pad_id in (0, 1):
+        torch.manual_seed(5)
+        model = registry.build(config("blip2_tiny", vocabulary=60), pad_id=pad_id, bos_id=2, eos_id=2).eval()
+        torch.manual_seed(6)
+        losses.append(registry.training_task(model, "representation")(batch))
+    torch.testing.assert_close(losses[0]["itc"], losses[1]["itc"])
+    assert losses[0]["itg"] != losses[1]["itg"], "the first token written is not the one that begins what is read"

@@ -40,8 +40,9 @@ def test_an_xl_model_brings_its_tokenizer_sources_and_benchmarks() -> None:
 
 @pytest.mark.parametrize("group", ["source", "selection", "tokenizer", "task", "benchmark", "cluster"])
 def test_every_choice_in_conf_validates(group: str) -> None:
+    needed = {("tokenizer", "own"): ["tokenizer.folder=somewhere"]}
     for name in choices(CONF, group):
-        load([f"{group}={name}"])
+        load([f"{group}={name}", *needed.get((group, name), [])])
 
 
 def test_a_key_that_only_the_schema_knows_can_be_overridden() -> None:
@@ -70,6 +71,13 @@ def test_a_wrong_type_names_key_value_and_what_is_allowed() -> None:
 def test_a_value_out_of_range_names_the_range() -> None:
     assert complaint("train.lr=-1") == "train.lr=-1: input should be greater than 0"
     assert "0, 1, 2 or 3" in complaint("train.zero.stage=4")
+
+
+def test_a_mixture_weighs_every_source_and_no_other() -> None:
+    line = complaint("source=demo_coco,demo_laion", "train.mixture={demo_coco: 1}")
+    assert line == "train.mixture gives demo_laion no weight: give one, 0 to leave it out"
+    line = complaint("source=demo_coco", "train.mixture={demo_coco: 1, coco: 2}")
+    assert line == "train.mixture names coco, but the sources are demo_coco"
 
 
 def test_a_key_of_a_discriminated_part_has_the_path_a_user_writes() -> None:

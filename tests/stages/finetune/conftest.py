@@ -37,6 +37,18 @@ def sealed(folder: Path, stage: str) -> Artifact:
     return Artifact(str(folder))
 
 
+@pytest.fixture
+def small_model() -> dict[str, Any]:
+    """The config of `model`."""
+    return MODEL
+
+
+@pytest.fixture
+def sealed_artifact() -> Any:
+    """Makes an artifact of a folder, in the name of a stage."""
+    return sealed
+
+
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Artifact]]:
     """`model` (random weights), `tokenizer` (bytes alone) and `world` (40 images, red or blue, two questions each)."""

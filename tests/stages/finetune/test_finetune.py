@@ -50,8 +50,8 @@ def test_two_ranks_under_zero_1_learn_and_leave_a_model(reference: Artifact, inp
     assert all(metrics["grad_norm"] > 0 and metrics["lr"] > 0 for _, metrics in lines)
     assert Finetune.summary(Finetune(None), reference)["steps"] == 12  # type: ignore[arg-type]
 
-    model = registry.load(reference.path("model"))
-    start = registry.load(inputs["model"][0].path("model"))
+    model: Any = registry.load(reference.path("model"))
+    start: Any = registry.load(inputs["model"][0].path("model"))
     assert not torch.equal(model.language.get_input_embeddings().weight, start.language.get_input_embeddings().weight)
     assert (
         reference.path("tokenizer/tokenizer.json").read_bytes()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from tokenizers import Tokenizer
 
 from models import registry
@@ -14,7 +18,13 @@ from stages.artifact import Artifact
 from stages.contract import UserError
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.stage import Pretrain
+from stages.shard.reader import ShardReader
+from stages.tokenizer.config import TokenizerConfig
+from stages.tokenizer.given import write_given
+from stages.tokenizer.load import load
+from stages.tokenizer.special import SpecialIds
 from stages.train.pairs import PairDataset
+from stages.train.view import View
 
 VISION = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "heads": 2, "mlp_width": 64}
 MODELS: dict[str, dict[str, Any]] = {
@@ -62,26 +72,27 @@ def config(architecture: str, **train: Any) -> PretrainConfig:
 
 
 def test_pairs_come_with_the_tokens_of_their_caption_and_eos(inputs: Any) -> None:
-    data = PairDataset(inputs["shards"][0], inputs["tokens"][0], max_tokens=8, cache_mb=1)
+    data = PairDataset(inputs["shards"][0], inputs["tokens"][0], max_tokens=8)
     tokenizer = Tokenizer.from_file(str(inputs["tokenizer"][0].path("tokenizer.json")))
     captions = json.loads(tokenizer.to_str())["model"]["vocab"]
     assert len(data) == 24
     for number in range(24):
         sample = data.sample(number, 0)
-        (text,) = sample.texts
+        (text,) = sample.texts(View.whole(20, 20))
         assert data.lengths(number, 0) == (0, len(text.target))
         assert len(text.prompt) == 0
         assert text.target[-1] == captions["</s>"] == 2
         assert len(text.target) <= 8
         said = "".join(tokenizer.id_to_token(i) for i in text.target[:-1]).replace("Ġ", " ")
         brightest = {(1, 0, 0): "red", (0, 1, 0): "green", (0, 0, 1): "blue", (1, 1, 1): "white"}
-        means = [sum(sample.image.getchannel(c).tobytes()) / 400 > 128 for c in range(3)]
+        image = Image.open(io.BytesIO(sample.image))
+        means = [sum(image.getchannel(c).tobytes()) / 400 > 128 for c in range(3)]
         color = brightest[tuple(int(m) for m in means)]  # type: ignore[index]
         assert (color if len(text.target) < 8 else f"a {color} square").startswith(said)
 
 
 def test_samples_of_one_image_share_their_image_id_and_no_others(inputs: Any) -> None:
-    data = PairDataset(inputs["shards"][0], inputs["tokens"][0], max_tokens=8, cache_mb=0)
+    data = PairDataset(inputs["shards"][0], inputs["tokens"][0], max_tokens=8)
     ids = [data.sample(number, 0).image_id for number in range(len(data))]
     assert len(set(ids)) == 24
     assert all(0 <= i < 2**63 for i in ids)
@@ -107,3 +118,55 @@ def test_both_phases_run_one_after_the_other(architecture: str, ray_session: Non
     model = registry.load(made.path("model"))
     assert all(torch.isfinite(weight).all() for weight in model.parameters())
     assert not [name for name in made.names() if "ray" in name or "step-" in name]
+
+
+@pytest.mark.slow
+def test_a_brought_tokenizers_own_ids_frame_the_texts_from_training_to_writing(
+    ray_session: None, run_stage: Any, inputs: Any, tmp_path: Path
+) -> None:
+    """As OPT: `</s>` begins and ends a text, and the pad id is not 0."""
+    content = json.loads(Tokenizer.from_file(str(inputs["tokenizer"][0].path("tokenizer.json"))).to_str())
+    vocabulary = content["model"]["vocab"]
+    # What the fixture calls <pad>, <s>, </s> = 0, 1, 2 is <s>, <pad>, </s> here, so captions keep their ids.
+    vocabulary |= {"<s>": 0, "<pad>": 1}
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    (folder / "tokenizer_config.json").write_text('{"bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>"}')
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    write_given(TokenizerConfig(folder=str(folder)), taken)
+    (taken / "manifest.json").write_text(json.dumps({"fingerprint": "e" * 64, "files": [], "counts": {}}))
+    brought = {**inputs, "tokenizer": [Artifact(str(taken))]}
+    made: Artifact = run_stage(
+        Pretrain(config("blip2", phases=[{"objective": "language_modeling", "epochs": 4}])), brought
+    )
+    model: Any = registry.load(made.path("model"))
+    assert (model.config.pad_token_id, model.config.bos_token_id, model.config.eos_token_id) == (1, 2, 2)
+    tokenizer = load(made.path("tokenizer"))
+    assert tokenizer.special == SpecialIds(1, 2, 2)
+    empty = torch.zeros(2, 0, dtype=torch.long)
+    pixels = torch.zeros(2, 3, 16, 16)
+    written = registry.generate(model, pixels, torch.arange(2), empty, empty, num_beams=1, max_new_tokens=12)
+    ended = [row.index(2) for row in written.tolist() if 2 in row]
+    assert all(set(row[end + 1 :]) <= {1} for row, end in zip(written.tolist(), ended, strict=False))
+
+
+def test_samples_of_a_cut_shard_stop_training_or_are_replaced_and_counted(
+    ray_session: None, run_stage: Any, inputs: Any, tmp_path: Path
+) -> None:
+    shards = tmp_path / "shards"
+    shutil.copytree(inputs["shards"][0].url, shards)
+    tar = shards / "train-00001.tar"
+    reader = ShardReader(Artifact(str(shards)))
+    whole = reader.index[18].image_offset  # of the shard's twelve samples, six
+    tar.write_bytes(tar.read_bytes()[:whole])
+    damaged = {**inputs, "shards": [Artifact(str(shards))]}
+    phase = {"phases": [{"objective": "language_modeling", "epochs": 1}], "loader_workers": 1}
+    with pytest.raises(UserError, match=r"train-00001.tar: too short.*damaged_shards=skip"):
+        run_stage(Pretrain(config("blip2", **phase)), damaged)
+    made: Artifact = run_stage(Pretrain(config("blip2", damaged_shards="skip", **phase)), damaged)
+    lost = sorted(reader.index[number].uid for number in range(18, 24))
+    assert made.read_json("train.json")["replaced"] == {"samples": 6, "uids": lost}
+    lines = [json.loads(line)["metrics"] for line in made.path("history.jsonl").read_text().splitlines()]
+    assert sum(line["replaced_samples"] for line in lines) == 6

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages.contract import UserError
+from stages.shard.damage import Damaged
 from stages.shard.reader import ShardReader
 
 
@@ -64,7 +65,7 @@ def test_a_cut_shard_is_named_with_sample_and_offset(world: Any, shard: Callable
     artifact = shard(world.inputs())
     path = artifact.path("train-00000.tar")
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(RuntimeError, match=r"shard train-00000\.tar, sample [0-9a-f]{32} at offset \d+: .*ends after"):
+    with pytest.raises(Damaged, match=r"shard train-00000\.tar, sample [0-9a-f]{32} at offset \d+: .*ends after"):
         ShardReader(artifact).sample(6)
 
 
@@ -110,7 +111,7 @@ def test_what_is_no_shard_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no index"):
         len(ShardReader(tmp_path))
     (tmp_path / "a.tar").write_bytes(b"not a tar" * 100)
-    with pytest.raises(UserError, match=r"a\.tar: not a readable tar"):
+    with pytest.raises(UserError, match=r"a\.tar: at offset 0: not a readable tar"):
         len(ShardReader(tmp_path))
 
 

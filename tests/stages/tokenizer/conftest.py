@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +29,7 @@ def corpus_inputs(tmp_path: Path) -> Callable[..., dict[str, list[Artifact]]]:
 
     def make(sources: Mapping[str, Sequence[str]], private: Sequence[str] = ()) -> dict[str, list[Artifact]]:
         pairs, verdicts = [], []
+        root = Path(mkdtemp(dir=tmp_path))
         for name, captions in sources.items():
             rows = []
             for number, caption in enumerate(captions):
@@ -35,13 +37,13 @@ def corpus_inputs(tmp_path: Path) -> Callable[..., dict[str, list[Artifact]]]:
                 uid = pair_uid(name, url, caption)
                 rows.append((uid, image_uid(name, url), name, url, None, caption, None, "{}"))
                 verdicts.append((uid, rows[-1][1], name, not caption.startswith("-"), "", ""))
-            folder = tmp_path / f"pairs-{name}"
+            folder = root / f"pairs-{name}"
             folder.mkdir()
             columns = [list(column) for column in zip(*sorted(rows, key=lambda r: (r[1], r[0])), strict=True)]
             pq.write_table(pa.table(columns, schema=pairs_schema()), folder / "pairs-00000.parquet")
             config = {"name": name, "source": {"kind": "laion", "private": name in private}}
             pairs.append(_finish(folder, "ingest", config))
-        folder = tmp_path / "verdicts"
+        folder = root / "verdicts"
         folder.mkdir()
         names = ["uid", "image_uid", "source", "keep", "reason", "detail"]
         columns = [list(column) for column in zip(*sorted(verdicts), strict=True)]

@@ -58,11 +58,23 @@ def test_vocabulary_is_exactly_as_asked_and_ids_follow_the_documented_order(make
     assert artifact.counts["vocabulary"] == 1330
 
 
-def test_equal_text_gives_equal_bytes(run_stage, corpus_inputs):
-    inputs = corpus_inputs({"web": CAPTIONS})
-    stage = Tokenizer(TokenizerConfig(vocabulary=300))
-    first, second = run_stage(stage, inputs), run_stage(stage, inputs)
-    assert first.manifest["files"] == second.manifest["files"]
+def test_equal_text_gives_equal_bytes_however_it_is_cut_and_in_whatever_order_counted(
+    run_stage, corpus_inputs, world_of_text
+):
+    text = "\n".join(["naïve  猫", "", *CAPTIONS[::-1], "the last line has no end"])
+    inputs = {**corpus_inputs({"web": CAPTIONS, "shop": CAPTIONS[:99]}), "worlds": [world_of_text({"more.txt": text})]}
+
+    def make(**options):
+        config = {"vocabulary": 300, "text": [{"world": "demo", "path": "more.txt"}], "max_captions": 700}
+        return Tokenizer(TokenizerConfig(**config, **options))
+
+    whole = run_stage(make(), inputs)
+    cut, reverse = make(bytes_per_partition=997), make(bytes_per_partition=3001)
+    assert len(cut.partitions(inputs)) > len(reverse.partitions(inputs)) > 3
+    assert whole.counts["captions"] == 700
+    for other in (run_stage(cut, inputs), run_stage(reverse, inputs, reverse=True)):
+        assert other.manifest["files"] == whole.manifest["files"]
+        assert other.counts == whole.counts
 
 
 def test_too_little_text_is_an_error_that_names_the_reachable_size(make):
@@ -84,11 +96,61 @@ def test_dropped_captions_are_not_trained_on(make):
     assert not any("zyz" in token for token in artifact.read_json("tokenizer.json")["model"]["vocab"])
 
 
+@pytest.mark.parametrize(("lines", "expected"), [(0, 0), (1, 1), (3, 2), (4, 3), (9, 3)])
+def test_only_the_first_lines_of_a_text_file_are_trained_on(run_stage, corpus_inputs, world_of_text, lines, expected):
+    inputs = {**corpus_inputs({"web": CAPTIONS}), "worlds": [world_of_text({"more.txt": "one\n\ntwo\nthree"})]}
+    text = [{"world": "demo", "path": "more.txt"}]
+    made = run_stage(Tokenizer(TokenizerConfig(vocabulary=300, text=text, max_text_lines=lines)), inputs)
+    assert made.counts.get("text_lines", 0) == expected
+    assert made.read_json("report.json")["corpora"]["more.txt"]["texts"] == expected
+
+
+@pytest.mark.parametrize("most", [0, 1, 67, 150, len(CAPTIONS), len(CAPTIONS) + 5])
+def test_a_sample_of_the_captions_is_that_of_the_smallest_uids_over_all_sources(
+    run_stage, corpus_inputs, most, monkeypatch
+):
+    import pyarrow.parquet as pq
+
+    from stages.tokenizer import corpus
+
+    monkeypatch.setattr(corpus, "_ROWS_AT_ONCE", 50)
+    half = len(CAPTIONS) // 2
+    inputs = corpus_inputs({"web": CAPTIONS[:half], "shop": CAPTIONS[half:], "ward": ["-dropped"]})
+    config = TokenizerConfig(vocabulary=260, max_captions=most, allow_smaller=True)
+    made = run_stage(Tokenizer(config), inputs)
+    assert made.counts.get("captions", 0) == min(most, len(CAPTIONS))
+    pairs = [row for table in inputs["pairs"] for row in pq.read_table(table.path("pairs-00000.parquet")).to_pylist()]
+    kept = sorted((row["uid"], row["caption"]) for row in pairs if not row["caption"].startswith("-"))
+    last = corpus.find_last_uid(config, inputs)
+    opened = corpus.open_corpora(config, inputs, last)
+    assert sorted(t for c in opened for batch in c.batches() for t in batch) == sorted(t for _, t in kept[:most])
+    first = [t for batch in opened[0].batches(3) for t in batch]
+    mine = [t for uid, t in kept[:most] if t in CAPTIONS[:half]]
+    assert sorted(first) == sorted(mine[:3])
+
+
+def test_text_that_is_not_utf8_is_named_with_its_place(run_stage, corpus_inputs, tmp_path):
+    (tmp_path / "old.txt").write_bytes(b"fine\nna\xefve\n")
+    stage = Tokenizer(TokenizerConfig(vocabulary=300, text=[{"path": str(tmp_path / "old.txt")}]))
+    with pytest.raises(UserError, match=r"old\.txt: not UTF-8 text at byte 7"):
+        run_stage(stage, corpus_inputs({"web": CAPTIONS}))
+
+
+def test_private_captions_are_not_even_counted(corpus_inputs):
+    inputs = corpus_inputs({"web": CAPTIONS, "clinic": ["Zyzzyva"]}, private=["clinic"])
+    closed, opened = (
+        Tokenizer(TokenizerConfig(vocabulary=300, include_private=include)).partitions(inputs)
+        for include in (False, True)
+    )
+    assert [len(closed), len(opened)] == [1, 2]
+
+
 def test_private_captions_leave_no_trace_unless_asked_for(run_stage, corpus_inputs):
     inputs = corpus_inputs({"web": CAPTIONS, "clinic": ["Zyzzyva pneumothorax " * 9] * 60}, private=["clinic"])
     closed = run_stage(Tokenizer(TokenizerConfig(vocabulary=300)), inputs)
     assert "yzz" not in closed.path("tokenizer.json").read_text()
-    assert "yzz" not in closed.path("report.json").read_text()
+    assert "yzz" not in closed.path("report.json").read_text() + closed.path("report.md").read_text()
+    assert closed.names() == ["report.json", "report.md", "tokenizer.json", "tokenizer_config.json"]
     figures = closed.read_json("report.json")["corpora"]["clinic"]
     assert figures["private"]
     assert not figures["trained_on"]

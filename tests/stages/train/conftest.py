@@ -1,13 +1,33 @@
-"""A data set in memory, for tests of orders and batches."""
+"""Data sets for tests of orders and batches: one in memory, and real shards with their tokens."""
 
 from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from xxhash import xxh3_64_intdigest
 
+from stages.artifact import Artifact, file_sha256
+from stages.shard.index import scan_tar, to_table, write_index
+from stages.shard.writer import ShardWriter
 from stages.train.config import AugmentationConfig, OptimizationConfig
-from stages.train.dataset import Sample, Text, target_ids
+from stages.train.dataset import Members, Sample, Text, target_ids
+from stages.train.view import View
+
+
+def png(number: int, size: int = 8) -> bytes:
+    """Noise, as a file."""
+    file = io.BytesIO()
+    pixels = np.random.default_rng(number).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 class Numbers:
@@ -20,13 +40,22 @@ class Numbers:
         return self.size
 
     def sample(self, number: int, epoch: int) -> Sample:
-        pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
         prompt = np.full(number % 3, 5, dtype=np.int64)
         target = target_ids(np.full(1 + number % 2, number + 3), 8)
-        return Sample(str(number), number, Image.fromarray(pixels), (Text(prompt, target),))
+
+        def texts(view: View) -> tuple[Text, ...]:
+            return (Text(prompt, target),)
+
+        return Sample(str(number), number, png(number), texts)
 
     def lengths(self, number: int, epoch: int) -> tuple[int, int]:
         return number % 3, 2 + number % 2
+
+    def members(self, sources: Sequence[str]) -> Mapping[str, Members]:
+        raise AssertionError("no test here mixes sources")
+
+    def source(self, number: int) -> str:
+        return ""
 
 
 @pytest.fixture
@@ -42,3 +71,51 @@ def settings() -> OptimizationConfig:
         seed=3,
         augmentation=AugmentationConfig(crop_scale=(0.3, 1.0), horizontal_flip=0.5),
     )
+
+
+def _sealed(folder: Path) -> Artifact:
+    files = [{"name": path.name} for path in sorted(folder.iterdir())]
+    mark = hashlib.sha256(str(folder).encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps({"fingerprint": mark, "files": files, "counts": {}}))
+    return Artifact(str(folder))
+
+
+@pytest.fixture
+def pair_files(tmp_path: Path) -> Callable[..., tuple[Artifact, Artifact]]:
+    """Makes a `shard` and a `tokens` artifact of so many samples per shard.
+
+    Sample `i` has uid `i` in hex, noise for an image and `1 + i % 3` tokens `i + 3`. `sources` names each sample's.
+    """
+
+    def make(per_shard: Sequence[int], sources: Sequence[str] = (), **more: Any) -> tuple[Artifact, Artifact]:
+        root = tmp_path / f"data-{len(list(tmp_path.iterdir()))}"
+        shards, tokens = root / "shards", root / "tokens"
+        shards.mkdir(parents=True)
+        tokens.mkdir()
+        number, rows, listed = 0, [], []
+        for shard, samples in enumerate(per_shard):
+            path = shards / f"train-{shard:05d}.tar"
+            ids = []
+            with ShardWriter(path) as tar:
+                for _ in range(samples):
+                    uid = f"{number:032x}"
+                    meta = {"uid": uid, "image_uid": uid, "source": sources[number] if sources else "s"}
+                    told = json.dumps(meta).encode()
+                    tar.add(uid, {"png": png(number, more.get("size", 8)), "txt": b"a", "json": told})
+                    ids.append([number + 3] * (1 + number % 3))
+                    number += 1
+            data = path.read_bytes()
+            for row in scan_tar(path, shard):
+                image = data[row.image_offset :][: row.image_length]
+                rows.append(row._replace(image_xxh3=xxh3_64_intdigest(image)))
+            np.save(tokens / f"{path.stem}.ids.npy", np.array([i for one in ids for i in one], dtype=np.uint16))
+            np.save(tokens / f"{path.stem}.offsets.npy", np.cumsum([0, *map(len, ids)], dtype=np.int64))
+            entry = {"name": path.name, "samples": samples, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+            listed.append(entry)
+        write_index(shards / "index.arrow", [to_table(rows)])
+        (shards / "dataset.json").write_text(json.dumps({"samples": number, "shards": listed}))
+        stems = [entry["name"].removesuffix(".tar") for entry in listed]
+        (tokens / "tokens.json").write_text(json.dumps({"vocabulary": 99, "shards": stems}))
+        return _sealed(shards), _sealed(tokens)
+
+    return make

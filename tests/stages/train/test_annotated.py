@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from stages.contract import UserError
 from stages.tokenizer.load import LoadedTokenizer
+from stages.tokenizer.special import SpecialIds
 from stages.train.annotated import AnnotatedDataset
 from stages.train.annotated_files import AnnotatedFiles, read_annotated
+from stages.train.dataset import Sample, Text
+from stages.train.decode import image_size
+from stages.train.view import View
 
 
 @pytest.fixture
@@ -41,8 +46,13 @@ def files(tmp_path: Path) -> AnnotatedFiles:
 
 
 def dataset(files: AnnotatedFiles, tokenizer: LoadedTokenizer, **options: Any) -> AnnotatedDataset:
-    defaults = {"prompt": "Q: {} A:", "texts_per_image": 2, "max_tokens": 20, "seed": 0, "cache_mb": 1}
+    defaults = {"prompt": "Q: {} A:", "texts_per_image": 2, "max_tokens": 20, "seed": 0}
     return AnnotatedDataset(files, tokenizer, **{**defaults, **options})
+
+
+def texts(sample: Sample, mirrored: bool = False) -> tuple[Text, ...]:
+    width, height = image_size(sample.image)
+    return sample.texts(View(width, height, (0, 0, width, height), mirrored))
 
 
 def said(tokenizer: LoadedTokenizer, ids: Any) -> str:
@@ -51,16 +61,16 @@ def said(tokenizer: LoadedTokenizer, ids: Any) -> str:
 
 def test_an_image_comes_with_some_of_its_questions_put_into_the_prompt(files: Any, tokenizer: LoadedTokenizer) -> None:
     sample = dataset(files, tokenizer).sample(1, 0)
-    assert sample.image.mode == "RGB"
-    assert sample.image.size == (6, 4)
-    texts = {(said(tokenizer, t.prompt), said(tokenizer, t.target[:-1])) for t in sample.texts}
-    assert texts == {("Q: q5? A:", " a5"), ("Q: q6? A:", " a6")}
-    assert all(t.target[-1] == 2 for t in sample.texts)
+    assert sample.image == Path(files.images, "0011.png").read_bytes()
+    assert sample.boxes is None
+    pairs = {(said(tokenizer, t.prompt), said(tokenizer, t.target[:-1])) for t in texts(sample)}
+    assert pairs == {("Q: q5? A:", " a5"), ("Q: q6? A:", " a6")}
+    assert all(t.target[-1] == 2 for t in texts(sample))
 
 
 def test_epochs_cycle_through_all_questions_of_an_image(files: Any, tokenizer: LoadedTokenizer) -> None:
     data = dataset(files, tokenizer)
-    taken = [said(tokenizer, t.target[:-1]) for epoch in range(5) for t in data.sample(0, epoch).texts]
+    taken = [said(tokenizer, t.target[:-1]) for epoch in range(5) for t in texts(data.sample(0, epoch))]
     assert len(taken) == 10
     assert all(taken.count(f" a{i}") == 2 for i in range(5))
 
@@ -69,14 +79,14 @@ def test_lengths_are_those_of_the_sample_even_when_cut(files: Any, tokenizer: Lo
     for longest in (2, 3, 20):
         data = dataset(files, tokenizer, max_tokens=longest)
         for number in range(len(data)):
-            texts = data.sample(number, 3).texts
-            expected = (max(len(t.prompt) for t in texts), max(len(t.target) for t in texts))
+            made = texts(data.sample(number, 3))
+            expected = (max(len(t.prompt) for t in made), max(len(t.target) for t in made))
             assert data.lengths(number, 3) == expected
             assert max(expected) <= longest
 
 
 def test_a_prompt_that_is_cut_keeps_its_end(files: Any, tokenizer: LoadedTokenizer) -> None:
-    text = dataset(files, tokenizer, max_tokens=4).sample(2, 0).texts[0]
+    text = texts(dataset(files, tokenizer, max_tokens=4).sample(2, 0))[0]
     assert said(tokenizer, text.prompt) == "? A:"
 
 
@@ -84,8 +94,39 @@ def test_captions_follow_a_fixed_prompt(tmp_path: Path, tokenizer: LoadedTokeniz
     (tmp_path / "c.json").write_text(json.dumps({"annotations": [{"image_id": 1, "caption": "a cat"}]}))
     Image.new("RGB", (4, 4)).save(tmp_path / "1.jpg")
     files = AnnotatedFiles(str(tmp_path / "c.json"), None, str(tmp_path), "{image_id}.jpg")
-    text = dataset(files, tokenizer, prompt="a photo of").sample(0, 0).texts[0]
+    text = texts(dataset(files, tokenizer, prompt="a photo of").sample(0, 0))[0]
     assert said(tokenizer, [*text.prompt, *text.target[:-1]]) == "a photo of a cat"
+
+
+def test_the_tokenizers_own_end_ends_a_target(files: Any, tokenizer: LoadedTokenizer) -> None:
+    other = LoadedTokenizer(tokenizer.backend, SpecialIds(pad=7, bos=8, eos=9))
+    assert {int(t.target[-1]) for t in texts(dataset(files, other).sample(0, 0))} == {9}
+
+
+def test_an_image_whose_texts_say_a_side_is_not_mirrored(tmp_path: Path, tokenizer: LoadedTokenizer) -> None:
+    captions = ["a cat", "a cat on the left", "the rightmost cat", "a bright cat"]
+    rows = [{"image_id": i, "caption": caption} for i, caption in enumerate(captions)]
+    (tmp_path / "c.json").write_text(json.dumps({"annotations": rows}))
+    for image in range(4):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{image}.jpg")
+    data = dataset(
+        AnnotatedFiles(str(tmp_path / "c.json"), None, str(tmp_path), "{image_id}.jpg"), tokenizer, prompt=""
+    )
+    assert [data.sample(i, 0).mirrorable for i in range(4)] == [True, False, False, True]
+
+
+def test_a_copy_in_another_process_is_small_and_says_the_same(files: Any, tokenizer: LoadedTokenizer) -> None:
+    data = dataset(files, tokenizer)
+    stored = pickle.dumps(data)
+    assert len(stored) < 3000
+    for here, there in zip(texts(data.sample(0, 4)), texts(pickle.loads(stored).sample(0, 4)), strict=True):
+        assert here.prompt.tolist() == there.prompt.tolist()
+        assert here.target.tolist() == there.target.tolist()
+
+
+def test_a_task_has_no_sources_to_mix(files: Any, tokenizer: LoadedTokenizer) -> None:
+    with pytest.raises(UserError, match="no sources to mix"):
+        dataset(files, tokenizer).members(["a"])
 
 
 def test_a_missing_image_is_named(files: AnnotatedFiles, tokenizer: LoadedTokenizer) -> None:

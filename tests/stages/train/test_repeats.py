@@ -23,9 +23,11 @@ from stages.shard.writer import ShardWriter
 from stages.train.batching import accumulation_steps
 from stages.train.config import OptimizationConfig
 from stages.train.loader import Loader
+from stages.train.members import by_source
 from stages.train.order import Order
 from stages.train.pairs import PairDataset
 from stages.train.repeats import Repeats, shown_once
+from stages.train.stream import Stream
 
 often = st.lists(st.integers(1, 5), min_size=1, max_size=60)
 
@@ -35,7 +37,7 @@ def column(times: list[int]) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(times[:half], pa.int16()), pa.array(times[half:], pa.int16())])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(times=often, block=st.integers(1, 20))
 def test_each_pair_has_as_many_samples_as_it_is_to_be_shown(times: list[int], block: int) -> None:
     repeats = Repeats(column(times), block)
@@ -52,14 +54,46 @@ def test_memory_grows_with_blocks_not_with_pairs() -> None:
     assert len(repeats) == 100_000
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(times=often, seed=st.integers(0, 99), epoch=st.integers(0, 2))
 def test_every_epoch_shows_every_repeat_once(times: list[int], seed: int, epoch: int) -> None:
     repeats = Repeats(column(times), block=7)
     order = Order(len(repeats), seed)
-    numbers = [order(epoch * len(repeats) + position) for position in range(len(repeats))]
-    assert {e for e, _ in numbers} == {epoch}
-    assert Counter(repeats(number)[0] for _, number in numbers) == dict(enumerate(times))
+    epochs, numbers = order(np.arange(epoch * len(repeats), (epoch + 1) * len(repeats)))
+    assert set(epochs.tolist()) == {epoch}
+    assert Counter(repeats(number)[0] for number in numbers.tolist()) == dict(enumerate(times))
+
+
+@settings(max_examples=50, deadline=None)
+@given(times=often, data=st.data())
+def test_members_of_sources_are_all_samples_each_once_pass_by_pass(times: list[int], data: st.DataObject) -> None:
+    sources = data.draw(st.lists(st.sampled_from("abc"), min_size=len(times), max_size=len(times)))
+    repeats = Repeats(column(times))
+    half = len(times) // 2
+    parts = [pa.array(part, pa.string()).dictionary_encode() for part in (sources[:half], sources[half:])]
+    members = by_source(pa.chunked_array(parts), column(times), repeats)
+    found = {source: own(np.arange(len(own))).tolist() for source, own in members.items()}
+    assert set(found) == set(sources)
+    for source, numbers in found.items():
+        assert numbers == [n for n in range(len(repeats)) if sources[repeats(n)[0]] == source]
+
+
+@pytest.mark.parametrize("kept", [2, 1024])
+def test_members_are_found_across_many_blocks_however_few_are_kept(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.train.members._SLOTS", kept)
+    random = np.random.default_rng(0)
+    times, codes = random.integers(1, 4, 40_000), random.integers(0, 3, 40_000)
+    shown = pa.chunked_array([pa.array(times, pa.int16())])
+    repeats = Repeats(shown)
+    names = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), ["a", "b", "c"])
+    members = by_source(pa.chunked_array([names]), shown, repeats)
+    assert sum(map(len, members.values())) == len(repeats)
+    whole = np.concatenate([np.flatnonzero(times > turn) for turn in range(3)])  # the pair of each sample
+    for code, name in enumerate("abc"):
+        numbers = members[name](np.arange(len(members[name])))
+        assert (numbers == np.flatnonzero(codes[whole] == code)).all()
+        asked = random.integers(0, len(numbers), 500)
+        assert (members[name](asked) == numbers[asked]).all()
 
 
 def sealed(folder: Path) -> Artifact:
@@ -74,7 +108,8 @@ def pair_data(root: Path, times: list[int] | None) -> PairDataset:
     shards, tokens = root / "shards", root / "tokens"
     shards.mkdir(parents=True)
     tokens.mkdir()
-    rows, listed = [], []
+    rows: list[Row] = []
+    listed: list[dict[str, Any]] = []
     for shard in range(2):
         with ShardWriter(shards / f"train-{shard:05d}.tar") as tar:
             for place in range(6):
@@ -97,17 +132,17 @@ def pair_data(root: Path, times: list[int] | None) -> PairDataset:
     (shards / "dataset.json").write_text(json.dumps({"samples": 12, "shards": listed}))
     stems = [entry["name"].removesuffix(".tar") for entry in listed]
     (tokens / "tokens.json").write_text(json.dumps({"vocabulary": 99, "shards": stems}))
-    return PairDataset(sealed(shards), sealed(tokens), max_tokens=4, cache_mb=1)
+    return PairDataset(sealed(shards), sealed(tokens), max_tokens=4)
 
 
 def stream(data: Any, settings: OptimizationConfig, steps: range, world: int = 1) -> list[tuple[int, torch.Tensor]]:
     """(token, pixels) of all samples of some steps, in the order of the run."""
     found = []
+    micro = accumulation_steps(settings, world, "train")
+    loaders = [Loader(data, settings, 8, rank, world, micro) for rank in range(world)]
     for step in steps:
-        micro = accumulation_steps(settings, world, "train")
-        loaders = [Loader(data, settings, 8, rank, world, micro) for rank in range(world)]
-        for part in range(micro):
-            for loader in loaders:
+        for loader in loaders:
+            for part in range(micro):
                 batch = loader.micro_batch(step, part)
                 tokens = batch["target_ids"][:, 0].tolist()
                 found += list(zip(tokens, batch["pixels"], strict=True))
@@ -138,7 +173,7 @@ def test_ranks_and_restarts_do_not_change_what_repeats_show(tmp_path: Path, sett
 @pytest.mark.parametrize("times", [None, [1] * 12])
 def test_pairs_shown_once_come_in_the_order_they_always_came(tmp_path: Path, settings: Any, times: Any) -> None:
     data = pair_data(tmp_path, times)
-    order = Order(12, settings.seed)
+    order = Stream(data, settings.seed, settings.global_batch)
     seen = stream(data, settings, range(3))
-    assert [token - 3 for token, _ in seen] == [order(position)[1] for position in range(24)]
+    assert [token - 3 for token, _ in seen] == [n for step in range(3) for n in order.batch(step)[1].tolist()]
     assert {data.sample(n, 0).seed for n in range(12)} == {f"{n:032x}" for n in range(12)}

@@ -1,0 +1,254 @@
+"""The check of a whole folder of shards: ours against index and hashes, anyone's as far as a tar can be checked."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from xxhash import xxh3_64_intdigest
+
+from stages.contract import UserError
+from stages.imagehash import UNDECODABLE
+from stages.shard.problem import Problem, ShardCheck
+from stages.shard.reader import ShardReader
+from stages.shard.row import Row
+from stages.shard.scan import Broken, samples, to_row
+from stages.shard.tarcheck import RESTORE, TarCheck
+
+_PIECE = 1 << 20
+_FETCH = "fetch or write the tar again"
+_SAMPLE = "leave the sample out, or write the tar again"
+
+
+@dataclass
+class Report:
+    """What the check of a folder found."""
+
+    where: str
+    shards: int
+    samples: int = 0
+    bytes: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+
+#: Runs :func:`check_shard` on shards by number, in any order; the flag is its `by_index`.
+Execute = Callable[[Sequence[int], bool], Iterable[ShardCheck]]
+
+
+def check(reader: ShardReader, execute: Execute) -> Report:
+    """Check all shards, each by itself, then what spans them. Raises UserError where there are no shards at all."""
+    problems = list(_own_files(reader))
+    by_index = False
+    if reader.indexed:
+        try:
+            problems += _index_faults(reader)
+            by_index = True
+        except (pa.ArrowInvalid, ValueError, KeyError, OSError) as error:
+            problems.append(Problem("index.arrow", f"cannot be read ({_line(error)})", RESTORE))
+    try:
+        names = reader.shards
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        raise UserError(f"{reader.where}: dataset.json cannot be read ({_line(error)}); {RESTORE}") from None
+    report = Report(reader.where, len(names))
+    results = sorted(execute(range(len(names)), by_index), key=lambda result: result.shard)
+    for result in results:
+        report.samples += result.samples
+        report.bytes += result.bytes
+        problems += result.problems
+    problems += _repeated(reader, results, by_index)
+    report.problems = problems
+    return report
+
+
+def check_shard(reader: ShardReader, number: int, by_index: bool) -> ShardCheck:
+    """One shard: its presence, size, sha256 where listed, and its samples. A damaged one hides nothing of the rest.
+
+    With `by_index` every byte is held against the index; without, the tar's own headers are followed.
+    """
+    name = reader.shards[number]
+    result = ShardCheck(number)
+    rows = [reader.index[i] for i in reader.of_shard(number)] if by_index else []
+    result.samples = len(rows)
+    result.uids = _digests(row.uid for row in rows)
+    listed: dict[str, Any] = reader.dataset["shards"][number] if reader.indexed else {}
+    try:
+        size = reader.files.size(name)
+        with reader.files.open(name) as file:
+            result.bytes = size
+            if by_index:
+                short = size < listed.get("bytes", size + 1)
+                result.problems += TarCheck(name, file, size, short, rows, _look).problems()
+            else:
+                found = list(_foreign(name, file, result.problems))
+                result.samples, result.uids = len(found), _digests(uid for uid, _ in found)
+            if not result.problems:
+                result.problems += _against_list(name, file, size, listed)
+    except FileNotFoundError:
+        lost = f" with {len(rows)} samples" if rows else ""
+        result.problems.append(Problem(name, f"the shard is missing{lost}", RESTORE))
+    except OSError as error:
+        result.problems.append(Problem(name, f"cannot be read ({_line(error)})", "see to the disk or the store"))
+    if result.samples != listed.get("samples", result.samples):
+        what = f"{result.samples} samples are in the index, {listed['samples']} in dataset.json"
+        what = what if by_index else f"{result.samples} samples are in the tar, {listed['samples']} in dataset.json"
+        result.problems.append(Problem(name, what, RESTORE))
+    return result
+
+
+def _own_files(reader: ShardReader) -> Iterator[Problem]:
+    """Index and list held against the artifact's manifest, where there is one."""
+    try:
+        manifest = json.loads(reader.files.whole("manifest.json").read_bytes())
+        hashes = {file["name"]: file.get("sha256") for file in manifest["files"]}
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError):
+        yield Problem("manifest.json", "is not a manifest", RESTORE)
+        return
+    for name in ("dataset.json", "index.arrow"):
+        if hashes.get(name) is None:
+            continue
+        try:
+            with open(reader.files.whole(name), "rb") as file:
+                same = hashlib.file_digest(file, "sha256").hexdigest() == hashes[name]
+        except FileNotFoundError:
+            yield Problem(name, "is missing", RESTORE)
+            continue
+        if not same:
+            yield Problem(name, "is not what was written (its sha256 differs from the manifest's)", RESTORE)
+
+
+def _index_faults(reader: ShardReader) -> Iterator[Problem]:
+    """Counts that disagree. Raises what opening an index may."""
+    index, dataset = reader.index, reader.dataset
+    if len(index) != dataset["samples"]:
+        what = f"has {len(index)} rows, dataset.json {dataset['samples']} samples"
+        yield Problem("index.arrow", what, RESTORE)
+    for i in np.flatnonzero((index.shards < 0) | (index.shards >= len(reader.shards))):
+        row = index[int(i)]
+        yield Problem("index.arrow", f"row {i} is of shard {row.shard}, of which there is none", RESTORE, row.uid)
+
+
+def _against_list(name: str, file: IO[bytes], size: int, listed: dict[str, Any]) -> Iterator[Problem]:
+    """Only of a shard without any fault: a flipped bit needs no second line that says the file differs."""
+    if size != listed.get("bytes", size):
+        yield Problem(name, f"{size} bytes instead of {listed['bytes']}", RESTORE)
+        return
+    expected = listed.get("sha256")
+    if expected is None:
+        return
+    digest = hashlib.sha256()
+    file.seek(0)
+    while piece := file.read(_PIECE):
+        digest.update(piece)
+    if digest.hexdigest() != expected:
+        yield Problem(name, f"its sha256 is {digest.hexdigest()}, in dataset.json {expected}", RESTORE)
+
+
+def _look(row: Row, parts: dict[str, bytes]) -> Iterator[str]:
+    """Whether the image of one of our samples decodes, and its JSON agrees with index, image and caption."""
+    size = _decoded(parts["image"])
+    if size is None:
+        yield "its image does not decode"
+    if "json" not in parts:
+        return
+    try:
+        told = json.loads(parts["json"])
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        yield "its .json is not a JSON object"
+        return
+    agreed: dict[str, Any] = {"uid": row.uid, "image_uid": row.image_uid, "source": row.source}
+    agreed["sha256"] = hashlib.sha256(parts["image"]).hexdigest()
+    if "text" in parts:
+        agreed["caption"] = parts["text"].decode("utf-8", "replace")
+    if size is not None:
+        agreed |= {"width": size[0], "height": size[1]}
+    for key, value in agreed.items():
+        if key in told and told[key] != value:
+            against = {"caption": ".txt", "uid": "index", "image_uid": "index", "source": "index"}.get(key, "image")
+            yield f"its .json disagrees with its {against} on {key}"
+
+
+def _decoded(data: bytes) -> tuple[int, int] | None:
+    """Width and height of an image that decodes."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            size = image.size
+            # Luminance at an eighth of the size: a JPEG's whole entropy-coded stream is still read, most of the
+            # inverse transform is saved.
+            image.draft("L", (max(1, size[0] // 8), max(1, size[1] // 8)))
+            image.load()
+    except UNDECODABLE:
+        return None
+    return size
+
+
+def _foreign(name: str, file: IO[bytes], problems: list[Problem]) -> Iterator[tuple[str, int]]:
+    """uid and offset of the image of each sample of anyone's tar; what is wrong goes to `problems`."""
+    try:
+        for key, parts in samples(file):
+            first = min(part.offset for part in parts.values())
+            try:
+                row = to_row(0, key, parts)
+            except ValueError as error:
+                problems.append(Problem(name, f"it {error}", _SAMPLE, key, first))
+                continue
+            file.seek(row.image_offset)
+            if _decoded(file.read(row.image_length)) is None:
+                problems.append(Problem(name, "its image does not decode", _SAMPLE, row.uid, row.image_offset))
+            yield row.uid, row.image_offset
+    except Broken as broken:
+        lost = "; what follows cannot be read" if broken.lost else ""
+        problems.append(Problem(name, f"{broken}{lost}", _FETCH, None, broken.offset))
+
+
+def _digests(uids: Iterable[str]) -> np.ndarray:
+    return np.array([xxh3_64_intdigest(uid.encode()) for uid in uids], np.uint64)
+
+
+def _repeated(reader: ShardReader, results: Sequence[ShardCheck], by_index: bool) -> Iterator[Problem]:
+    """uids that several samples have, over all shards."""
+    if not results:
+        return
+    digests = np.concatenate([result.uids for result in results])
+    order = np.argsort(digests, kind="stable")
+    again = np.flatnonzero(digests[order[1:]] == digests[order[:-1]])
+    if not len(again):
+        return
+    starts = np.cumsum([0, *(len(result.uids) for result in results)])
+    known: dict[int, list[tuple[str, int]]] = {}
+
+    def place(position: int) -> tuple[str, str, int]:
+        which = int(np.searchsorted(starts, position, side="right")) - 1
+        shard = results[which].shard
+        if shard not in known:
+            known[shard] = _identities(reader, shard, by_index)
+        return (reader.shards[shard], *known[shard][position - int(starts[which])])
+
+    for i in again:
+        first, uid, offset = place(int(order[i]))
+        second, other, at = place(int(order[i + 1]))
+        if uid == other:  # and not only of equal digest
+            what = f"its uid is also that of the sample in {first} at offset {offset}"
+            yield Problem(second, what, RESTORE if by_index else _SAMPLE, uid, at)
+
+
+def _identities(reader: ShardReader, shard: int, by_index: bool) -> list[tuple[str, int]]:
+    if by_index:
+        return [(row.uid, row.image_offset) for row in (reader.index[i] for i in reader.of_shard(shard))]
+    name = reader.shards[shard]
+    with reader.files.open(name) as file:
+        return list(_foreign(name, file, []))
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,111 @@
+"""What a tokenizer makes of texts: tokens per word and character, the way there and back, what of it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tokenizers import pre_tokenizers
+
+from stages.tokenizer.counting import rows
+from stages.tokenizer.load import LoadedTokenizer
+from stages.tokenizer.pieces import texts_array
+from stages.tokenizer.scripts import Scripts
+
+_COLUMNS = ("texts", "words", "characters", "bytes", "tokens", "round_trip_failed", "unknown")
+_WORDS_AT_ONCE = 20_000
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A batch of texts and what is the same for every tokenizer."""
+
+    texts: list[str]
+    array: pa.Array
+    """The same, as strings of Arrow."""
+    scripts: np.ndarray  # [texts], numbers into Scripts.names
+    sizes: np.ndarray  # [3, texts]: white-space separated words, characters, UTF-8 bytes
+
+    @classmethod
+    def of(cls, texts: list[str], scripts: Scripts) -> Texts:
+        """Look at a batch."""
+        array = texts_array(texts)
+        words = np.fromiter((len(text.split()) for text in texts), np.int64, count=len(texts))
+        sizes = [words, pc.utf8_length(array).to_numpy(), pc.binary_length(array).to_numpy()]
+        return cls(texts, array, scripts.of(texts), np.array(sizes, np.int64))
+
+
+@dataclass
+class Measured:
+    """Sums over texts by script, for one tokenizer and one corpus."""
+
+    used: np.ndarray  # [vocabulary] bool, shared by all corpora of the tokenizer
+    sums: np.ndarray = field(default_factory=lambda: np.zeros((len(_COLUMNS), len(Scripts.names)), np.int64))
+    one_token: dict[str, float] = field(default_factory=dict)
+
+    def add(self, batch: Texts, encoded: tuple[np.ndarray, np.ndarray], tokenizer: LoadedTokenizer) -> None:
+        """Take in a batch with its ids (end to end, and offsets), which are decoded again."""
+        flat, offsets = encoded
+        self.used[flat] = True
+        ids = flat.tolist()
+        ends = offsets.tolist()
+        back = tokenizer.decode_batch([ids[start:stop] for start, stop in pairwise(ends)])
+        failed = np.array([a != b for a, b in zip(batch.texts, back, strict=True)], np.int64)
+        unknown = np.zeros(len(batch.texts), np.int64)
+        if tokenizer.unknown_id is not None:
+            np.add.at(unknown, np.searchsorted(offsets, np.flatnonzero(flat == tokenizer.unknown_id), "right") - 1, 1)
+        columns = [np.ones_like(failed), *batch.sizes, np.diff(offsets), failed, unknown]
+        for row, values in zip(self.sums, columns, strict=True):
+            np.add.at(row, batch.scripts, values)
+
+    def add_words(self, words: pa.Table, tokenizer: LoadedTokenizer) -> None:
+        """How many words of a corpus (`counting.SCHEMA`) are one token, by occurrence and by distinct word."""
+        seen = np.zeros((2, 2), np.int64)  # [occurrences, distinct] x [all, one token]
+        for start in range(0, len(words), _WORDS_AT_ONCE):
+            some = list(rows(words.slice(start, _WORDS_AT_ONCE)))
+            counts = np.array([count for _, count in some], np.int64)
+            ids = tokenizer.encode_batch([_text(word) for word, _ in some])
+            one = np.fromiter((len(i) == 1 for i in ids), bool, count=len(ids))
+            seen += [[counts.sum(), counts[one].sum()], [len(counts), one.sum()]]
+        (occurrences, whole), (distinct, distinct_whole) = seen.tolist()
+        self.one_token = {
+            "one_token_words": whole / occurrences if occurrences else 0.0,
+            "distinct_words": distinct,
+            "one_token_distinct_words": distinct_whole / distinct if distinct else 0.0,
+        }
+
+    def figures(self) -> dict[str, Any]:
+        """Of the corpus, and under `scripts` of its texts in each script, the most texts first."""
+        numbers = np.argsort(-self.sums[0], kind="stable")
+        scripts = {Scripts.names[n]: _figures(self.sums[:, n]) for n in numbers if self.sums[0, n]}
+        return {**_figures(self.sums.sum(axis=1)), **self.one_token, "scripts": scripts}
+
+
+def _figures(sums: Sequence[int] | np.ndarray) -> dict[str, Any]:
+    named = {name: int(value) for name, value in zip(_COLUMNS, sums, strict=True)}
+    words, tokens = named["words"], named["tokens"]
+    return {
+        **named,
+        "fertility": tokens / words if words else 0.0,
+        "characters_per_token": named["characters"] / tokens if tokens else 0.0,
+        "bytes_per_token": named["bytes"] / tokens if tokens else 0.0,
+    }
+
+
+def _byte_letters() -> dict[int, int]:
+    """Byte-level letter -> byte, of GPT-2's encoder: visible bytes stand for themselves, others follow U+0100 on."""
+    visible = {ord(letter) for letter in pre_tokenizers.ByteLevel.alphabet() if ord(letter) < 0x100}
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return {byte: byte for byte in visible} | {0x100 + number: byte for number, byte in enumerate(hidden)}
+
+
+_BYTES = _byte_letters()
+
+
+def _text(word: str) -> str:
+    return bytes(_BYTES[ord(letter)] for letter in word).decode("utf-8")

@@ -1,0 +1,62 @@
+"""Token ids of many texts in one array: no object per text, and cheap to hand to other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from stages.tokenizer.load import LoadedTokenizer
+
+
+class Gap(Enum):
+    """What of a text is known only once its image has been cropped."""
+
+    BOX = "box"
+
+
+BOX = Gap.BOX
+#: A text in pieces, one after the other.
+Pieces = tuple[str | Gap, ...]
+#: Stands four times where a box will: left, top, right, bottom.
+BOX_TOKENS = -1
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Token ids end to end. Text `i` is ``packed[i]``, int32."""
+
+    ids: NDArray[np.int32]
+    """[ids of all texts]."""
+    offsets: NDArray[np.int64]
+    """[texts + 1]."""
+
+    def length(self, row: int) -> int:
+        """Tokens of a text."""
+        return int(self.offsets[row + 1] - self.offsets[row])
+
+    def __getitem__(self, row: int) -> NDArray[np.int32]:
+        return self.ids[self.offsets[row] : self.offsets[row + 1]]
+
+
+def packed(tokenizer: LoadedTokenizer, texts: Sequence[Pieces], chunk: int = 10_000) -> Packed:
+    """The ids of texts, pieces encoded on their own; ``BOX_TOKENS`` four times for a box."""
+    lengths: list[int] = []
+    parts: list[NDArray[np.int32]] = []
+    for start in range(0, len(texts), chunk):
+        some = texts[start : start + chunk]
+        encoded = iter(tokenizer.encode_batch([piece for text in some for piece in text if isinstance(piece, str)]))
+        ids: list[int] = []
+        for text in some:
+            before = len(ids)
+            for piece in text:
+                ids += next(encoded) if isinstance(piece, str) else [BOX_TOKENS] * 4
+            lengths.append(len(ids) - before)
+        parts.append(np.array(ids, dtype=np.int32))
+    flat = np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
+    return Packed(flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))

@@ -1,0 +1,37 @@
+"""Left and right in English texts: told, and swapped for a mirrored image where that surely keeps them true."""
+
+from __future__ import annotations
+
+import re
+
+#: What each word is when the image is mirrored; `lft`, `rt` and `rgt` are what annotators in a hurry write.
+_OTHER = {"left": "right", "right": "left", "lft": "rt", "rt": "lft", "rgt": "lft"}
+# With what may follow in the same word: leftmost, right-hand, leftward(s), left-handed, left's.
+_SIDE = re.compile(r"\b(left|right|lft|rgt|rt)(?=(?:-?(?:most|hand(?:ed|er)?|wards?|side))?s?\b)", re.IGNORECASE)
+# Before these, a side is meant whatever follows: "on the left in the back".
+_MEANT = "".join(rf"(?<!\b{word}\s)" for word in ("the", "on", "at", "to", "far", "top", "bottom", "upper", "lower"))
+# "right" that means directly or correct, "left" that means remaining or departed, and turning: no word to swap is sure.
+_UNSURE = re.compile(
+    rf"\b{_MEANT}right\s+(?:next|behind|in|above|below|beneath|under|over|beside|before|after|there|here|now|at|by|up|"
+    r"against|through|across|away|past|where|outside|inside|near|angles?)\b"
+    r"|\b(?:is|are|was|were|has|have|had|what's|just|be|been|being)\s+left\b(?!\s+of\b)"
+    rf"|\b{_MEANT}left\s+(?:over|out|behind|alone|open|on|in|him|her|them|it|his|their)\b"
+    r"|\ball\s+right\b|\b(?:counter|anti)?-?clockwise\b|\b(?:star|lar)board\b|\bport\s+side\b|\b[lr]\b",
+    re.IGNORECASE,
+)
+
+
+def mentions_side(text: str) -> bool:
+    """Whether a text may be untrue of the mirrored image."""
+    return bool(_SIDE.search(text) or _UNSURE.search(text))
+
+
+def mirrored_text(text: str) -> str | None:
+    """The text as it is true of the mirrored image; None where that cannot be told from its words."""
+    return None if _UNSURE.search(text) else _SIDE.sub(_swapped, text)
+
+
+def _swapped(found: re.Match[str]) -> str:
+    word = found[1]
+    other = _OTHER[word.lower()]
+    return other.upper() if word.isupper() else other.capitalize() if word[0].isupper() else other
