@@ -97,6 +97,11 @@ class AnnotatedDataset:
         target = max(max(self._targets.length(row), self._mirrored_targets.length(row)) for row in rows)
         return min(self._max_tokens, prompt), min(self._max_tokens, target + 1)
 
+    def longest(self, numbers: NDArray[np.int64], epochs: NDArray[np.int64]) -> tuple[int, int]:
+        """The longest prompt and target of many samples, as :meth:`lengths` has them."""
+        found = [self.lengths(int(number), int(epoch)) for number, epoch in zip(numbers, epochs, strict=True)]
+        return max(prompt for prompt, _ in found), max(target for _, target in found)
+
     def members(self, sources: Sequence[str]) -> Mapping[str, Members]:
         """Raises UserError: a task's data have no sources."""
         raise UserError(f"{self.files.annotations}: a task's data have no sources to mix: remove `mixture`")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -32,6 +33,7 @@ _ENOUGH = 0.85
 # From so many source pixels per target pixel on, several points of an axis are averaged. Below, bilinear's own two
 # pixels hide most of what lies between points.
 _DOUBLED = 2.0
+_room = threading.local()
 
 
 def sample_random(seed: int, epoch: int, uid: str) -> random.Random:
@@ -97,10 +99,11 @@ def training_pixels(
     pixels: Any = _resized(decoded(shrink), tuple(edge / shrink for edge in view.crop), size)
     if view.mirrored:
         pixels = cv2.flip(pixels, 1)
-    planes = cv2.split(pixels)
-    change = _color_change(planes, config.color_jitter, draw)
+    change = _color_change(pixels, config.color_jitter, draw)
     if change is not None:
-        planes = cv2.split(cv2.transform(pixels, change))
+        pixels = cv2.transform(pixels, change)
+    planes = _planes(size)
+    cv2.split(pixels, planes)
     for plane, table, channel in zip(planes, _tables(tuple(mean), tuple(std)), out, strict=True):
         cv2.LUT(plane, table, channel)
     return out
@@ -197,10 +200,10 @@ def _points(factor: float) -> int:
     return 1 if factor <= _DOUBLED else max(2, math.ceil(factor / 2))
 
 
-def _color_change(planes: Sequence[Any], config: ColorJitterConfig, draw: random.Random) -> NDArray[np.float32] | None:
+def _color_change(pixels: Any, config: ColorJitterConfig, draw: random.Random) -> NDArray[np.float32] | None:
     """float32 [3, 4]: brightness, contrast and saturation, in this order, as one affine map of RGB; None for none.
 
-    `planes` are the channels, uint8 [height, width] each.
+    `pixels` is uint8 [height, width, 3].
 
     As torchvision defines them: each blends the image with black, with the mean of its grey, and with its own grey. But
     colours are cut to their range once, at the end, instead of after each.
@@ -213,7 +216,9 @@ def _color_change(planes: Sequence[Any], config: ColorJitterConfig, draw: random
     gain, offset = brightness * contrast, 0.0
     if contrast != 1:
         # Blending with one's own grey leaves a grey as it is.
-        grey = sum(weight * cv2.sumElems(plane)[0] / plane.size for weight, plane in zip(GREY, planes, strict=True))
+        # Of a row of pixels that share one memory: OpenCV's sum of a view with gaps takes several times as long.
+        sums = cv2.sumElems(np.ascontiguousarray(pixels))
+        grey = sum(3 * weight * total / pixels.size for weight, total in zip(GREY, sums[:3], strict=True))
         offset = (1 - contrast) * brightness * grey
     own = [gain * (1 - saturation) * weight for weight in GREY]
     rows = [[own[j] + gain * saturation * (i == j) for j in range(3)] + [offset] for i in range(3)]
@@ -225,6 +230,14 @@ def _scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[NDArr
     spread = np.asarray(std, dtype=np.float32)
     scale = np.float32(1) / (np.float32(255) * spread)
     return scale.astype(np.float32), (np.asarray(mean, dtype=np.float32) / spread).astype(np.float32)
+
+
+def _planes(size: int) -> list[NDArray[np.uint8]]:
+    """Room for three channels, uint8 [size, size] each, of this thread's own: new room costs as much as filling it."""
+    if getattr(_room, "size", None) != size:
+        _room.size, _room.planes = size, [np.empty((size, size), dtype=np.uint8) for _ in range(3)]
+    found: list[NDArray[np.uint8]] = _room.planes
+    return found
 
 
 @lru_cache(maxsize=8)

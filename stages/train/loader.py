@@ -102,18 +102,15 @@ class Loader:
         self.replaced.extend(prepared.replaced for prepared in made if prepared.replaced)
         epochs, numbers = self.stream.batch(step)
         # All ranks pad to the longest text of any of them.
-        shared = [
-            self.dataset.lengths(number, epoch)
-            for rank in range(self.world_size)
-            for place in [rows(micro_step, rank, self.accumulation, self.settings.micro_batch)]
-            for epoch, number in zip(epochs[place].tolist(), numbers[place].tolist(), strict=True)
-        ]
+        shape = (self.world_size, self.accumulation, self.settings.micro_batch)
+        ours = (part.reshape(shape)[:, micro_step].ravel() for part in (numbers, epochs))
+        prompt, target = self.dataset.longest(*ours)
         return collate(
             pixels,
             [prepared.image_id for prepared in made],
             [prepared.texts for prepared in made],
-            max(prompt for prompt, _ in shared),
-            max(target for _, target in shared),
+            prompt,
+            target,
             self.special.pad,
         )
 

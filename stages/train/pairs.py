@@ -84,6 +84,15 @@ class PairDataset:
         """0 and the caption's tokens with its eos."""
         return 0, min(self._max_tokens, len(self._caption(self._pair(number)[0])) + 1)
 
+    def longest(self, numbers: NDArray[np.int64], epochs: NDArray[np.int64]) -> tuple[int, int]:
+        """0 and the tokens of the longest caption with its eos."""
+        pairs = numbers.copy()
+        for row in np.flatnonzero(numbers >= len(self._reader.index)):  # shown again in the epoch
+            pairs[row] = self._pair(int(numbers[row]))[0]
+        shards = np.searchsorted(self._ends, pairs, side="right")
+        starts = np.concatenate([[0], self._ends])[shards]
+        return 0, min(self._max_tokens, int(self._tokens.lengths(shards, pairs - starts).max()) + 1)
+
     def members(self, sources: Sequence[str]) -> Mapping[str, SourceMembers]:
         """The samples of each source. Raises UserError unless these are all the sources that the data hold."""
         index = self._reader.index

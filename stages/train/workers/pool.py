@@ -20,6 +20,8 @@ from stages.train.workers.messages import Done, Failed, Work
 
 #: Most samples handed out at once, and pieces of work a worker holds: one under way and one it can go on with.
 _ROWS, _AHEAD = 8, 2
+#: glibc would give every decoded image's memory back to the system and take it anew, page by page, for the next one.
+_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "1000000000"}
 
 
 class WorkerPool:
@@ -127,7 +129,7 @@ class _Worker:
         """Work it has not answered yet, oldest first."""
         # What the rank can import the worker can, wherever a cluster put the code.
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        environment = {**os.environ, **_MEMORY, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "stages.train.workers.process", str(theirs.fileno()), str(memory)],
             pass_fds=(theirs.fileno(), memory),

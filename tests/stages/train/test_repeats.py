@@ -177,3 +177,12 @@ def test_pairs_shown_once_come_in_the_order_they_always_came(tmp_path: Path, set
     seen = stream(data, settings, range(3))
     assert [token - 3 for token, _ in seen] == [n for step in range(3) for n in order.batch(step)[1].tolist()]
     assert {data.sample(n, 0).seed for n in range(12)} == {f"{n:032x}" for n in range(12)}
+
+
+def test_the_longest_text_of_many_samples_is_that_of_one_of_them(tmp_path: Path) -> None:
+    data = pair_data(tmp_path, [1, 2, 3, 1, 1, 2, 1, 1, 4, 1, 2, 5])
+    for seed in range(5):
+        numbers = np.random.default_rng(seed).integers(0, len(data), 4)
+        epochs = np.zeros(4, dtype=np.int64)
+        lengths = [data.lengths(int(number), 0) for number in numbers]
+        assert data.longest(numbers, epochs) == tuple(max(column) for column in zip(*lengths, strict=True))
