@@ -29,6 +29,7 @@ SMALL = (
     "train.global_batch=8",
     "train.micro_batch=4",
     "train.log_every=1",
+    "train.loader_workers=1",
     "train.checkpoint_every=3",
     "tasks.demo_vqa.steps=4",
     "tasks.demo_vqa.global_batch=8",

@@ -47,6 +47,7 @@ def test_a_run_killed_in_download_shard_and_pretrain_ends_like_an_undisturbed_on
     scores_are_complete(killed)
     assert {row["standing"] for row in killed.status()} == {"up to date"}
     assert "nothing to do" in killed.output("run", "all")
+    assert killed.output("check-shards").endswith("no damage\n")
     only_training_follows_from_a_learning_rate(killed)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -48,6 +49,14 @@ def test_a_copy_in_another_process_is_small_and_gives_the_same(pair_files: Files
         again = copy.sample(number, 0)
         assert (again.uid, again.turn, again.image) == (sample.uid, sample.turn, sample.image)
     assert [sample.seed for sample in before[40:]] == [f"{n:032x}/{turn}" for n, turn in ((3, 1), (21, 1), (21, 2))]
+
+
+def test_the_longest_of_many_is_found_in_whichever_shard(pair_files: Files) -> None:
+    data = PairDataset(*pair_files([5, 1, 7]), max_tokens=3)
+    for numbers in ([0], [3, 6, 9], [12, 4], [5], [2, 0], list(range(13))):
+        lengths = [data.lengths(number, 0) for number in numbers]
+        found = data.longest(np.array(numbers), np.zeros(len(numbers), dtype=np.int64))
+        assert found == (0, max(target for _, target in lengths))
 
 
 def test_nothing_is_opened_before_it_is_asked_for(tmp_path: Path, pair_files: Files) -> None:
