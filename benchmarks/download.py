@@ -30,7 +30,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import compare, report, seconds
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+
+from benchmarks.common import compare, report, seconds  # noqa: E402
 
 WAYS = {
     "keep": ["--resize_mode", "no", "--skip_reencode", "True"],

@@ -23,10 +23,12 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from benchmarks.common import report
-from stages.signals import registry
-from stages.signals.config import SignalsConfig
-from stages.signals.family import Family, Row
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+
+from benchmarks.common import report  # noqa: E402
+from stages.signals import registry  # noqa: E402
+from stages.signals.config import SignalsConfig  # noqa: E402
+from stages.signals.family import Family, Row  # noqa: E402
 
 _WORDS = ["a", "small", "brown", "dog", "runs", "over", "the", "wet", "sand"]
 

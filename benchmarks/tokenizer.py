@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -24,16 +25,18 @@ import numpy as np
 from tokenizers import Tokenizer as HuggingFace
 from tokenizers import models, pre_tokenizers, trainers
 
-from benchmarks.common import compare, seconds
-from stages.artifact import Artifact
-from stages.contract import Partition, Task
-from stages.tokenizer.config import TokenizerConfig
-from stages.tokenizer.counting import total
-from stages.tokenizer.load import load
-from stages.tokenizer.pieces import PieceEncoder, texts_array
-from stages.tokenizer.stage import Tokenizer
-from stages.tokenizer.train import learn, write
-from stages.world.demo.corpus import write_corpus
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+
+from benchmarks.common import compare, seconds  # noqa: E402
+from stages.artifact import Artifact  # noqa: E402
+from stages.contract import Partition, Task  # noqa: E402
+from stages.tokenizer.config import TokenizerConfig  # noqa: E402
+from stages.tokenizer.counting import total  # noqa: E402
+from stages.tokenizer.load import load  # noqa: E402
+from stages.tokenizer.pieces import PieceEncoder, texts_array  # noqa: E402
+from stages.tokenizer.stage import Tokenizer  # noqa: E402
+from stages.tokenizer.train import learn, write  # noqa: E402
+from stages.world.demo.corpus import write_corpus  # noqa: E402
 
 _SHARDS: dict[tuple[str, int], list[list[str]]] = {}
 

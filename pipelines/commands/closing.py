@@ -74,9 +74,12 @@ def _rows(workspace: Workspace, node_id: str) -> list[tuple[str, str]]:
 
 def _losses(train: dict[str, Any]) -> str:
     phases = train.get("phases") or [train]
-    return "; ".join(
+    told = [
         f"{phase.get('objective', 'loss')}: {phase['first_loss']:.3f} → {phase['last_loss']:.3f}" for phase in phases
-    )
+    ]
+    if replaced := train.get("replaced", {}).get("samples"):
+        told.append(f"{replaced:,} damaged samples replaced (their uids: train.json)")
+    return "; ".join(told)
 
 
 def _scores(scores: dict[str, Any]) -> str:

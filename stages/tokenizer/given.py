@@ -77,9 +77,11 @@ def _converted(folder: Path) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
         if not isinstance(tokenizer, tokenizers.Tokenizer):
             raise ValueError(f"{type(loaded).__name__} has no fast form")
     except Exception as error:  # noqa: BLE001 - each converter fails in ways of its own, all of them the folder's
+        why = _first_line(error)
+        told = "" if why.endswith(":") else f" ({why})"  # what follows the colon is a list for developers
         raise UserError(
             f"{_KEY}: {folder} has no tokenizer.json, and transformers finds no other tokenizer in it that it can "
-            f"convert ({_first_line(error)}); save one there with save_pretrained()"
+            f"convert{told}; save one there with save_pretrained()"
         ) from None
     named = {role: getattr(loaded, f"{role}_token", None) for role in OURS}
     return tokenizer, {role: str(token) for role, token in named.items() if token} | named_tokens(folder)

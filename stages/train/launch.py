@@ -171,8 +171,9 @@ def train_record(job: TrainingJob, phases: list[Progress]) -> dict[str, Any]:
 
 
 def summary(artifact: Artifact) -> dict[str, float]:
-    """First and last loss of the last phase, and the size of the run, for the closing table."""
+    """First and last loss of the last phase, the size of the run, and samples replaced, for MLflow."""
     record = artifact.read_json("train.json")
     last = record["phases"][-1]
     figures = {"first_loss": last["first_loss"], "last_loss": last["last_loss"]}
+    figures["replaced_samples"] = float(record.get("replaced", {}).get("samples", 0))
     return {**figures, **{key: float(record[key]) for key in ("steps", "samples_seen", "seconds")}}
