@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 BINS = 1000
 """Bins per axis, and location tokens in the vocabulary."""
@@ -17,32 +19,23 @@ Box = tuple[float, float, float, float]
 _BOX = re.compile(r"<loc_(\d{1,3})>" * 4)
 
 
-def quantise(value: float, size: float) -> int:
-    """Bin of a coordinate in [0, size]: ``clamp(floor(value / (size / 1000)), 0, 999)``."""
-    return min(max(math.floor(value / (size / BINS)), 0), BINS - 1)
+def quantise(values: ArrayLike, size: ArrayLike) -> NDArray[np.int64]:
+    """Bins of coordinates in [0, size], any shape: ``clamp(floor(value / (size / 1000)), 0, 999)``."""
+    return np.clip(np.floor(np.asarray(values) / (np.asarray(size) / BINS)), 0, BINS - 1).astype(np.int64)
 
 
-def dequantise(bin: int, size: float) -> float:
-    """The middle of a bin: ``(bin + 0.5) * size / 1000``, at most half a bin from what was quantised."""
-    return (bin + 0.5) * size / BINS
+def dequantise(bins: ArrayLike, size: ArrayLike) -> NDArray[np.float64]:
+    """The middles of bins: ``(bin + 0.5) * size / 1000``, at most half a bin from what was quantised."""
+    return (np.asarray(bins) + 0.5) * np.asarray(size) / BINS
 
 
 def box_to_text(box: Sequence[float], width: float, height: float) -> str:
     """Four location tokens for a box given as x1, y1, x2, y2 in a space of ``width`` x ``height``."""
-    x1, y1, x2, y2 = box
-    bins = quantise(x1, width), quantise(y1, height), quantise(x2, width), quantise(y2, height)
-    return "".join(TOKENS[bin] for bin in bins)
+    return "".join(TOKENS[bin] for bin in quantise(box, (width, height) * 2))
 
 
 def boxes_from_text(text: str, width: float, height: float) -> list[Box]:
     """Every run of four location tokens in a text, as x1, y1, x2, y2; spaces between tokens are ignored."""
     found = _BOX.findall(re.sub(r">\s+<", "><", text))
-    return [
-        (
-            dequantise(int(x1), width),
-            dequantise(int(y1), height),
-            dequantise(int(x2), width),
-            dequantise(int(y2), height),
-        )
-        for x1, y1, x2, y2 in found
-    ]
+    boxes = dequantise(np.array(found, dtype=np.int64).reshape(-1, 4), (width, height) * 2)
+    return [(x1, y1, x2, y2) for x1, y1, x2, y2 in boxes.tolist()]
