@@ -23,10 +23,9 @@ from stages.contract import UserError
 
 HOST = "127.0.0.1"
 
-#: How many ports after the wanted one are tried, how long the server may take to answer, how often it is looked at.
+#: How many ports after the wanted one are tried, and how long the server may take to answer.
 _PORTS = 100
 _START_SECONDS = 120.0
-_LOOK_SECONDS = 0.2
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -53,10 +52,7 @@ def run(workspace: str, port: int = 5000) -> int:
         try:
             _wait_until_it_answers(server, port, log)
             print(f"MLflow: http://{HOST}:{port} (Ctrl-C ends it)", flush=True)
-            # Not server.wait(): the kernel may hand Ctrl-C to a thread of some library, and then nothing would wake
-            # this one, which alone can act on it.
-            while server.poll() is None:
-                time.sleep(_LOOK_SECONDS)
+            server.wait()
         except KeyboardInterrupt:
             return 0
     raise UserError(f"the MLflow server ended by itself; see {log}")
