@@ -56,7 +56,9 @@ def taken() -> Iterator[int]:
 
 def test_the_ui_delivers_the_spool_and_answers_on_the_loopback_address_only(tmp_path: Path, taken: int) -> None:
     _spooled(tmp_path)
-    code = f"from pipelines.commands.ui import run; raise SystemExit(run({str(tmp_path)!r}, {taken}))"
+    # Ctrl-C as a terminal has it: tests that a shell started in the background would hand down "ignored".
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += f"from pipelines.commands.ui import run; raise SystemExit(run({str(tmp_path)!r}, {taken}))"
     ui = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert ui.stdout is not None
