@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -18,13 +17,7 @@ from stages.tokens.reader import TokenReader
 from stages.train.dataset import DamagedSample, Sample, Text, target_ids
 from stages.train.members import SourceMembers, by_source, wanted_members
 from stages.train.repeats import Repeats, shown_once
-
-#: Words that are no longer true of a mirrored picture; in a caption that has one by chance, only a mirroring is lost.
-_SIDES = re.compile(
-    r"\b(?:left|right)(?:-?(?:most|wards?|hand(?:ed)?|side))?\b|\b(?:links|rechts|linken?|rechten?|gauche|droite?"
-    r"|izquierd[ao]|derech[ao]|sinistr[ao]|destr[ao])\b|左|右",
-    re.IGNORECASE,
-)
+from stages.train.sides import mentions_side
 
 _NO_PROMPT = np.empty(0, dtype=np.int64)
 
@@ -67,7 +60,7 @@ class PairDataset:
         row = self._reader.index[number]
         try:
             image = self._reader.image(row)
-            sided = self._mirrors and _SIDES.search(self._reader.caption(number)) is not None
+            sided = self._mirrors and mentions_side(self._reader.caption(number))
         except Damaged as damage:
             raise DamagedSample(str(damage), row.uid) from damage
         texts = (Text(_NO_PROMPT, target_ids(self._caption(number), self._max_tokens, self._eos)),)

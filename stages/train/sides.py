@@ -19,11 +19,16 @@ _UNSURE = re.compile(
     r"|\ball\s+right\b|\b(?:counter|anti)?-?clockwise\b|\b(?:star|lar)board\b|\bport\s+side\b|\b[lr]\b",
     re.IGNORECASE,
 )
+# Never swapped, only noticed: a text in one of these languages that has the word by chance loses a mirroring, no more.
+_FOREIGN = re.compile(
+    r"\b(?:links|rechts|linken?|rechten?|gauche|droite?|izquierd[ao]|derech[ao]|sinistr[ao]|destr[ao])\b|左|右",
+    re.IGNORECASE,
+)
 
 
 def mentions_side(text: str) -> bool:
-    """Whether a text may be untrue of the mirrored image."""
-    return bool(_SIDE.search(text) or _UNSURE.search(text))
+    """Whether a text may be untrue of the mirrored image; also in German, French, Spanish, Italian and CJK."""
+    return bool(_SIDE.search(text) or _UNSURE.search(text) or _FOREIGN.search(text))
 
 
 def mirrored_text(text: str) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +17,8 @@ from stages.artifact import Artifact
 from stages.shard.index import Index, checksum
 from stages.tokenizer.special import SpecialIds
 from stages.train.dataset import DamagedSample
-from stages.train.pairs import _SIDES, PairDataset
+from stages.train.pairs import PairDataset
+from stages.train.sides import mentions_side
 from stages.train.view import View
 
 Files = Callable[..., tuple[Artifact, Artifact]]
@@ -106,12 +106,12 @@ def test_a_missing_shard_damages_its_own_samples_only(pair_files: Files) -> None
     ],
 )
 def test_captions_that_tell_left_from_right_are_not_mirrored(caption: str, stays: bool) -> None:
-    assert (_SIDES.search(caption) is None) == stays
+    assert (not mentions_side(caption)) == stays
 
 
 def test_captions_are_looked_at_only_where_images_are_mirrored(pair_files: Files, monkeypatch: Any) -> None:
     files = pair_files([1])
-    monkeypatch.setattr("stages.train.pairs._SIDES", re.compile("a"))  # every caption's only letter
+    monkeypatch.setattr("stages.train.pairs.mentions_side", lambda caption: caption == "a")  # the caption of all
     assert PairDataset(*files, max_tokens=8).sample(0, 0).mirrorable
     assert not PairDataset(*files, max_tokens=8, mirrors=True).sample(0, 0).mirrorable
 
