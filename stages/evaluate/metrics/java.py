@@ -1,0 +1,182 @@
+"""The reference implementations that are Java: finding Java and their jars, and starting them alike everywhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+from collections import deque
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from threading import Thread
+from typing import IO
+
+#: The same output whatever the user's locale: numbers with a point, UTF-8 on every stream.
+OPTIONS = (
+    "-Duser.language=en",
+    "-Duser.country=US",
+    "-Dfile.encoding=UTF-8",
+    "-Dsun.stdout.encoding=UTF-8",
+    "-Dstdout.encoding=UTF-8",
+    "-Dsun.jnu.encoding=UTF-8",
+)
+_LINES_OF_ERRORS = 20
+
+
+class Unavailable(Exception):
+    """A metric cannot be computed here: one line with what is missing and where to put it."""
+
+
+@cache
+def find_java() -> str:
+    """The `java` program: of `JAVA_HOME` where that is set, else on the path. Raises Unavailable."""
+    home = os.environ.get("JAVA_HOME")
+    found = shutil.which("java", path=str(Path(home, "bin"))) if home else None
+    found = found or shutil.which("java")
+    if found is None:
+        raise Unavailable("no Java found; install a Java runtime (8 or later) and put `java` on PATH or set JAVA_HOME")
+    return found
+
+
+@cache
+def java_version(java: str) -> int:
+    """Feature release of a Java program: 8, 11, 17 ... Raises Unavailable where it does not start."""
+    done = subprocess.run([java, "-version"], capture_output=True, text=True, errors="replace", check=False)
+    words = done.stderr.replace('"', " ").split()
+    numbers = next((w for w in words if w[:1].isdigit()), "")
+    if done.returncode or not numbers:
+        raise Unavailable(f"{java} does not start: {last_line(done.stderr)}")
+    parts = numbers.replace("-", ".").replace("_", ".").replace("+", ".").split(".")
+    return int(parts[1]) if parts[0] == "1" and len(parts) > 1 else int(parts[0])
+
+
+def reference_file(*parts: str) -> Path:
+    """A file of the pycocoevalcap package, found without importing it. Raises Unavailable where it is missing."""
+    spec = importlib.util.find_spec("pycocoevalcap")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        if (found := Path(folder, *parts)).is_file():
+            return found
+    raise Unavailable(f"{'/'.join(parts)} of the package pycocoevalcap is missing; pip install pycocoevalcap==1.2")
+
+
+def staged(files: Mapping[str, Path], scratch: Path) -> Path:
+    """A folder that shows the files under the names given, at a path without spaces.
+
+    The jars look for their data beside themselves and fail where the path holds a space (they take a URL for a path). The
+    files stay where they are, and the folder holds links; only where links cannot be made, copies.
+    """
+    where = scratch if " " not in str(scratch.resolve()) else Path(tempfile.mkdtemp(prefix="pairmill-", dir="/tmp"))
+    for name, file in files.items():
+        target = where / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            _link(file.resolve(), target)
+    return where
+
+
+def _link(file: Path, target: Path) -> None:
+    # A symbolic link would be resolved to the path with the space again.
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)
+
+
+class Process:
+    """A running Java program that is spoken to over its standard streams; what it says on standard error is kept.
+
+    A context manager: leaving it ends the program.
+    """
+
+    def __init__(self, arguments: Sequence[str], cwd: Path, options: Sequence[str] = ()) -> None:
+        """`arguments` follow Java's own options, e.g. ``["-jar", "x.jar", "-stdio"]``. Raises Unavailable."""
+        self._arguments = list(arguments)
+        self._process = subprocess.Popen(
+            [find_java(), *OPTIONS, *options, *arguments],
+            cwd=cwd,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self._said: deque[str] = deque(maxlen=_LINES_OF_ERRORS)
+        # A full pipe of standard error would stop the program.
+        self._reader = Thread(target=self._listen, args=(self._process.stderr,), daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _listen(self, stream: IO[bytes]) -> None:
+        for line in stream:
+            self._said.append(line.decode("utf-8", "replace").rstrip())
+
+    def ask(self, line: str, answers: int = 1) -> list[str]:
+        """Send one line and read as many lines as it is answered with. Raises Unavailable when the program died."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(line.encode("utf-8") + b"\n")
+            self._process.stdin.flush()
+        except (BrokenPipeError, OSError):
+            raise self._died() from None
+        lines = [self._process.stdout.readline() for _ in range(answers)]
+        if not all(lines):
+            raise self._died()
+        return [found.decode("utf-8").strip() for found in lines]
+
+    def talk(self, text: bytes) -> bytes:
+        """Send everything, close its input, and return all it writes. Raises Unavailable when it fails."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        sender = Thread(target=self._send, args=(text,), daemon=True)
+        sender.start()
+        found = self._process.stdout.read()
+        sender.join()
+        if self._process.wait():
+            raise self._died()
+        return found
+
+    def _send(self, text: bytes) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(text)
+            self._process.stdin.close()
+        except OSError:  # it died; `talk` sees its exit code
+            pass
+
+    def _died(self) -> Unavailable:
+        code = self._process.wait()
+        self._reader.join(timeout=5)
+        what = " ".join(a for a in self._arguments[:2] if not a.startswith("-"))
+        return Unavailable(f"{what or 'java'} ended with code {code}: {last_line(self.said)}")
+
+    @property
+    def said(self) -> str:
+        """The last lines of standard error."""
+        return "\n".join(self._said)
+
+    def close(self) -> None:
+        """End the program."""
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None and not stream.closed:
+                try:
+                    stream.close()
+                except OSError:
+                    pass
+        self._process.kill()
+        self._process.wait()
+        self._reader.join(timeout=5)
+
+
+def last_line(text: str) -> str:
+    """What went wrong: the first line that names an exception or error, else the last one that says anything."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if ("Exception" in line or "Error" in line) and not line.startswith("at ")]
+    return (named or lines[-1:] or ["it said nothing"])[0]
