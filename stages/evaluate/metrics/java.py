@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from threading import Thread
@@ -66,8 +67,8 @@ def reference_file(*parts: str) -> Path:
 def staged(files: Mapping[str, Path], scratch: Path) -> Path:
     """A folder that shows the files under the names given, at a path without spaces.
 
-    The jars look for their data beside themselves and fail where the path holds a space (they take a URL for a path). The
-    files stay where they are, and the folder holds links; only where links cannot be made, copies.
+    The jars look for their data beside themselves and fail where the path holds a space (they take a URL for a path).
+    The files stay where they are, and the folder holds links; only where links cannot be made, copies.
     """
     where = scratch if " " not in str(scratch.resolve()) else Path(tempfile.mkdtemp(prefix="pairmill-", dir="/tmp"))
     for name, file in files.items():
@@ -166,10 +167,8 @@ class Process:
         """End the program."""
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None and not stream.closed:
-                try:
+                with suppress(OSError):
                     stream.close()
-                except OSError:
-                    pass
         self._process.kill()
         self._process.wait()
         self._reader.join(timeout=5)

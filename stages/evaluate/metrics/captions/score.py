@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from stages.evaluate.metrics.captions.bleu import bleu
 from stages.evaluate.metrics.captions.cider import cider_d
-from stages.evaluate.metrics.captions.ptb import tokenize
 from stages.evaluate.metrics.captions.rouge import rouge_l
+from stages.evaluate.metrics.ptb.tokenize import tokenize
 
 #: What the protocol of a result says of its tokenization.
 TOKENIZATION = (

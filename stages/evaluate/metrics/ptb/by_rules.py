@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stages.evaluate.metrics.captions.ptb_rules import (
+from stages.evaluate.metrics.ptb.rules import (
     ABBREVIATIONS,
     ASSIMILATIONS,
     CAPITAL_ABBREVIATIONS,

@@ -1,0 +1,1 @@
+"""Penn Treebank tokenization of captions, as the caption benchmarks do it."""
