@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -24,7 +25,9 @@ OPTIONS = (
     "-Dstdout.encoding=UTF-8",
     "-Dsun.jnu.encoding=UTF-8",
 )
-_LINES_OF_ERRORS = 20
+#: Enough that the line with the reason is kept above its stack trace.
+_LINES_OF_ERRORS = 200
+_NAMED = re.compile(r"[\w$]\.[\w$]*(?:Exception|Error)\b")
 
 
 class Unavailable(Exception):
@@ -99,6 +102,8 @@ class Process:
         self._process = subprocess.Popen(
             [find_java(), *OPTIONS, *options, *arguments],
             cwd=cwd,
+            # Under the locale C, Java finds no file with a name beyond ASCII, whatever its options.
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -175,7 +180,10 @@ class Process:
 
 
 def last_line(text: str) -> str:
-    """What went wrong: the first line that names an exception or error, else the last one that says anything."""
+    """What went wrong: the innermost cause of a stack trace, else the line that names an exception, else the last."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    named = [line for line in lines if ("Exception" in line or "Error" in line) and not line.startswith("at ")]
-    return (named or lines[-1:] or ["it said nothing"])[0]
+    said = [line for line in lines if not line.startswith("at ")]
+    causes = [line.removeprefix("Caused by: ") for line in said if line.startswith("Caused by: ")]
+    named = [line for line in said if _NAMED.search(line)]
+    alike = [line for line in said if "Exception" in line or "Error" in line]
+    return (causes[-1:] or named or alike or lines[-1:] or ["it said nothing"])[0]
