@@ -27,6 +27,8 @@ OPTIONS = (
 )
 #: Enough that the line with the reason is kept above its stack trace.
 _LINES_OF_ERRORS = 200
+#: Lines of a stack trace and of Java's launcher that stand beside the line with the reason.
+_NOTHING_SAID = ("at ", "Error occurred during initialization", "Error: Could not create", "Error: A fatal exception")
 _NAMED = re.compile(r"[\w$]\.[\w$]*(?:Exception|Error)\b")
 
 
@@ -146,6 +148,8 @@ class Process:
         found = self._process.stdout.read()
         sender.join()
         if self._process.wait():
+            if not self._said:  # Java says on its standard output why it does not start
+                self._said.extend(found.decode("utf-8", "replace").splitlines())
             raise self._died()
         return found
 
@@ -182,8 +186,8 @@ class Process:
 def last_line(text: str) -> str:
     """What went wrong: the innermost cause of a stack trace, else the line that names an exception, else the last."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    said = [line for line in lines if not line.startswith("at ")]
+    said = [line for line in lines if not line.startswith(_NOTHING_SAID)]
     causes = [line.removeprefix("Caused by: ") for line in said if line.startswith("Caused by: ")]
     named = [line for line in said if _NAMED.search(line)]
     alike = [line for line in said if "Exception" in line or "Error" in line]
-    return (causes[-1:] or named or alike or lines[-1:] or ["it said nothing"])[0]
+    return (causes[-1:] or named or alike or said[-1:] or ["it said nothing"])[0]
