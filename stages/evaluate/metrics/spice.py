@@ -5,6 +5,9 @@ The package carries the jar but not CoreNLP, and nothing is fetched here: SPICE 
 Java may take (`8G`, as in the reference), and `SPICE_CACHE_DIR`, a folder on a local disk to keep parsed captions in
 from one run to the next. The reference always keeps them, inside its own package; the scores are the same with and
 without.
+
+The tests run the jar itself, on parses put into its cache; captions parsed by CoreNLP 3.6.0 are not among them, since
+no package carries it.
 """
 
 from __future__ import annotations
