@@ -1,20 +1,10 @@
-"""Penn Treebank tokenization of captions as the benchmarks do it: lower case, no punctuation. Needs no Java."""
+"""The reference's tokens without Java: every rule of `rules.py` at every place, the one that sees furthest wins."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from stages.evaluate.metrics.ptb.lines import NEUTRAL
+from stages.evaluate.metrics.ptb.rules import RULES
 
-from stages.evaluate.metrics.ptb.rules import (
-    ABBREVIATIONS,
-    ASSIMILATIONS,
-    CAPITAL_ABBREVIATIONS,
-    NUMBER_ABBREVIATIONS,
-    RULES,
-    UNCAPITAL_ABBREVIATIONS,
-)
-
-_SPLIT = {first + rest: f"{first} {rest}" for first, rest in ASSIMILATIONS.items()}
-_MAY_KEEP_STOP = frozenset([*ABBREVIATIONS, *CAPITAL_ABBREVIATIONS, *UNCAPITAL_ABBREVIATIONS, *NUMBER_ABBREVIATIONS])
 _PARENTHESES = str.maketrans({"(": "-lrb-", ")": "-rrb-"})
 _REWRITTEN = {
     "[": "-lsb-",
@@ -47,36 +37,9 @@ _DROPPED = frozenset(
 )
 
 
-def tokenize(captions: Sequence[str]) -> list[str]:
-    """Each caption's tokens joined by single spaces; ``""`` for a caption of nothing but punctuation.
-
-    Equal to the reference when given the same captions in the same order (it looks at the next caption's first word
-    to tell whether `plan B.` ends a sentence), except that a line separator inside a caption is a space: the reference
-    takes it for the end of the caption and gives every later caption the words of the one before.
-    """
-    following = [*captions[1:], ""] if captions else []
-    return [_tokens(caption, after) for caption, after in zip(captions, following, strict=True)]
-
-
-def _tokens(caption: str, following: str) -> str:
-    tokens = []
-    words = caption.split()
-    for position, word in enumerate(words, 1):
-        # Nearly every word of nearly every caption needs no rule.
-        plain = word.lower()
-        if word[-1] == "," or (word[-1] == "." and position == len(words)):
-            plain = plain[:-1]
-            if word[-1] == "." and (len(plain) < 2 or plain in _MAY_KEEP_STOP):
-                return _tokens_by_rules(caption, following)
-        if not (plain.isascii() and plain.isalpha()):
-            return _tokens_by_rules(caption, following)
-        tokens.append(_SPLIT.get(plain, plain))
-    return " ".join(tokens)
-
-
-def _tokens_by_rules(caption: str, following: str) -> str:
-    line = " ".join(caption.splitlines()).replace("\ufe0f", " ")  # the emoji selector belongs to no word
-    text = f"{line}\n{' '.join(following.split(maxsplit=2)[:2])}\n"
+def tokens_of(line: str) -> str:
+    """The tokens of a line joined by single spaces; the line holds no line separator (`lines.one_line`)."""
+    text = f"{line}\n{NEUTRAL}\n"
     tokens, position = [], 0
     while position < len(line):
         token, seen = "", position

@@ -2,6 +2,107 @@
 
 from __future__ import annotations
 
-from stages.evaluate.metrics.ptb.by_rules import tokenize
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-__all__ = ["tokenize"]
+from stages.evaluate.metrics.java import Unavailable
+from stages.evaluate.metrics.ptb import by_rules, jar, plain
+from stages.evaluate.metrics.ptb.lines import one_line
+
+#: Captions beyond the fast path that are remembered at most.
+REMEMBERED = 200_000
+
+
+@dataclass
+class Counts:
+    """How many captions took which way; one that was remembered counts for the way it took first."""
+
+    plain: int = 0
+    """The fast path."""
+    jar: int = 0
+    """The reference's jar."""
+    rules: int = 0
+    """Pairmill's rules."""
+
+    @property
+    def all(self) -> int:
+        """Captions tokenized."""
+        return self.plain + self.jar + self.rules
+
+
+class PtbTokenizer:
+    """Tokens of captions, each of them depending on that caption alone, and by which way they were found.
+
+    The fast path (`plain.py`) where it is certain, the reference's jar for the rest, and where that cannot be run, the
+    rules (`by_rules.py`), from then on for every caption beyond the fast path.
+    """
+
+    def __init__(self, java: bool = True, remember: int = REMEMBERED) -> None:
+        """`java=False` never starts Java; `remember` captions beyond the fast path are remembered."""
+        self.counts = Counts()
+        self._remember = remember
+        self._known: dict[str, str] = {}
+        self._no_jar = "" if java else "Java is not to be used"
+
+    def tokenize(self, captions: Sequence[str]) -> list[str]:
+        """Each caption's tokens joined by single spaces; ``""`` for a caption of nothing but punctuation.
+
+        Tokens are those of pycocoevalcap 1.2 for the caption followed by `lines.NEUTRAL`; a line separator inside a
+        caption is a space. A token may hold a no-break space (`1 1/2`). Java is started at most once. Raises nothing:
+        why the jar was not used stands in `describe`.
+        """
+        found = plain.tokens_of(captions)
+        rest = {place: one_line(captions[place]) for place, tokens in enumerate(found) if tokens is None}
+        for place, again in zip(rest, plain.tokens_of(list(rest.values())), strict=True):
+            found[place] = again
+        asked = {place: line for place, line in rest.items() if found[place] is None}
+        known = self._tokens_of(dict.fromkeys(asked.values()))
+        for place, line in asked.items():
+            found[place] = known[line]
+        self.counts.plain += len(captions) - len(asked)
+        if self._no_jar:
+            self.counts.rules += len(asked)
+        else:
+            self.counts.jar += len(asked)
+        return [tokens if tokens is not None else "" for tokens in found]
+
+    def _tokens_of(self, lines: dict[str, None]) -> dict[str, str]:
+        known = {line: self._known[line] for line in lines if line in self._known}
+        asked = [line for line in lines if line not in known]
+        if asked and not self._no_jar:
+            try:
+                known.update(zip(asked, jar.tokens_of(asked), strict=True))
+            except Unavailable as error:
+                # From here on by the rules, all of them: which captions were asked for before decides nothing.
+                self._no_jar = str(error)
+                self._known.clear()
+                known.clear()
+                asked = list(lines)
+        if self._no_jar:
+            known.update({line: by_rules.tokens_of(line) for line in asked})
+        for line in asked:
+            if len(self._known) >= self._remember:
+                break
+            self._known[line] = known[line]
+        return known
+
+    def describe(self) -> str:
+        """What a result's protocol says of its tokens: which way they were found, and why not by the jar."""
+        counts = self.counts
+        said = "PTB, lower case, punctuation dropped, as pycocoevalcap 1.2 reads each caption alone"
+        if not counts.all:
+            return said
+        said += f": {counts.plain} of {counts.all} captions ({counts.plain / counts.all:.1%}) by the fast path"
+        if counts.jar:
+            said += f", {counts.jar} by the CoreNLP 3.4.1 jar"
+        if counts.rules:
+            said += f", {counts.rules} by Pairmill's rules ({self._no_jar})"
+        return said
+
+
+def tokenize(captions: Sequence[str]) -> list[str]:
+    """The tokens of captions by a tokenizer of this process that remembers; see `PtbTokenizer.tokenize`."""
+    return _shared.tokenize(captions)
+
+
+_shared = PtbTokenizer()
