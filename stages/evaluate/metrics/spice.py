@@ -4,10 +4,10 @@ The package carries the jar but not CoreNLP, and nothing is fetched here: SPICE 
 `SPICE_CORENLP_DIR` names a folder with CoreNLP's two jars. Two more variables are read: `SPICE_MEMORY`, the most memory
 Java may take (`8G`, as in the reference), and `SPICE_CACHE_DIR`, a folder on a local disk to keep parsed captions in
 from one run to the next. The reference always keeps them, inside its own package; the scores are the same with and
-without.
+without, by the jar's source.
 
-The tests run the jar itself, on parses put into its cache; captions parsed by CoreNLP 3.6.0 are not among them, since
-no package carries it.
+The tests run the jar itself, on parses put into its cache. It has not been run on captions parsed by CoreNLP 3.6.0,
+which was not at hand: the published scores remain to be compared where it is.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """SPICE's reference jar, run for real wherever it can be; what is missing is said in one line.
 
-CoreNLP 3.6.0 is not to be had from a package. Its place is taken by the CoreNLP of pycocoevalcap's tokenizer, which
+CoreNLP 3.6.0 is not among what the tests install. Its place is taken by the CoreNLP of pycocoevalcap's tokenizer, which
 has the code that SPICE starts with and no models: enough to score captions whose parses lie in SPICE's cache.
 """
 
