@@ -1,0 +1,72 @@
+"""METEOR by its reference: the jar that pycocoevalcap 1.2 carries, one Java process for a whole run."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from stages.evaluate.metrics.java import Process, Unavailable, reference_file, staged
+from stages.evaluate.metrics.meteor.normalize import one_candidate, one_reference
+from stages.evaluate.metrics.meteor.sources import JAR, PARAPHRASES
+from stages.evaluate.metrics.meteor.statistics import MeteorStatistics, read_line
+
+_OPTIONS = ("-Xmx2G",)
+_ARGUMENTS = ("-", "-", "-stdio", "-l", "en", "-norm")
+#: The jar takes the URL of its own place for a path, so it finds its data only where the two are spelled alike.
+_SPELLED_ALIKE = re.compile(r"[A-Za-z0-9_./-]+")
+
+
+class MeteorJar:
+    """The reference, kept running. A context manager: leaving it ends the process.
+
+    Starting takes as long as Java needs to read the paraphrases: some 20 s, and 1.5 GB of memory.
+    """
+
+    def __init__(self) -> None:
+        """Raises Unavailable where Java or pycocoevalcap's files are missing."""
+        jar, paraphrases = reference_file(*JAR), reference_file(*PARAPHRASES)
+        with ExitStack() as stack:
+            if not _SPELLED_ALIKE.fullmatch(str(jar.resolve())):
+                scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="pairmill-", dir=_plain_folder()))
+                jar = staged({jar.name: jar, "data/paraphrase-en.gz": paraphrases}, Path(scratch)) / jar.name
+            arguments = ["-jar", str(jar.resolve()), *_ARGUMENTS]
+            self._process = stack.enter_context(Process(arguments, cwd=jar.parent, options=_OPTIONS))
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> MeteorJar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        self._stack.close()
+
+    def statistics(self, candidate: str, references: Sequence[str]) -> MeteorStatistics:
+        """As `Meteor.statistics`. Raises Unavailable where the process died or answers otherwise than with numbers."""
+        texts = [*(one_reference(text) for text in references or [""]), one_candidate(candidate)]
+        (line,) = self._process.ask(" ||| ".join(("SCORE", *texts)))
+        return _understood(line)
+
+    def scores(self, statistics: Sequence[MeteorStatistics]) -> tuple[list[float], float]:
+        """The score of each image and of the corpus, as the jar computes them. Raises Unavailable."""
+        if not statistics:
+            return [], 0.0
+        line = " ||| ".join(("EVAL", *(one.line() for one in statistics)))
+        *each, corpus = self._process.ask(line, answers=len(statistics) + 1)
+        return [float(text) for text in each], float(corpus)
+
+
+def _understood(line: str) -> MeteorStatistics:
+    try:
+        return read_line(line)
+    except ValueError:
+        raise Unavailable(f"METEOR's jar answered {line[:80]!r} where statistics belong") from None
+
+
+def _plain_folder() -> str | None:
+    return None if _SPELLED_ALIKE.fullmatch(tempfile.gettempdir()) else "/tmp"
