@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from stages.evaluate.metrics.ptb.lines import NEUTRAL
 from stages.evaluate.metrics.ptb.rules import RULES
 
+#: The lexer reads UTF-16: no rule of it knows what is beyond the basic plane, nor the selectors behind an emoji.
+_UNKNOWN = re.compile("[\U00010000-\U0010ffff\ufe00-\ufe0f]")
 _PARENTHESES = str.maketrans({"(": "-lrb-", ")": "-rrb-"})
 _REWRITTEN = {
     "[": "-lsb-",
@@ -39,6 +43,7 @@ _DROPPED = frozenset(
 
 def tokens_of(line: str) -> str:
     """The tokens of a line joined by single spaces; the line holds no line separator (`lines.one_line`)."""
+    line = _UNKNOWN.sub("\ufffd", line)
     text = f"{line}\n{NEUTRAL}\n"
     tokens, position = [], 0
     while position < len(line):
@@ -50,7 +55,7 @@ def tokens_of(line: str) -> str:
                     seen = found.end()
                     token = found[found.lastindex or 0]
         position += len(token) or 1  # a character no rule knows separates words
-        if token.replace(" ", "").lower() not in _DROPPED and token.strip("-"):
+        if token.replace(" ", "").lower() not in _DROPPED and (token.strip("-") or len(token) > 4):
             tokens.append(_written(token))
     return " ".join(tokens)
 

@@ -99,7 +99,7 @@ RULES: list[regex.Pattern[str]] = [
         rf"({_A}n{_A}?|[lLdDjJ]{_A}|(?i:dunkin|somethin|ol){_A}|{_A}[eE]m|[A-HJ-XZn]{_A}{_L}{{2,}}|{_A}[2-9]0s|{_A}\d\d(?!\S)"
         rf"|{_L}+[aeiouyAEIOUY]{_A}[aeiouA-Z]{_L}*|{_A}(?:till?|cause)|(?i:c{_A}mon|s{_A}mores|nor{_A}easter)"
         rf"|o{_A}(?i:clock)|d{_A}y(?:ou|e|a))",
-        rf"({_ACRONYM}|{_ABBREVIATION}|{_INITIAL}|(?i:ph\.d\.))",
+        rf"((?i:ph\.d\.)|{_ACRONYM}|{_ABBREVIATION}|{_INITIAL})",
         rf"({_any([f'(?i:{word})' for word in NUMBER_ABBREVIATIONS])}\.)\s?\d",
         rf"((?:{_THING}(?:{_HYPHEN}{_THING})*|{_L}{_AN}*(?:[.!?]{_L}{_AN}*)*)\.)[,;:]",
         # numbers, dates, fractions, telephone numbers, compounds
