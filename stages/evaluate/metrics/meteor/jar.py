@@ -22,7 +22,7 @@ _SPELLED_ALIKE = re.compile(r"[A-Za-z0-9_./-]+")
 class MeteorJar:
     """The reference, kept running. A context manager: leaving it ends the process.
 
-    Starting takes as long as Java needs to read the paraphrases: some 20 s, and 1.5 GB of memory.
+    Starting takes as long as Java needs to read the paraphrases (6 to 60 s), and more than 1 GB of memory.
     """
 
     def __init__(self) -> None:

@@ -78,3 +78,13 @@ def test_empty_texts_score_zero() -> None:
 def test_lists_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="shorter"):
         meteor(["a dog"], [])
+
+
+@pytest.mark.parametrize("which", ["good", "bad"])
+def test_the_clipscore_example_scores_as_published(shared: Path, which: str) -> None:
+    from stages.evaluate.metrics.ptb.tokenize import tokenize
+
+    example = json.loads((shared / "golden" / "clipscore_example.json").read_text(encoding="utf-8"))
+    candidates = example[which]["cands"]
+    found = meteor(tokenize(list(candidates.values())), [tokenize(example["refs"][i]) for i in candidates])
+    assert found.corpus == pytest.approx(example[which]["computed"]["METEOR"], rel=0, abs=1e-12)

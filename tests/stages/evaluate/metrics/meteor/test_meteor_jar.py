@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from stages.evaluate.metrics.java import Unavailable
 from stages.evaluate.metrics.meteor import Meteor, aggregate, score
 from stages.evaluate.metrics.meteor.jar import MeteorJar
-from stages.evaluate.metrics.meteor.sources import find_sources
+from stages.evaluate.metrics.meteor.sources import JAR, PARAPHRASES, find_sources
 
 Texts = tuple[str, ...]
 
@@ -79,3 +81,15 @@ def test_statistics_and_scores_equal_the_jars(jar: MeteorJar, made: Callable[[ra
     scores, corpus = jar.scores(theirs)
     assert [score(one) for one in ours] == pytest.approx(scores, rel=0, abs=1e-12)
     assert aggregate(ours) == pytest.approx(corpus, rel=0, abs=1e-12)
+
+
+@pytest.mark.slow
+def test_the_jar_runs_from_a_folder_with_a_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = find_sources()
+    folder = tmp_path / "a folder"
+    (folder / "meteor" / "data").mkdir(parents=True)
+    shutil.copy(sources.jar, folder.joinpath(*JAR))
+    shutil.copy(sources.paraphrases, folder.joinpath(*PARAPHRASES))
+    monkeypatch.setattr("stages.evaluate.metrics.meteor.jar.reference_file", folder.joinpath)
+    with MeteorJar() as running:
+        assert running.statistics("a man", ["a man"]).perfect
