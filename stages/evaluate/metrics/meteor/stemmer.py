@@ -1,6 +1,7 @@
 """The English stemmer of Snowball ("Porter 2") as it was in 2010, the edition METEOR 1.5 carries.
 
-Snowball has changed its rules since, so a current library of it cannot be relied on for the same stems. The rules: snowballstem.org/algorithms/english/stemmer.html.
+Snowball has changed its rules since, so a current library of it cannot be relied on for the same stems.
+The rules: snowballstem.org/algorithms/english/stemmer.html.
 """
 
 from __future__ import annotations
