@@ -10,6 +10,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from pipelines.commands.score.arguments import add_arguments as add_score_arguments
+
 OVERRIDES = "Hydra overrides of conf/config.yaml, e.g. model=florence2_tiny train.lr=1e-3 source=coco,cc12m"
 
 COMMANDS = {
@@ -20,6 +22,7 @@ COMMANDS = {
     "check-shards": "verify shards, ours or anyone's WebDataset tars, and name every fault exactly",
     "why": "tell one sample's whole history: its row, attempt, signals, verdict, shard and models",
     "forget": "take samples out of every artifact, for good, and name the models that saw them",
+    "score": "score result files in the public formats: captions, VQA, retrieval, referring expressions; no model",
     "ui": "open the MLflow UI of the workspace on 127.0.0.1",
 }
 
@@ -61,7 +64,8 @@ def parser() -> argparse.ArgumentParser:
     made["status"].add_argument("--json", action="store_true", help="machine-readable")
     made["show"].add_argument("--json", action="store_true", help="JSON, with the model's parameter counts")
     made["ui"].add_argument("--port", type=int, default=5000, help="first port to try (default: 5000)")
-    for command in made.values():
+    add_score_arguments(made["score"])
+    for command in (command for name, command in made.items() if name != "score"):
         command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=OVERRIDES)
     return root
 
@@ -70,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 for a failure, 2 for a mistake of the user, 130 when interrupted."""
     # argparse stops taking positional words at the first flag; overrides may stand on either side of one.
     arguments, rest = parser().parse_known_args(argv)
-    if any(word.startswith("-") or "=" not in word for word in rest):
+    if any(word.startswith("-") or "=" not in word for word in rest) or (rest and arguments.command == "score"):
         parser().parse_args(argv)
     if rest:
         arguments.overrides = [*arguments.overrides, *rest]

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from stages.contract import How, StageConfig
 from stages.located import LocatedConfig
 
-CaptionMetric = Literal["bleu", "rouge_l", "cider_d", "meteor", "spice"]
+CaptionMetric = Literal["bleu", "meteor", "rouge_l", "cider_d", "spice"]
 
 
 class _Benchmark(LocatedConfig):
@@ -90,7 +90,7 @@ class VqaBenchmark(_Benchmark):
 
 
 class CaptionBenchmark(_Benchmark):
-    """Captions in COCO's format, scored by BLEU, ROUGE-L and CIDEr-D."""
+    """Captions in COCO's format, scored by coco-caption's metrics."""
 
     file_keys: ClassVar[tuple[str, ...]] = ("references", "images")
 
@@ -124,7 +124,7 @@ class EvaluateSettings(StageConfig):
     differently, which can turn a tie between two beams."""
     samples: Annotated[int, Field(ge=0)] = 32
     """Predictions shown in `samples.json`, spread evenly over the benchmark."""
-    caption_metrics: list[CaptionMetric] = ["bleu", "rouge_l", "cider_d"]
+    caption_metrics: list[CaptionMetric] = ["bleu", "meteor", "rouge_l", "cider_d", "spice"]
     """Metrics of captions; one that cannot be computed is reported as unavailable, with the reason."""
 
 

@@ -14,12 +14,14 @@ class Evaluate(Stage[EvaluateConfig]):
     """Inputs: `model` (a `pretrain` or `finetune` artifact), and `world` where the benchmark's files are in one."""
 
     name = "evaluate"
+    version = 2
     tracked = ("scores.json", "samples.json")
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """Equal runs of the benchmark's images, with all their questions. Raises UserError for missing files."""
-        from stages.evaluate.benchmarks.files import examples_by_image
+        from stages.evaluate.benchmarks.files import examples_by_image, open_benchmark
 
+        open_benchmark(self.config, inputs).check()
         images = len(examples_by_image(self.config, inputs))
         step = self.config.images_per_partition
         starts = range(0, images, step)

@@ -39,5 +39,9 @@ class Benchmark(ABC):
         """All examples, in file order. Raises UserError for a missing or malformed file."""
 
     @abstractmethod
+    def check(self) -> None:
+        """Raises UserError where a file that only scoring reads is missing or malformed: before anything is written."""
+
+    @abstractmethod
     def score(self, examples: Sequence[Example], written: Mapping[Id, str]) -> Result:
         """Scores of the texts by example id."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from stages.contract import UserError
+import numpy as np
+
 from stages.evaluate.benchmarks.base import Benchmark, Result
-from stages.evaluate.benchmarks.example import Example, Id, read_records, required
+from stages.evaluate.benchmarks.example import Example
 from stages.evaluate.config import VqaBenchmark
-from stages.evaluate.metrics import vqa
+from stages.evaluate.formats.problems import Id, Problems
+from stages.evaluate.formats.vqa import Annotation, read_annotations, read_questions
+from stages.evaluate.metrics.additive import mean_by_group
+from stages.evaluate.metrics.vqa.accuracy import accuracies, majority_answer
 
 
 class VqaFiles(Benchmark):
@@ -22,38 +25,42 @@ class VqaFiles(Benchmark):
 
     def examples(self) -> list[Example]:
         """One per question."""
-        file = self.locate(self._files.questions)
+        problems = Problems()
+        questions = read_questions(self.locate(self._files.questions), problems)
+        problems.settle(allowed=False)
         return [
-            Example(
-                id=required(record, "question_id", file, row),
-                image_id=required(record, "image_id", file, row),
-                file_name=str(record.get("file_name", "")),
-                question=str(required(record, "question", file, row)),
-            )
-            for row, record in enumerate(read_records(file, "questions"))
+            Example(question, record["image_id"], str(record.get("file_name", "")), record["question"])
+            for question, record in questions.items()
         ]
+
+    def check(self) -> None:
+        """Every question needs an annotation."""
+        self._annotations(self.examples())
+        if self._files.train_annotations:
+            self._read(self._files.train_annotations)
 
     def score(self, examples: Sequence[Example], written: Mapping[Id, str]) -> Result:
         """Accuracy in both modes, by answer and question type, beside the majority answer's."""
         annotations = self._annotations(examples)
-        official = vqa.score(written, annotations, "official")
-        normalized = vqa.score(written, annotations, "normalized")
+        answers = [annotation.answers for annotation in annotations]
+        each = accuracies([written[example.id] for example in examples], answers)
         training = self._files.train_annotations
-        majority = vqa.majority_answer(read_records(self.locate(training), "annotations") if training else annotations)
-        guessed = vqa.score({example.id: majority for example in examples}, annotations, "official")
+        majority = majority_answer(self._read(training) if training else annotations)
+        guessed = accuracies([majority] * len(examples), answers, ("official",))["official"]
+        accuracy = _percent(each["official"])
         return Result(
             predictions=[{"question_id": example.id, "answer": written[example.id]} for example in examples],
             scores={
-                "accuracy": official.accuracy,
-                "accuracy_normalized": normalized.accuracy,
-                "majority_accuracy": guessed.accuracy,
+                "accuracy": accuracy,
+                "accuracy_normalized": _percent(each["normalized"]),
+                "majority_accuracy": _percent(guessed),
                 "majority_answer": {
                     "answer": majority,
-                    "accuracy": guessed.accuracy,
+                    "accuracy": _percent(guessed),
                     "taken_from": "training split" if training else "the scored split itself",
                 },
-                "per_answer_type": official.per_answer_type,
-                "per_question_type": official.per_question_type,
+                "per_answer_type": _by(each["official"], [annotation.answer_type for annotation in annotations]),
+                "per_question_type": _by(each["official"], [annotation.question_type for annotation in annotations]),
             },
             protocol={"metric": "VQA accuracy, mean over leave-one-out subsets of min(1, matches/3), in percent"},
             per_sample={
@@ -61,23 +68,35 @@ class VqaFiles(Benchmark):
                 "image_id": [str(example.image_id) for example in examples],
                 "question": [example.question for example in examples],
                 "prediction": [written[example.id] for example in examples],
-                "answers": [[str(a["answer"]) for a in record["answers"]] for record in annotations],
-                "answer_type": [str(record.get("answer_type", "other")) for record in annotations],
-                "question_type": [str(record.get("question_type", "other")) for record in annotations],
-                "accuracy": official.per_question,
-                "accuracy_normalized": normalized.per_question,
+                "answers": answers,
+                "answer_type": [annotation.answer_type for annotation in annotations],
+                "question_type": [annotation.question_type for annotation in annotations],
+                "accuracy": each["official"].tolist(),
+                "accuracy_normalized": each["normalized"].tolist(),
             },
         )
 
-    def _annotations(self, examples: Sequence[Example]) -> list[Mapping[str, Any]]:
+    def _read(self, name: str) -> list[Annotation]:
+        problems = Problems()
+        found = read_annotations(self.locate(name), problems)
+        problems.settle(allowed=False)
+        return list(found.questions.values())
+
+    def _annotations(self, examples: Sequence[Example]) -> list[Annotation]:
         """One annotation per example, in the examples' order."""
-        file = self.locate(self._files.annotations)
-        by_question: dict[Id, Mapping[str, Any]] = {}
-        for row, record in enumerate(read_records(file, "annotations")):
-            by_question[required(record, "question_id", file, row)] = record
-            if not required(record, "answers", file, row):
-                raise UserError(f"{file}: record {row} has no answers; a question needs at least one")
-        for example in examples:
-            if example.id not in by_question:
-                raise UserError(f"{file}: question {example.id} has no annotation; do the two files belong together?")
-        return [by_question[example.id] for example in examples]
+        problems = Problems()
+        found = read_annotations(self.locate(self._files.annotations), problems)
+        missing = [example.id for example in examples if example.id not in found.questions]
+        problems.add_all("missing", found.file, "annotation of question", missing)
+        problems.settle(allowed=False)
+        return [found.questions[example.id] for example in examples]
+
+
+def _percent(values: np.ndarray) -> float:
+    return float(100 * values.mean())
+
+
+def _by(values: np.ndarray, labels: list[str]) -> dict[str, float]:
+    groups = {label: np.array([other == label for other in labels]) for label in sorted(set(labels))}
+    found = mean_by_group("all", 100 * values, groups).total()
+    return {label: found[label] for label in groups}

@@ -2,73 +2,56 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import numpy as np
 
-from stages.evaluate.metrics.captions.ngrams import Ngram, ngrams
+from stages.evaluate.metrics.additive import Additive
+from stages.evaluate.metrics.captions.ngrams import LONGEST, Counted
 
-_N = 4
+NAMES = tuple(f"Bleu_{n}" for n in range(1, LONGEST + 1))
 # coco-caption's constants: an n-gram order without candidates divides by SMALL, one without matches counts TINY.
 _SMALL = 1e-9
 _TINY = 1e-15
 
 
-@dataclass(frozen=True)
-class Bleu:
-    """BLEU-1..4 in [0, 1]."""
-
-    corpus: list[float]
-    """Four values, from counts summed over the corpus."""
-    per_image: list[list[float]]
-    """[4][images]."""
-
-
-@dataclass
-class _Counts:
-    candidate_length: int
-    reference_length: int
-    possible: list[int]
-    matched: list[int]
-
-    def scores(self) -> list[float]:
-        precision, out = 1.0, []
-        for n in range(_N):
-            precision *= (self.matched[n] + _TINY) / (self.possible[n] + _SMALL)
-            out.append(precision ** (1 / (n + 1)))
-        ratio = (self.candidate_length + _TINY) / (self.reference_length + _SMALL)
-        penalty = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
-        return [score * penalty for score in out]
-
-
-def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Bleu:
-    """Over tokenised captions: one candidate and its references per image.
+def bleu(counted: Counted) -> Additive:
+    """BLEU-1..4 in [0, 1]; the corpus scores come from counts summed over the images.
 
     The reference length is the one closest to the candidate's, the shorter of two equally close.
     """
-    counts = [_count(c.split(), [r.split() for r in refs]) for c, refs in zip(candidates, references, strict=True)]
-    total = _Counts(
-        sum(c.candidate_length for c in counts),
-        sum(c.reference_length for c in counts),
-        [sum(c.possible[n] for c in counts) for n in range(_N)],
-        [sum(c.matched[n] for c in counts) for n in range(_N)],
-    )
-    per_image = [c.scores() for c in counts]
-    return Bleu(total.scores(), [[scores[n] for scores in per_image] for n in range(_N)])
+    possible = [np.maximum(0, counted.candidate_lengths - n) for n in range(LONGEST)]
+    columns = [counted.candidate_lengths, _closest_lengths(counted), *possible, *_matches(counted)]
+    sums = np.stack(columns, axis=1).astype(np.float64)
+    return Additive(NAMES, _scores(sums), sums, _scores)
 
 
-def _count(candidate: list[str], references: list[list[str]]) -> _Counts:
-    most: list[dict[Ngram, int]] = [{} for _ in range(_N)]
-    for reference in references:
-        for n, found in enumerate(ngrams(reference)):
-            for ngram, count in found.items():
-                most[n][ngram] = max(most[n].get(ngram, 0), count)
-    return _Counts(
-        len(candidate),
-        min((abs(len(r) - len(candidate)), len(r)) for r in references)[1],
-        [max(0, len(candidate) - n) for n in range(_N)],
-        [
-            sum(min(count, most[n].get(ngram, 0)) for ngram, count in found.items())
-            for n, found in enumerate(ngrams(candidate))
-        ],
-    )
+def _closest_lengths(counted: Counted) -> np.ndarray:
+    own = counted.candidate_lengths[counted.image_of]
+    longest = int(counted.reference_lengths.max(initial=0)) + 1
+    # One number that orders by distance first and by length second.
+    ranked = np.abs(counted.reference_lengths - own) * longest + counted.reference_lengths
+    best = np.full(counted.images, np.iinfo(np.int64).max)
+    np.minimum.at(best, counted.image_of, ranked)
+    return best % longest
+
+
+def _matches(counted: Counted) -> list[np.ndarray]:
+    """Clipped matches of each n, int64 [images]."""
+    found = []
+    for order in counted.orders:
+        most = np.zeros(len(order.candidates.count), dtype=np.int64)
+        shared = order.place >= 0
+        np.maximum.at(most, order.place[shared], order.references.count[shared])
+        clipped = np.minimum(order.candidates.count, most)
+        found.append(np.bincount(order.candidates.caption, weights=clipped, minlength=counted.images))
+    return found
+
+
+def _scores(sums: np.ndarray) -> np.ndarray:
+    """[..., 2 + 2 * LONGEST] counts -> [..., LONGEST] scores."""
+    length, closest = sums[..., 0], sums[..., 1]
+    possible, matched = sums[..., 2 : 2 + LONGEST], sums[..., 2 + LONGEST :]
+    precision = np.cumprod((matched + _TINY) / (possible + _SMALL), axis=-1)
+    ratio = (length + _TINY) / (closest + _SMALL)
+    penalty = np.where(ratio < 1, np.exp(1 - 1 / np.minimum(ratio, 1)), 1.0)
+    scores: np.ndarray = precision ** (1 / np.arange(1, LONGEST + 1)) * penalty[..., None]
+    return scores

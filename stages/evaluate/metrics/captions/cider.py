@@ -2,62 +2,64 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from stages.evaluate.metrics.captions.ngrams import Ngram, ngrams
+import numpy as np
 
-_N = 4
+from stages.evaluate.metrics.additive import Additive, mean
+from stages.evaluate.metrics.captions.ngrams import LONGEST, Counted, Occurrences, Order, first_of_equals
+
 _SIGMA = 6.0
 
 
-@dataclass(frozen=True)
-class _Vector:
-    weights: list[dict[Ngram, float]]
-    norms: list[float]
-    bigrams: int
+def cider_d(counted: Counted, frequencies: Sequence[np.ndarray] | None = None, images: int | None = None) -> Additive:
+    """CIDEr-D in [0, 10]; the corpus score is the mean over images.
 
-
-def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """Score (times 10, so 0..10) of each image, over tokenised captions; the corpus score is the mean.
-
-    Document frequencies are those of the references given. To score a part of a benchmark as the whole is scored
-    (NoCaps' domains), pass the whole and average the part.
+    `frequencies` are, for each n, the numbers of images whose references hold each n-gram (float64 [n-grams], as
+    :func:`document_frequencies` gives them) in a collection of `images`; None takes those of the references counted. To
+    score a part of a benchmark as the whole is scored (NoCaps' domains), count the whole and average the part.
     """
-    counted = [[ngrams(reference.split()) for reference in refs] for refs in references]
-    frequency: Counter[Ngram] = Counter()
-    for refs in counted:
-        frequency.update({ngram for reference in refs for found in reference for ngram in found})
-    log_images = math.log(len(counted)) if counted else 0.0
-    scores = []
-    for candidate, refs in zip(candidates, counted, strict=True):
-        vector = _vector(ngrams(candidate.split()), frequency, log_images)
-        total = [0.0] * _N
-        for reference in refs:
-            for n, value in enumerate(_similarity(vector, _vector(reference, frequency, log_images))):
-                total[n] += value
-        scores.append(sum(total) / _N / len(refs) * 10)
-    return scores
-
-
-def _vector(found: list[Counter[Ngram]], frequency: Counter[Ngram], log_images: float) -> _Vector:
-    weights = [
-        {ngram: count * (log_images - math.log(max(1, frequency[ngram]))) for ngram, count in counts.items()}
-        for counts in found
-    ]
-    norms = [math.sqrt(sum(weight**2 for weight in of_n.values())) for of_n in weights]
-    return _Vector(weights, norms, found[1].total())
-
-
-def _similarity(candidate: _Vector, reference: _Vector) -> list[float]:
+    frequencies = document_frequencies(counted) if frequencies is None else frequencies
+    log_images = np.log(float(counted.images if images is None else images)) if counted.images else 0.0
+    of_image = counted.image_of
     # The reference implementation measures length in bigrams.
-    penalty = math.exp(-((candidate.bigrams - reference.bigrams) ** 2) / (2 * _SIGMA**2))
-    out = []
-    for n in range(_N):
-        other = reference.weights[n]
-        value = sum(min(w, other[g]) * other[g] for g, w in candidate.weights[n].items() if g in other)
-        norm = candidate.norms[n] * reference.norms[n]
-        out.append((value / norm if norm else value) * penalty)
-    return out
+    bigrams = np.maximum(0, counted.candidate_lengths - 1)
+    gap = bigrams[of_image] - np.maximum(0, counted.reference_lengths - 1)
+    penalty = np.e ** (-(gap.astype(np.float64) ** 2) / (2 * _SIGMA**2))
+    total = np.zeros((counted.images, LONGEST))
+    for n, (order, frequency) in enumerate(zip(counted.orders, frequencies, strict=True)):
+        rarity = log_images - np.log(np.maximum(1.0, frequency))
+        similarity = _similarity(order, rarity, counted.images, of_image) * penalty
+        total[:, n] = np.bincount(of_image, weights=similarity, minlength=counted.images)
+    references = np.bincount(of_image, minlength=counted.images)
+    return mean("CIDEr", total.mean(axis=1) / np.maximum(references, 1) * 10.0)
+
+
+def document_frequencies(counted: Counted) -> list[np.ndarray]:
+    """For each n, in how many images' references each n-gram stands, float64 [n-grams]."""
+    found = []
+    for order in counted.orders:
+        kinds = max(1, len(order.position))
+        # References of one image are neighbours, and an image counts once.
+        in_image = np.sort(order.image * kinds + order.references.ngram)
+        once = in_image[first_of_equals(in_image)] % kinds
+        found.append(np.bincount(once, minlength=kinds).astype(np.float64))
+    return found
+
+
+def _similarity(order: Order, rarity: np.ndarray, images: int, of_image: np.ndarray) -> np.ndarray:
+    """Clipped cosine of each reference with its image's candidate, float64 [references]."""
+    own, own_norms = _weights(order.candidates, rarity, images)
+    others, norms = _weights(order.references, rarity, len(of_image))
+    shared = np.flatnonzero(order.place >= 0)
+    weight = others[shared]
+    product = np.minimum(own[order.place[shared]], weight) * weight
+    value = np.bincount(order.references.caption[shared], weights=product, minlength=len(of_image))
+    norm = own_norms[of_image] * norms
+    return np.divide(value, norm, out=value, where=norm != 0)
+
+
+def _weights(found: Occurrences, rarity: np.ndarray, captions: int) -> tuple[np.ndarray, np.ndarray]:
+    """tf-idf of each pair, and the norm of each caption."""
+    weights = found.count * rarity[found.ngram]
+    return weights, np.sqrt(np.bincount(found.caption, weights=weights**2, minlength=captions))

@@ -1,0 +1,67 @@
+"""Score matrices (NumPy's .npy) and the map from texts to images (JSON)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from stages.contract import UserError
+from stages.evaluate.formats.json_file import read_json
+from stages.evaluate.formats.problems import Problems
+
+
+def read_scores(file: Path) -> np.ndarray:
+    """A matrix of real numbers, memory-mapped. Raises UserError for anything else."""
+    try:
+        found = np.load(file, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file; name a .npy file with the scores") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{file}: not a .npy array ({error}); write it with numpy.save") from None
+    if not isinstance(found, np.ndarray):
+        raise UserError(f"{file}: an archive of several arrays; write one array with numpy.save")
+    if found.ndim != 2 or not found.size or found.dtype.kind not in "fiu":
+        raise UserError(f"{file}: {found.dtype} of shape {found.shape}; expected real numbers [images, texts]")
+    return found
+
+
+def read_text_to_image(file: Path, images: int, texts: int, problems: Problems) -> np.ndarray:
+    """Each text's row in the score matrix, int64 [texts]; -1 for a text without one.
+
+    The file holds a list (entry i is text i's image) or an object (``{"0": 0, "1": 0, ...}``), numbers counted from 0.
+    Raises UserError.
+    """
+    content = read_json(file)
+    if isinstance(content, list):
+        content = dict(enumerate(content))
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: neither a list nor an object; write [0, 0, 1, ...], the image of every text")
+    found = np.full(texts, -1, dtype=np.int64)
+    for key, image in content.items():
+        text = _whole(key)
+        if text is None or not 0 <= text < texts:
+            problems.add("unknown", file, "text", key, f"the scores have {texts:,} columns, counted from 0")
+        elif found[text] >= 0:
+            problems.add("duplicate", file, "text", text)
+        elif _whole(image) is None:
+            problems.add("malformed", file, "image of text", text, "not a whole number")
+        elif not 0 <= int(image) < images:
+            problems.add("unknown", file, "image of text", text, f"the scores have {images:,} rows, counted from 0")
+        else:
+            found[text] = int(image)
+    problems.add_all("missing", file, "image of text", np.flatnonzero(found < 0).tolist())
+    without = np.flatnonzero(np.bincount(found[found >= 0], minlength=images) == 0)
+    problems.add_all("missing", file, "text of image", without.tolist())
+    if not (found >= 0).any():
+        raise UserError(f"{file}: no text in it has an image; is it the right file?")
+    return found
+
+
+def _whole(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        return None

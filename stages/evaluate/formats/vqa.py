@@ -1,0 +1,140 @@
+"""VQA's official formats: annotations, questions and results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stages.contract import UserError
+from stages.evaluate.formats.json_file import (
+    hint_of_types,
+    id_of,
+    in_order,
+    is_id,
+    read_json,
+    read_results,
+    records_under,
+)
+from stages.evaluate.formats.problems import Id, Problems
+
+#: The group of questions whose annotation names no type.
+UNTYPED = "unspecified"
+
+
+@dataclass
+class Annotation:
+    """What the annotators said to one question."""
+
+    answers: list[str]
+    """At least one."""
+    image_id: Id | None
+    answer_type: str
+    question_type: str
+    multiple_choice_answer: str | None
+
+
+@dataclass
+class Annotations:
+    """All questions of a file."""
+
+    file: Path
+    questions: dict[Id, Annotation] = field(default_factory=dict)
+
+
+def read_annotations(file: Path, problems: Problems) -> Annotations:
+    """`annotations: [{question_id, answers: [{answer}], answer_type, question_type}]`. Raises UserError."""
+    found = Annotations(file)
+    for place, record in enumerate(records_under(read_json(file), "annotations", file)):
+        question = id_of(record, ("question_id",), file, "annotation", place, problems)
+        if question is None:
+            continue
+        if question in found.questions:
+            problems.add("duplicate", file, "annotation of question", question)
+            continue
+        answers = _answers(record.get("answers"))
+        if answers is None:
+            problems.add("malformed", file, "annotation of question", question, "answers are no list of {answer}")
+        elif not answers:
+            problems.add("empty", file, "annotation of question", question, "no answers")
+        else:
+            image, agreed = record.get("image_id"), record.get("multiple_choice_answer")
+            found.questions[question] = Annotation(
+                answers,
+                image if is_id(image) else None,
+                str(record.get("answer_type") or UNTYPED),
+                str(record.get("question_type") or UNTYPED),
+                agreed if isinstance(agreed, str) else None,
+            )
+    if not found.questions:
+        raise UserError(f"{file}: no annotation in it that can be used; is it the right file?")
+    return found
+
+
+def _answers(given: Any) -> list[str] | None:
+    if not isinstance(given, list):
+        return None
+    try:
+        answers = [entry["answer"] for entry in given]
+    except (TypeError, KeyError):
+        return None
+    return answers if all(type(answer) is str for answer in answers) else None
+
+
+def read_questions(file: Path, problems: Problems, annotations: Annotations | None = None) -> dict[Id, dict[str, Any]]:
+    """`questions: [{question_id, image_id, question}]`: id -> record, in the file's order.
+
+    With `annotations`, the two files must be of the same questions. Raises UserError.
+    """
+    found: dict[Id, dict[str, Any]] = {}
+    for place, record in enumerate(records_under(read_json(file), "questions", file)):
+        question = id_of(record, ("question_id",), file, "question", place, problems)
+        if question is None:
+            continue
+        if question in found:
+            problems.add("duplicate", file, "question", question)
+        elif not isinstance(record.get("question"), str):
+            problems.add("malformed", file, "question", question, "no question that is a string")
+        elif not is_id(record.get("image_id")):
+            problems.add("malformed", file, "question", question, "no image_id")
+        else:
+            found[question] = record
+    if not found:
+        raise UserError(f"{file}: no question in it; is it the right file?")
+    if annotations is not None:
+        known = annotations.questions
+        problems.add_all("missing", file, "question", [q for q in known if q not in found])
+        unknown = [q for q in found if q not in known]
+        problems.add_all("missing", annotations.file, "annotation of question", unknown)
+    return found
+
+
+def read_answers(file: Path, annotations: Annotations, problems: Problems) -> dict[Id, str]:
+    """A results file, `[{question_id, answer}]`: question -> answer, questions in an order of their own.
+
+    Of several answers to a question the first counts; an empty one is scored as such. Raises UserError.
+    """
+    found: dict[Id, str] = {}
+    unknown: list[Id] = []
+    for place, entry in enumerate(read_results(file, '{"question_id": ..., "answer": ...}')):
+        question = id_of(entry, ("question_id",), file, "entry", place, problems)
+        if question is None:
+            continue
+        answer = entry.get("answer")
+        if not isinstance(answer, str):
+            problems.add("malformed", file, "answer to question", question, "not a string")
+        elif question in found:
+            problems.add("duplicate", file, "answer to question", question)
+        elif question not in annotations.questions:
+            unknown.append(question)
+        else:
+            if not answer.strip():
+                problems.add("empty", file, "answer to question", question)
+            found[question] = answer
+    hint = hint_of_types(annotations.questions, unknown)
+    problems.add_all("unknown", file, "question", unknown, hint or f"not in {annotations.file}")
+    missing = [question for question in annotations.questions if question not in found]
+    problems.add_all("missing", file, "answer to question", missing)
+    if not found:
+        raise UserError(f"{file}: no answer to any question of {annotations.file}{f' ({hint})' if hint else ''}")
+    return {question: found[question] for question in in_order(found)}

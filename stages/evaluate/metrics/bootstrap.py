@@ -1,0 +1,111 @@
+"""Bootstrap intervals (Efron & Tibshirani 1993) of any score that is a function of sums over samples.
+
+What is drawn with replacement is the unit that the samples come in, an image with all its questions or captions:
+answers about one picture are not independent, and drawing them one by one makes intervals too narrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stages.evaluate.metrics.additive import Additive
+
+_AT_ONCE = 64  # resamples whose counts are held in memory; changes nothing of the result
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How intervals are made; part of a result's protocol."""
+
+    resamples: int = 1000
+    seed: int = 0
+    level: float = 0.95
+    """Share of the bootstrap distribution between the two ends of an interval."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Second minus first, of the same samples scored by two systems."""
+
+    first: float
+    second: float
+    difference: float
+    interval: tuple[float, float]
+    """Percentile interval of the difference under paired resampling."""
+    p_value: float
+    """Two-sided: twice the smaller share of resamples on either side of zero, counting the observed one; at most 1."""
+
+
+def unit_numbers(units: Sequence[Hashable]) -> tuple[np.ndarray, int]:
+    """Each sample's unit as a number, int64 [n], and how many units there are.
+
+    Numbers follow the units' own order, so the order of the samples does not matter to what is drawn.
+    """
+    distinct = sorted(set(units), key=lambda unit: (isinstance(unit, str), unit))
+    number = {unit: i for i, unit in enumerate(distinct)}
+    return np.fromiter((number[unit] for unit in units), np.int64, len(units)), len(distinct)
+
+
+def intervals(scored: Sequence[Additive], units: Sequence[Hashable], how: Resampling) -> dict[str, tuple[float, float]]:
+    """Score's name -> percentile interval.
+
+    A score that some resamples do not have (a question type that was not drawn) is judged by the others.
+    """
+    drawn = _drawn(scored, units, how)
+    names = [name for score in scored for name in score.names]
+    return {name: _percentiles(drawn[:, i], how.level) for i, name in enumerate(names)}
+
+
+def compare(
+    first: Sequence[Additive], second: Sequence[Additive], units: Sequence[Hashable], how: Resampling
+) -> dict[str, Difference]:
+    """Score's name -> difference of two systems on the same samples in the same order, by paired resampling."""
+    one, two = _drawn(first, units, how), _drawn(second, units, how)
+    found = {}
+    position = 0
+    for a, b in zip(first, second, strict=True):
+        before, after = a.total(), b.total()
+        for name in a.names:
+            gaps = two[:, position] - one[:, position]
+            position += 1
+            gap = after[name] - before[name]
+            known = gaps[~np.isnan(gaps)]
+            sides = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
+            p_value = min(1.0, 2 * (sides + 1) / (len(known) + 1))
+            found[name] = Difference(before[name], after[name], gap, _percentiles(gaps, how.level), p_value)
+    return found
+
+
+def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
+    tail = 100 * (1 - level) / 2
+    low, high = np.nanpercentile(values, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _drawn(scored: Sequence[Additive], units: Sequence[Hashable], how: Resampling) -> np.ndarray:
+    """The scores of every resample, float64 [resamples, names of all scores]."""
+    number, count = unit_numbers(units)
+    by_unit = [_by_unit(score.sums, number, count) for score in scored]
+    blocks = []
+    for counts in _counts(count, how):
+        of_scores = [score.of_sums(counts @ sums) for score, sums in zip(scored, by_unit, strict=True)]
+        blocks.append(np.concatenate(of_scores, axis=1))
+    return np.concatenate(blocks)
+
+
+def _by_unit(sums: np.ndarray, number: np.ndarray, count: int) -> np.ndarray:
+    columns = [np.bincount(number, weights=sums[:, k], minlength=count) for k in range(sums.shape[1])]
+    return np.stack(columns, axis=1)
+
+
+def _counts(units: int, how: Resampling) -> Iterator[np.ndarray]:
+    """How often each unit is drawn, float64 [up to _AT_ONCE, units]: one stream of draws, whatever the block's size."""
+    generator = np.random.default_rng(how.seed)
+    for first in range(0, how.resamples, _AT_ONCE):
+        rows = min(_AT_ONCE, how.resamples - first)
+        yield np.stack([np.bincount(generator.integers(0, units, units), minlength=units) for _ in range(rows)]).astype(
+            np.float64
+        )

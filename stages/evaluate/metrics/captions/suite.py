@@ -1,0 +1,195 @@
+"""All caption metrics at once; one that cannot be computed says why and leaves the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from stages.evaluate.metrics.additive import Additive, mean
+from stages.evaluate.metrics.captions import bleu, cider, rouge
+from stages.evaluate.metrics.captions.frequencies import Frequencies
+from stages.evaluate.metrics.captions.ngrams import Counted, count
+from stages.evaluate.metrics.java import Unavailable
+from stages.evaluate.metrics.ptb.tokenize import PtbTokenizer
+
+CaptionMetric = Literal["bleu", "meteor", "rouge_l", "cider_d", "spice", "clipscore"]
+METRICS: tuple[CaptionMetric, ...] = get_args(CaptionMetric)
+#: The scores each metric gives, as coco-caption (and CLIPScore's authors) name them.
+SCORES: dict[CaptionMetric, tuple[str, ...]] = {
+    "bleu": bleu.NAMES,
+    "meteor": ("METEOR",),
+    "rouge_l": ("ROUGE_L",),
+    "cider_d": ("CIDEr",),
+    "spice": ("SPICE",),
+    "clipscore": ("CLIPScore", "RefCLIPScore"),
+}
+#: Which published metric each is; part of a result's protocol.
+ALGORITHMS: dict[CaptionMetric, str] = {
+    "bleu": "coco-caption's BLEU-1..4, closest reference length",
+    "meteor": "METEOR 1.5, English, normalised, corpus score from summed statistics",
+    "rouge_l": "coco-caption's ROUGE-L, beta 1.2",
+    "cider_d": "CIDEr-D, n = 1..4, sigma 6",
+    "spice": "SPICE 1.0, F-score of all propositions, CoreNLP 3.6.0",
+    "clipscore": "",  # its own module says
+}
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """What CLIPScore needs besides captions."""
+
+    model: Path
+    """A local folder with a CLIP model in Hugging Face format."""
+    images: Sequence[Path]
+    """Each image's file, in the order of the candidates."""
+
+
+@dataclass(frozen=True)
+class CaptionScores:
+    """Scores of a set of captions."""
+
+    scored: dict[CaptionMetric, Additive]
+    """By metric; their names are those of :data:`SCORES`."""
+    unavailable: dict[str, str]
+    """Name of a score -> why it is not there."""
+    protocol: dict[str, Any]
+    """How the scores came about."""
+
+    def total(self, chosen: np.ndarray | None = None) -> dict[str, float]:
+        """Name -> score over all images, or those chosen."""
+        return {name: value for one in self.scored.values() for name, value in one.total(chosen).items()}
+
+    def per_image(self) -> dict[str, list[float]]:
+        """Name -> score of each image."""
+        return {name: one.per_sample[:, i].tolist() for one in self.scored.values() for i, name in enumerate(one.names)}
+
+
+@dataclass
+class CaptionScorer:
+    """Scores raw captions against the same references, of one system or several."""
+
+    references: Sequence[Sequence[str]]
+    """One or more per image."""
+    metrics: Sequence[CaptionMetric] = METRICS
+    frequencies: Frequencies | None = None
+    """CIDEr's document frequencies; None takes those of `references`."""
+    workers: int = 1
+    """Processes that METEOR may use; changes nothing but the time."""
+    tokenizer: PtbTokenizer = field(default_factory=PtbTokenizer)
+    _reference_tokens: list[list[str]] | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for position, refs in enumerate(self.references):
+            if not refs:
+                raise ValueError(f"image number {position} has no reference caption")
+
+    def tokens(self, candidates: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+        """Candidates and references, tokenised; in one call the first time, so that Java is started once for both."""
+        if self._reference_tokens is None:
+            flat = [caption for refs in self.references for caption in refs]
+            tokens = self.tokenizer.tokenize([*candidates, *flat])
+            rest = iter(tokens[len(candidates) :])
+            self._reference_tokens = [[next(rest) for _ in refs] for refs in self.references]
+            return tokens[: len(candidates)], self._reference_tokens
+        return self.tokenizer.tokenize(candidates), self._reference_tokens
+
+    def score(self, candidates: Sequence[str], clip: ClipSettings | None = None) -> CaptionScores:
+        """One candidate per image, in the order of the references. Raises ValueError when they differ in number.
+
+        Raises UserError for a CLIP model or an image that is broken; whatever else cannot be computed is reported.
+        """
+        if len(candidates) != len(self.references):
+            raise ValueError(f"{len(candidates)} candidates for the references of {len(self.references)} images")
+        run = _Run(self, candidates, clip)
+        scored: dict[CaptionMetric, Additive] = {}
+        unavailable: dict[str, str] = {}
+        for metric in METRICS:
+            if metric in self.metrics:
+                try:
+                    scored[metric] = run.metric(metric)
+                except Unavailable as error:
+                    unavailable.update(dict.fromkeys(SCORES[metric], str(error)))
+        protocol: dict[str, Any] = {"tokenizer": self.tokenizer.describe()}
+        protocol["metrics"] = {metric: text for metric in scored if (text := _told(metric, self))}
+        return CaptionScores(scored, unavailable, protocol)
+
+
+@dataclass
+class _Run:
+    scorer: CaptionScorer
+    candidates: Sequence[str]
+    clip: ClipSettings | None
+
+    @cached_property
+    def tokens(self) -> tuple[list[str], list[list[str]]]:
+        return self.scorer.tokens(self.candidates)
+
+    @cached_property
+    def counted(self) -> Counted:
+        return count(*self.tokens)
+
+    def metric(self, metric: CaptionMetric) -> Additive:
+        """Raises Unavailable."""
+        made: dict[CaptionMetric, Callable[[], Additive]] = {
+            "bleu": lambda: bleu.bleu(self.counted),
+            "meteor": self._meteor,
+            "rouge_l": lambda: rouge.rouge_l(*self.tokens),
+            "cider_d": self._cider,
+            "spice": self._spice,
+            "clipscore": self._clip,
+        }
+        return made[metric]()
+
+    def _cider(self) -> Additive:
+        given = self.scorer.frequencies
+        if given is not None:
+            return cider.cider_d(self.counted, given.of(self.counted), given.images)
+        if len(self.candidates) < 2:
+            raise Unavailable(
+                "with the references of a single image every n-gram is in all of them, so CIDEr is 0 whatever the "
+                "caption; give the frequencies of a larger collection with --document-frequencies"
+            )
+        return cider.cider_d(self.counted)
+
+    def _meteor(self) -> Additive:
+        from stages.evaluate.metrics.meteor.meteor import meteor, score_of_sums
+
+        found = meteor(*self.tokens, workers=self.scorer.workers)
+        return Additive(
+            ("METEOR",),
+            found.per_image[:, None],
+            found.statistics.astype(np.float64),
+            lambda sums: score_of_sums(sums)[..., None],
+        )
+
+    def _spice(self) -> Additive:
+        from stages.evaluate.metrics.spice import spice
+
+        return mean("SPICE", spice(*self.tokens).per_image)
+
+    def _clip(self) -> Additive:
+        from stages.evaluate.metrics.clipscore import clipscore
+
+        if self.clip is None:
+            raise Unavailable("no CLIP model; name its folder with --clip-model and the images' with --images")
+        found = clipscore(self.clip.images, self.candidates, self.scorer.references, self.clip.model)
+        each = np.array([found.clip, found.ref_clip], dtype=np.float64).T
+        sums = np.concatenate([each, np.ones((len(each), 1))], axis=1)
+        return Additive(SCORES["clipscore"], each, sums, lambda sums: sums[..., :2] / sums[..., 2:])
+
+
+def _told(metric: CaptionMetric, scorer: CaptionScorer) -> str:
+    if metric == "clipscore":
+        from stages.evaluate.metrics.clipscore import PROTOCOL
+
+        return PROTOCOL
+    if metric != "cider_d":
+        return ALGORITHMS[metric]
+    given = scorer.frequencies
+    over = f"{given.images:,} images, given" if given else f"the {len(scorer.references):,} images scored"
+    return f"{ALGORITHMS[metric]}, document frequencies over {over}"
