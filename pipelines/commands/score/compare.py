@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.commands.score.output import figure, note, print_json, print_table
-from pipelines.commands.score.run import open_task, told
+from pipelines.commands.score.run import ALLOW, open_task, told
 from stages.contract import UserError
 from stages.evaluate.formats.json_file import read_json
 from stages.evaluate.formats.problems import Problems
@@ -23,7 +23,7 @@ def compare(arguments: argparse.Namespace) -> int:
     problems = Problems()
     task = open_task(arguments, kind, problems)
     answers = [task.read(file) for file in files]
-    problems.settle(arguments.allow_missing)
+    problems.settle(arguments.allow_missing, ALLOW)
     common = [key for key in answers[0] if key in answers[1]]
     if not common:
         raise UserError(f"{files[0]} and {files[1]} have no sample in common; are they of the same references?")

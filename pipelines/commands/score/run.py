@@ -19,6 +19,9 @@ from stages.contract import UserError
 from stages.evaluate.formats.problems import Problems
 from stages.evaluate.metrics.bootstrap import Resampling, intervals
 
+#: What else there is to do about entries that are missing or broken.
+ALLOW = ", or score what is there with --allow-missing"
+
 
 def score(arguments: argparse.Namespace) -> int:
     """Read, refuse what is wrong, score, print."""
@@ -30,14 +33,14 @@ def score(arguments: argparse.Namespace) -> int:
 
         assert isinstance(task, Captions)
         if arguments.candidates is None:
-            problems.settle(arguments.allow_missing)
+            problems.settle(arguments.allow_missing, ALLOW)
         task.write_frequencies(arguments.write_document_frequencies)
         note(f"document frequencies: {arguments.write_document_frequencies}")
         if arguments.candidates is None:
             return 0
     file = results_file(arguments)
     answers = task.read(file)
-    problems.settle(arguments.allow_missing)
+    problems.settle(arguments.allow_missing, ALLOW)
     (scored,) = task.score([(file, answers)])
     content: dict[str, Any] = {**task.report(scored), "n": scored.n, "protocol": scored.protocol}
     found: dict[str, tuple[float, float]] = {}

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.evaluate.benchmarks.example import Example, Id
+from stages.evaluate.benchmarks.example import Example
 from stages.evaluate.config import EvaluateConfig
+from stages.evaluate.formats.problems import Id
 
 
 @dataclass(frozen=True)

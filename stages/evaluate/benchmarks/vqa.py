@@ -27,7 +27,7 @@ class VqaFiles(Benchmark):
         """One per question."""
         problems = Problems()
         questions = read_questions(self.locate(self._files.questions), problems)
-        problems.settle(allowed=False)
+        problems.settle()
         return [
             Example(question, record["image_id"], str(record.get("file_name", "")), record["question"])
             for question, record in questions.items()
@@ -79,7 +79,7 @@ class VqaFiles(Benchmark):
     def _read(self, name: str) -> list[Annotation]:
         problems = Problems()
         found = read_annotations(self.locate(name), problems)
-        problems.settle(allowed=False)
+        problems.settle()
         return list(found.questions.values())
 
     def _annotations(self, examples: Sequence[Example]) -> list[Annotation]:
@@ -88,7 +88,7 @@ class VqaFiles(Benchmark):
         found = read_annotations(self.locate(self._files.annotations), problems)
         missing = [example.id for example in examples if example.id not in found.questions]
         problems.add_all("missing", found.file, "annotation of question", missing)
-        problems.settle(allowed=False)
+        problems.settle()
         return [found.questions[example.id] for example in examples]
 
 

@@ -55,10 +55,16 @@ class Problems:
             files.setdefault(group.file, []).append(_told(group))
         return "; ".join(f"{file}: {', '.join(said)}" for file, said in files.items())
 
-    def settle(self, allowed: bool) -> None:
-        """Raise UserError with everything that was found, unless it is allowed or there is nothing."""
+    def settle(self, allowed: bool = False, otherwise: str = "") -> None:
+        """Raise UserError with everything that was found, unless it is allowed or there is nothing.
+
+        `otherwise` says what can be done but mending the files.
+        """
         if self._groups and not allowed:
-            raise UserError(f"{self.told()}; mend the files, or score what is there with --allow-missing")
+            raise UserError(f"{self.told()}; mend {'it' if self._one() else 'them'}{otherwise}")
+
+    def _one(self) -> bool:
+        return sum(len(group.ids) for group in self._groups.values()) == 1
 
     def to_json(self) -> list[dict[str, Any]]:
         """One object per sort of problem, with all its entries."""

@@ -68,7 +68,11 @@ def test_vqa_is_predicted_and_scored_in_the_public_formats(run_stage, model_arti
 
 def test_the_majority_answer_is_the_training_splits_where_there_is_one(run_stage, model_artifact, benchmark_files):
     training = benchmark_files / "train.json"
-    training.write_text(json.dumps({"annotations": [{"multiple_choice_answer": "blue", "answers": []}]}))
+    training.write_text(
+        json.dumps(
+            {"annotations": [{"question_id": 1, "multiple_choice_answer": "blue", "answers": [{"answer": "blue"}]}]}
+        )
+    )
     artifact = run_stage(Evaluate(vqa(benchmark_files, train_annotations=str(training))), {"model": [model_artifact]})
     majority = artifact.read_json("scores.json")["scores"]["majority_answer"]
     assert (majority["answer"], majority["taken_from"]) == ("blue", "training split")
@@ -78,7 +82,7 @@ def test_the_majority_answer_is_the_training_splits_where_there_is_one(run_stage
 def test_captions_are_scored_overall_and_per_domain(run_stage, model_artifact, benchmark_files):
     artifact = run_stage(Evaluate(captions(benchmark_files)), {"model": [model_artifact]})
     scores = artifact.read_json("scores.json")["scores"]
-    assert {"BLEU-1", "BLEU-4", "ROUGE-L", "CIDEr"} <= set(scores)
+    assert {"Bleu_1", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr"} <= set(scores)
     per_image = pq.read_table(artifact.path("samples.parquet"))["CIDEr"].to_pylist()
     assert scores["CIDEr_per_domain"] == {"in": sum(per_image[:2]) / 2, "out": sum(per_image[2:]) / 3}
     assert [set(p) for p in artifact.read_json("predictions.json")] == [{"image_id", "caption"}] * 5
@@ -145,7 +149,7 @@ def test_what_is_missing_is_named(run_stage, model_artifact, benchmark_files, ch
 def test_a_question_without_annotation_is_named(run_stage, model_artifact, benchmark_files):
     file = benchmark_files / "annotations.json"
     file.write_text(json.dumps({"annotations": json.loads(file.read_text())["annotations"][1:]}))
-    with pytest.raises(UserError, match="question 0 has no annotation"):
+    with pytest.raises(UserError, match="1 missing: annotation of question 0; mend it"):
         run_stage(Evaluate(vqa(benchmark_files)), {"model": [model_artifact]})
 
 

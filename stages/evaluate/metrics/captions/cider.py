@@ -56,7 +56,8 @@ def _similarity(order: Order, rarity: np.ndarray, images: int, of_image: np.ndar
     product = np.minimum(own[order.place[shared]], weight) * weight
     value = np.bincount(order.references.caption[shared], weights=product, minlength=len(of_image))
     norm = own_norms[of_image] * norms
-    return np.divide(value, norm, out=value, where=norm != 0)
+    found: np.ndarray = value / np.where(norm != 0, norm, 1.0)
+    return found
 
 
 def _weights(found: Occurrences, rarity: np.ndarray, captions: int) -> tuple[np.ndarray, np.ndarray]:
