@@ -73,6 +73,11 @@ def _caption_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--karpathy-split", default="test", metavar="SPLIT", help="of a Karpathy JSON (default: test)")
     command.add_argument("--workers", type=_positive, default=1, help="processes for METEOR (default: 1)")
+    command.add_argument(
+        "--meteor-jar",
+        action="store_true",
+        help="ask METEOR's own jar instead of our exact implementation (needs Java)",
+    )
     command.add_argument("--clip-model", type=Path, metavar="FOLDER", help="a CLIP model, for CLIPScore")
     command.add_argument("--images", type=Path, metavar="FOLDER", help="the images, for CLIPScore")
     command.add_argument(

@@ -46,7 +46,13 @@ class Captions(Task):
         ids = list(results[0][1])
         captions = self.references.captions
         frequencies = self.frequencies
-        scorer = CaptionScorer([captions[i] for i in ids], self.metrics, frequencies, self.arguments.workers)
+        scorer = CaptionScorer(
+            [captions[i] for i in ids],
+            self.metrics,
+            frequencies,
+            self.arguments.workers,
+            self.arguments.meteor_jar,
+        )
         if self.by_domain and frequencies is None and len(ids) < len(captions):
             # A partial result is judged by the whole benchmark's frequencies all the same.
             scorer.frequencies = self._frequencies_of_all()

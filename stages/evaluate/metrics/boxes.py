@@ -36,7 +36,8 @@ def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     sides = np.maximum(0, corners - np.maximum(first[:, :2], second[:, :2]))
     common = sides[:, 0] * sides[:, 1]
     union = first[:, 2] * first[:, 3] + second[:, 2] * second[:, 3] - common
-    return np.divide(common, union, out=np.zeros_like(union), where=union > 0)
+    found = np.divide(common, union, out=np.zeros_like(union), where=union > 0)
+    return np.minimum(found, 1.0)  # boxes thinner than the rounding of their corners
 
 
 def hits(found: np.ndarray, parsed: np.ndarray) -> Additive:

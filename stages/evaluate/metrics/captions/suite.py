@@ -80,6 +80,8 @@ class CaptionScorer:
     """CIDEr's document frequencies; None takes those of `references`."""
     workers: int = 1
     """Processes that METEOR may use; changes nothing but the time."""
+    meteor_jar: bool = False
+    """Whether METEOR is asked of the reference's jar, one Java for the whole run, instead of our own exact METEOR."""
     tokenizer: PtbTokenizer = field(default_factory=PtbTokenizer)
     _reference_tokens: list[list[str]] | None = field(default=None, init=False, repr=False)
 
@@ -159,13 +161,15 @@ class _Run:
     def _meteor(self) -> Additive:
         from stages.evaluate.metrics.meteor.meteor import meteor, score_of_sums
 
-        found = meteor(*self.tokens, workers=self.scorer.workers)
-        return Additive(
-            ("METEOR",),
-            found.per_image[:, None],
-            found.statistics.astype(np.float64),
-            lambda sums: score_of_sums(sums)[..., None],
-        )
+        if self.scorer.meteor_jar:
+            from stages.evaluate.metrics.meteor.jar import MeteorJar
+
+            with MeteorJar() as jar:
+                rows = np.array([jar.statistics(c, refs).row() for c, refs in zip(*self.tokens, strict=True)])
+        else:
+            rows = meteor(*self.tokens, workers=self.scorer.workers).statistics
+        sums = rows.astype(np.float64)
+        return Additive(("METEOR",), score_of_sums(sums)[:, None], sums, lambda sums: score_of_sums(sums)[..., None])
 
     def _spice(self) -> Additive:
         from stages.evaluate.metrics.spice import spice
@@ -188,6 +192,8 @@ def _told(metric: CaptionMetric, scorer: CaptionScorer) -> str:
         from stages.evaluate.metrics.clipscore import PROTOCOL
 
         return PROTOCOL
+    if metric == "meteor":
+        return f"{ALGORITHMS[metric]}, by {'its jar' if scorer.meteor_jar else 'an exact implementation of our own'}"
     if metric != "cider_d":
         return ALGORITHMS[metric]
     given = scorer.frequencies

@@ -234,6 +234,14 @@ def test_without_java_everything_but_spice_is_scored(scored, captions, monkeypat
     assert "no Java found" in found["protocol"]["tokenizer"]
 
 
+@pytest.mark.slow
+def test_meteors_own_jar_gives_the_same(scored, captions):
+    files = captions(*made(30))
+    own, jar = (scored("captions", *files, "--metrics", "METEOR", *flag) for flag in ([], ["--meteor-jar"]))
+    assert own["metrics"]["METEOR"] == pytest.approx(jar["metrics"]["METEOR"], abs=EXACT)
+    assert "by its jar" in jar["protocol"]["metrics"]["meteor"]
+
+
 def test_clipscore_is_computed_where_a_model_is_named(scored, score, captions):
     files = captions(*made(3))
     code, _, err = score("captions", *files, "--clip-model", "nowhere", "--images", "nowhere")
