@@ -19,7 +19,14 @@ from stages.evaluate.metrics.captions.frequencies import (
     read_frequencies,
     write_frequencies,
 )
-from stages.evaluate.metrics.captions.suite import METRICS, SCORES, CaptionMetric, CaptionScorer, ClipSettings
+from stages.evaluate.metrics.captions.suite import (
+    METRICS,
+    SCORES,
+    CaptionMetric,
+    CaptionScorer,
+    CaptionScores,
+    ClipSettings,
+)
 
 _DOMAINS = ("in-domain", "near-domain", "out-domain")
 
@@ -56,10 +63,16 @@ class Captions(Task):
         if self.by_domain and frequencies is None and len(ids) < len(captions):
             # A partial result is judged by the whole benchmark's frequencies all the same.
             scorer.frequencies = self._frequencies_of_all()
-        return [self._scored(scorer, file, ids, [answers[i] for i in ids]) for file, answers in results]
+        systems = [[answers[i] for i in ids] for _, answers in results]
+        scored = scorer.score_all(systems, self._clip(ids))
+        return [
+            self._scored(scorer, file, ids, candidates, found)
+            for (file, _), candidates, found in zip(results, systems, scored, strict=True)
+        ]
 
-    def _scored(self, scorer: CaptionScorer, file: Path, ids: list[Id], candidates: list[str]) -> Scored:
-        found = scorer.score(candidates, self._clip(ids))
+    def _scored(
+        self, scorer: CaptionScorer, file: Path, ids: list[Id], candidates: list[str], found: CaptionScores
+    ) -> Scored:
         wanted = asked_scores(self.arguments)
         samples: dict[str, list[Any]] = {"image_id": list(ids), "caption": candidates}
         if self.by_domain:
@@ -133,7 +146,7 @@ class Captions(Task):
         write_frequencies(self._frequencies_of_all(), file)
 
     def _frequencies_of_all(self) -> Frequencies:
-        return frequencies_of(CaptionScorer(list(self.references.captions.values())).tokens([])[1])
+        return frequencies_of(CaptionScorer(list(self.references.captions.values())).reference_tokens())
 
 
 def chosen_metrics(arguments: argparse.Namespace) -> list[CaptionMetric]:

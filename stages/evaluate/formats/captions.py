@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.contract import UserError
-from stages.evaluate.formats.json_file import hint_of_types, id_of, in_order, read_json, read_results, records_under
+from stages.evaluate.formats.json_file import id_of, read_json, records_under
 from stages.evaluate.formats.problems import Id, Problems
+from stages.evaluate.formats.texts import read_texts
 
 _IMAGE_KEYS = ("id", "cocoid", "imgid")
 
@@ -112,31 +113,5 @@ def _read_karpathy(images: list[Any], split: str, found: References, problems: P
 
 
 def read_candidates(file: Path, references: References, problems: Problems) -> dict[Id, str]:
-    """A results file, `[{image_id, caption}]`: image -> caption, images in an order of their own.
-
-    Of several captions of an image the first counts; an empty one is scored as such. Raises UserError.
-    """
-    found: dict[Id, str] = {}
-    unknown: list[Id] = []
-    for place, entry in enumerate(read_results(file, '{"image_id": ..., "caption": ...}')):
-        image_id = id_of(entry, ("image_id",), file, "entry", place, problems)
-        if image_id is None:
-            continue
-        caption = entry.get("caption")
-        if not isinstance(caption, str):
-            problems.add("malformed", file, "entry number", place, "no caption that is a string")
-        elif image_id in found:
-            problems.add("duplicate", file, "caption of image", image_id)
-        elif image_id not in references.captions:
-            unknown.append(image_id)
-        else:
-            if not caption.strip():
-                problems.add("empty", file, "caption of image", image_id)
-            found[image_id] = caption
-    hint = hint_of_types(references.captions, unknown)
-    problems.add_all("unknown", file, "image", unknown, hint or f"not in {references.file}")
-    missing = [image_id for image_id in references.captions if image_id not in found]
-    problems.add_all("missing", file, "caption of image", missing)
-    if not found:
-        raise UserError(f"{file}: no caption of any image of {references.file}{f' ({hint})' if hint else ''}")
-    return {image_id: found[image_id] for image_id in in_order(found)}
+    """COCO's results, `[{image_id, caption}]`: image -> caption; see :func:`read_texts`. Raises UserError."""
+    return read_texts(file, "image_id", "caption", "image", references.captions, references.file, problems)

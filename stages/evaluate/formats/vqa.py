@@ -7,16 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.contract import UserError
-from stages.evaluate.formats.json_file import (
-    hint_of_types,
-    id_of,
-    in_order,
-    is_id,
-    read_json,
-    read_results,
-    records_under,
-)
+from stages.evaluate.formats.json_file import id_of, is_id, read_json, records_under
 from stages.evaluate.formats.problems import Id, Problems
+from stages.evaluate.formats.texts import read_texts
 
 #: The group of questions whose annotation names no type.
 UNTYPED = "unspecified"
@@ -110,31 +103,5 @@ def read_questions(file: Path, problems: Problems, annotations: Annotations | No
 
 
 def read_answers(file: Path, annotations: Annotations, problems: Problems) -> dict[Id, str]:
-    """A results file, `[{question_id, answer}]`: question -> answer, questions in an order of their own.
-
-    Of several answers to a question the first counts; an empty one is scored as such. Raises UserError.
-    """
-    found: dict[Id, str] = {}
-    unknown: list[Id] = []
-    for place, entry in enumerate(read_results(file, '{"question_id": ..., "answer": ...}')):
-        question = id_of(entry, ("question_id",), file, "entry", place, problems)
-        if question is None:
-            continue
-        answer = entry.get("answer")
-        if not isinstance(answer, str):
-            problems.add("malformed", file, "answer to question", question, "not a string")
-        elif question in found:
-            problems.add("duplicate", file, "answer to question", question)
-        elif question not in annotations.questions:
-            unknown.append(question)
-        else:
-            if not answer.strip():
-                problems.add("empty", file, "answer to question", question)
-            found[question] = answer
-    hint = hint_of_types(annotations.questions, unknown)
-    problems.add_all("unknown", file, "question", unknown, hint or f"not in {annotations.file}")
-    missing = [question for question in annotations.questions if question not in found]
-    problems.add_all("missing", file, "answer to question", missing)
-    if not found:
-        raise UserError(f"{file}: no answer to any question of {annotations.file}{f' ({hint})' if hint else ''}")
-    return {question: found[question] for question in in_order(found)}
+    """Official results, `[{question_id, answer}]`: question -> answer; see :func:`read_texts`. Raises UserError."""
+    return read_texts(file, "question_id", "answer", "question", annotations.questions, annotations.file, problems)

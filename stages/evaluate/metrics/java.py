@@ -101,8 +101,18 @@ class Process:
     def __init__(self, arguments: Sequence[str], cwd: Path, options: Sequence[str] = ()) -> None:
         """`arguments` follow Java's own options, e.g. ``["-jar", "x.jar", "-stdio"]``. Raises Unavailable."""
         self._arguments = list(arguments)
-        self._process = subprocess.Popen(
-            [find_java(), *OPTIONS, *options, *arguments],
+        try:
+            self._process = self._start(cwd, options)
+        except OSError as error:
+            raise Unavailable(f"{find_java()} cannot be run: {error.strerror or error}") from None
+        self._said: deque[str] = deque(maxlen=_LINES_OF_ERRORS)
+        # A full pipe of standard error would stop the program.
+        self._reader = Thread(target=self._listen, args=(self._process.stderr,), daemon=True)
+        self._reader.start()
+
+    def _start(self, cwd: Path, options: Sequence[str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [find_java(), *OPTIONS, *options, *self._arguments],
             cwd=cwd,
             # Under the locale C, Java finds no file with a name beyond ASCII, whatever its options.
             env={**os.environ, "LC_ALL": "C.UTF-8"},
@@ -110,10 +120,6 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        self._said: deque[str] = deque(maxlen=_LINES_OF_ERRORS)
-        # A full pipe of standard error would stop the program.
-        self._reader = Thread(target=self._listen, args=(self._process.stderr,), daemon=True)
-        self._reader.start()
 
     def __enter__(self) -> Process:
         return self

@@ -83,32 +83,27 @@ class CaptionScorer:
     meteor_jar: bool = False
     """Whether METEOR is asked of the reference's jar, one Java for the whole run, instead of our own exact METEOR."""
     tokenizer: PtbTokenizer = field(default_factory=PtbTokenizer)
-    _reference_tokens: list[list[str]] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for position, refs in enumerate(self.references):
             if not refs:
                 raise ValueError(f"image number {position} has no reference caption")
 
-    def tokens(self, candidates: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-        """Candidates and references, tokenised; in one call the first time, so that Java is started once for both."""
-        if self._reference_tokens is None:
-            flat = [caption for refs in self.references for caption in refs]
-            tokens = self.tokenizer.tokenize([*candidates, *flat])
-            rest = iter(tokens[len(candidates) :])
-            self._reference_tokens = [[next(rest) for _ in refs] for refs in self.references]
-            return tokens[: len(candidates)], self._reference_tokens
-        return self.tokenizer.tokenize(candidates), self._reference_tokens
-
     def score(self, candidates: Sequence[str], clip: ClipSettings | None = None) -> CaptionScores:
-        """One candidate per image, in the order of the references. Raises ValueError when they differ in number.
+        """One candidate per image, in the order of the references; see :meth:`score_all`."""
+        return self.score_all([candidates], clip)[0]
 
-        Raises UserError for a CLIP model or an image that is broken; whatever else cannot be computed is reported.
+    def score_all(self, systems: Sequence[Sequence[str]], clip: ClipSettings | None = None) -> list[CaptionScores]:
+        """Several systems' candidates, one per image; what needs Java starts it once for all of them.
+
+        Raises ValueError when candidates and references differ in number, UserError for a CLIP model or an image that
+        is broken; whatever else cannot be computed is reported in the result.
         """
-        if len(candidates) != len(self.references):
-            raise ValueError(f"{len(candidates)} candidates for the references of {len(self.references)} images")
-        run = _Run(self, candidates, clip)
-        scored: dict[CaptionMetric, Additive] = {}
+        for candidates in systems:
+            if len(candidates) != len(self.references):
+                raise ValueError(f"{len(candidates)} candidates for the references of {len(self.references)} images")
+        run = _Run(self, systems, clip)
+        scored: dict[CaptionMetric, list[Additive]] = {}
         unavailable: dict[str, str] = {}
         for metric in METRICS:
             if metric in self.metrics:
@@ -118,73 +113,100 @@ class CaptionScorer:
                     unavailable.update(dict.fromkeys(SCORES[metric], str(error)))
         protocol: dict[str, Any] = {"tokenizer": self.tokenizer.describe()}
         protocol["metrics"] = {metric: text for metric in scored if (text := _told(metric, self))}
-        return CaptionScores(scored, unavailable, protocol)
+        return [
+            CaptionScores({metric: of[i] for metric, of in scored.items()}, unavailable, protocol)
+            for i in range(len(systems))
+        ]
+
+    def reference_tokens(self) -> list[list[str]]:
+        """The references, tokenised."""
+        return _Run(self, [], None).tokens[1]
 
 
 @dataclass
 class _Run:
     scorer: CaptionScorer
-    candidates: Sequence[str]
+    systems: Sequence[Sequence[str]]
     clip: ClipSettings | None
 
     @cached_property
-    def tokens(self) -> tuple[list[str], list[list[str]]]:
-        return self.scorer.tokens(self.candidates)
+    def tokens(self) -> tuple[list[list[str]], list[list[str]]]:
+        """Of each system's candidates, and of the references: all in one call, so that Java is started once."""
+        groups = [*self.systems, *self.scorer.references]
+        tokens = iter(self.scorer.tokenizer.tokenize([caption for group in groups for caption in group]))
+        found = [[next(tokens) for _ in group] for group in groups]
+        return found[: len(self.systems)], found[len(self.systems) :]
 
     @cached_property
-    def counted(self) -> Counted:
-        return count(*self.tokens)
+    def all_tokens(self) -> tuple[list[str], list[list[str]]]:
+        """The systems one after the other, and the references as often."""
+        systems, references = self.tokens
+        return [caption for candidates in systems for caption in candidates], references * len(systems)
 
-    def metric(self, metric: CaptionMetric) -> Additive:
-        """Raises Unavailable."""
-        made: dict[CaptionMetric, Callable[[], Additive]] = {
-            "bleu": lambda: bleu.bleu(self.counted),
+    @cached_property
+    def counted(self) -> list[Counted]:
+        systems, references = self.tokens
+        return [count(candidates, references) for candidates in systems]
+
+    def metric(self, metric: CaptionMetric) -> list[Additive]:
+        """One per system. Raises Unavailable."""
+        made: dict[CaptionMetric, Callable[[], list[Additive]]] = {
+            "bleu": lambda: [bleu.bleu(counted) for counted in self.counted],
             "meteor": self._meteor,
-            "rouge_l": lambda: rouge.rouge_l(*self.tokens),
+            "rouge_l": lambda: [rouge.rouge_l(candidates, self.tokens[1]) for candidates in self.tokens[0]],
             "cider_d": self._cider,
             "spice": self._spice,
             "clipscore": self._clip,
         }
         return made[metric]()
 
-    def _cider(self) -> Additive:
+    def _apart(self, everything: Additive) -> list[Additive]:
+        """Scores of :attr:`all_tokens`, by system."""
+        images = len(self.scorer.references)
+        return [everything.take(np.arange(i * images, (i + 1) * images)) for i in range(len(self.systems))]
+
+    def _cider(self) -> list[Additive]:
         given = self.scorer.frequencies
         if given is not None:
-            return cider.cider_d(self.counted, given.of(self.counted), given.images)
-        if len(self.candidates) < 2:
+            return [cider.cider_d(counted, given.of(counted), given.images) for counted in self.counted]
+        if len(self.scorer.references) < 2:
             raise Unavailable(
                 "with the references of a single image every n-gram is in all of them, so CIDEr is 0 whatever the "
                 "caption; give the frequencies of a larger collection with --document-frequencies"
             )
-        return cider.cider_d(self.counted)
+        return [cider.cider_d(counted) for counted in self.counted]
 
-    def _meteor(self) -> Additive:
-        from stages.evaluate.metrics.meteor.meteor import meteor, score_of_sums
+    def _meteor(self) -> list[Additive]:
+        from stages.evaluate.metrics.meteor import meteor, score_of_sums
 
         if self.scorer.meteor_jar:
             from stages.evaluate.metrics.meteor.jar import MeteorJar
 
             with MeteorJar() as jar:
-                rows = np.array([jar.statistics(c, refs).row() for c, refs in zip(*self.tokens, strict=True)])
+                rows = np.array([jar.statistics(c, refs).row() for c, refs in zip(*self.all_tokens, strict=True)])
         else:
-            rows = meteor(*self.tokens, workers=self.scorer.workers).statistics
+            rows = meteor(*self.all_tokens, workers=self.scorer.workers).statistics
         sums = rows.astype(np.float64)
-        return Additive(("METEOR",), score_of_sums(sums)[:, None], sums, lambda sums: score_of_sums(sums)[..., None])
+        names, each = SCORES["meteor"], score_of_sums(sums)[:, None]
+        return self._apart(Additive(names, each, sums, lambda sums: score_of_sums(sums)[..., None]))
 
-    def _spice(self) -> Additive:
+    def _spice(self) -> list[Additive]:
         from stages.evaluate.metrics.spice import spice
 
-        return mean("SPICE", spice(*self.tokens).per_image)
+        return self._apart(mean("SPICE", spice(*self.all_tokens).per_image))
 
-    def _clip(self) -> Additive:
+    def _clip(self) -> list[Additive]:
         from stages.evaluate.metrics.clipscore import clipscore
 
         if self.clip is None:
             raise Unavailable("no CLIP model; name its folder with --clip-model and the images' with --images")
-        found = clipscore(self.clip.images, self.candidates, self.scorer.references, self.clip.model)
-        each = np.array([found.clip, found.ref_clip], dtype=np.float64).T
-        sums = np.concatenate([each, np.ones((len(each), 1))], axis=1)
-        return Additive(SCORES["clipscore"], each, sums, lambda sums: sums[..., :2] / sums[..., 2:])
+        scored = []
+        for candidates in self.systems:
+            found = clipscore(self.clip.images, candidates, self.scorer.references, self.clip.model)
+            each = np.array([found.clip, found.ref_clip], dtype=np.float64).T
+            sums = np.concatenate([each, np.ones((len(each), 1))], axis=1)
+            scored.append(Additive(SCORES["clipscore"], each, sums, lambda sums: sums[..., :2] / sums[..., 2:]))
+        return scored
 
 
 def _told(metric: CaptionMetric, scorer: CaptionScorer) -> str:

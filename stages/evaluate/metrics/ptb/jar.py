@@ -26,7 +26,7 @@ def tokens_of(lines: Sequence[str]) -> list[str]:
     try:
         with Process(["-cp", jar.name, *_ARGUMENTS], cwd=jar.parent) as process:
             written = process.talk(text.encode("utf-8")).decode("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise Unavailable(f"{jar.name} could not be run: {error}") from None
     if len(written) != 2 * len(lines) + 1 or any(line.rstrip() != _NEUTRAL_TOKENS for line in written[1::2]):
         raise Unavailable(f"{jar.name} answered {len(lines)} captions with other lines than were asked")
