@@ -1,0 +1,321 @@
+"""One metric of one side in an interpreter of its own, one JSON object at the end. Started by `benchmarks/metrics.py`.
+
+`contender.py prepare FOLDER IMAGES QUESTIONS SUITE_IMAGES METEOR_IMAGES` writes the inputs; `contender.py TASK SIDE
+FOLDER` reads those of a task, times the work alone, and leaves what came out in `FOLDER/TASK-SIDE.npz`. The peak memory
+is that of the whole process, imports and inputs included, and beside it that of its largest subprocess: a JVM.
+`contender.py build` makes METEOR's tables in $PAIRMILL_CACHE, `contender.py golden SHARED` checks the VQA peer.
+"""
+
+from __future__ import annotations
+
+import gc
+import gzip
+import io
+import json
+import resource
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
+
+from benchmarks.metric_peers import made_vqa  # noqa: E402
+from benchmarks.metric_peers.official_vqa import OfficialVqa  # noqa: E402
+from stages.evaluate.formats.problems import Problems  # noqa: E402
+from stages.evaluate.formats.vqa import read_annotations, read_answers  # noqa: E402
+from stages.evaluate.metrics.additive import mean_by_group  # noqa: E402
+from stages.evaluate.metrics.captions import cider, ngrams  # noqa: E402
+from stages.evaluate.metrics.captions.suite import CaptionScorer  # noqa: E402
+from stages.evaluate.metrics.java import reference_file  # noqa: E402
+from stages.evaluate.metrics.meteor.meteor import meteor  # noqa: E402
+from stages.evaluate.metrics.meteor.tables import tables_file  # noqa: E402
+from stages.evaluate.metrics.ptb.tokenize import PtbTokenizer  # noqa: E402
+from stages.evaluate.metrics.vqa.accuracy import MODES, Mode, accuracies  # noqa: E402
+
+Found = dict[str, Any]
+Work = Callable[[], Found]
+"""Does a task's work and returns its results: name -> score, or array of scores; a text is a remark."""
+
+_RANDOM_PARTS = ("annotations", "results", "expected")
+
+
+def prepare(folder: Path, images: int, questions: int, suite: int, of_meteor: int) -> Found:
+    """Write all inputs; returns what there is to say about them."""
+    with zipfile.ZipFile(reference_file("spice", "spice-1.0.jar")) as jar:
+        coco = json.loads(jar.read("coco/annotations/captions_val2014.json"))
+    by_image: dict[int, list[str]] = {image["id"]: [] for image in coco["images"]}
+    for annotation in coco["annotations"]:
+        by_image[annotation["image_id"]].append(annotation["caption"])
+    raw = list(by_image.values())[: max(images, suite, of_meteor)]
+    tokens = iter(PtbTokenizer().tokenize([caption for captions in raw for caption in captions]))
+    tokenised = [[next(tokens) for _ in captions] for captions in raw]
+    for name, captions in (
+        ("cider_d", tokenised[:images]),
+        ("captions", raw[:suite]),
+        ("meteor", tokenised[:of_meteor]),
+    ):
+        (folder / f"{name}.json").write_text(json.dumps(captions))
+    annotations, results = made_vqa.make(questions, [caption for captions in tokenised for caption in captions])
+    (folder / "annotations.json").write_text(json.dumps(annotations))
+    (folder / "results.json").write_text(json.dumps(results))
+    said = [[entry["answer"] for entry in record["answers"]] for record in annotations["annotations"]]
+    return {
+        "images": min(images, len(raw)),
+        "captions": sum(map(len, raw[:images])),
+        "questions": questions,
+        "unanimous": round(sum(len(set(answers)) == 1 for answers in said) / questions, 3),
+        "distinct answers": len({answer for answers in said for answer in answers}),
+        "question types": len({record["question_type"] for record in annotations["annotations"]}),
+        "suite images": min(suite, len(raw)),
+        "meteor images": min(of_meteor, len(raw)),
+    }
+
+
+def build() -> Found:
+    """Build METEOR's tables where they are missing; returns how long that took."""
+    began = time.perf_counter()
+    tables_file()
+    return {"seconds": time.perf_counter() - began, **_peaks()}
+
+
+def golden(folder: Path) -> Found:
+    """Check the VQA peer on what the official code gave; returns on how many questions. Raises RuntimeError."""
+    cases = json.loads((folder / "tricky.json").read_text())["cases"]
+    for case in cases:
+        record = {
+            "answers": [{"answer": answer, "answer_id": i} for i, answer in enumerate(case["answers"])],
+            "answer_type": case["answer_type"],
+            "question_type": "",
+        }
+        peer = OfficialVqa({0: record}, {0: case["prediction"]})
+        peer.evaluate()
+        if abs(peer.overall - 100 * case["accuracy"]) > 1e-9:
+            raise RuntimeError(f"golden/vqa/tricky.json: {case['note']}: {peer.overall}, not {100 * case['accuracy']}")
+    parts = [json.loads(gzip.decompress((folder / "rand500" / f"{n}.json.gz").read_bytes())) for n in _RANDOM_PARTS]
+    annotations, results, expected = parts
+    peer = OfficialVqa(
+        {record["question_id"]: record for record in annotations["annotations"]},
+        {result["question_id"]: result["answer"] for result in results},
+    )
+    peer.evaluate()
+    found = {
+        "overall": round(peer.overall, 2),
+        "perAnswerType": {name: round(value, 2) for name, value in peer.per_answer_type.items()},
+        "perQuestionType": {name: round(value, 2) for name, value in peer.per_question_type.items()},
+    }
+    each = {str(question): round(value, 2) for question, value in peer.per_question.items()}
+    if found != expected["accuracy"] or each != expected["evalQA"]:
+        raise RuntimeError("golden/vqa/rand500: the peer's results are not those of the official code")
+    return {"questions": len(cases) + len(results)}
+
+
+def _captions(folder: Path, task: str) -> tuple[list[str], list[list[str]]]:
+    """First captions, and the other ones of each image."""
+    found = json.loads((folder / f"{task}.json").read_text())
+    return [captions[0] for captions in found], [captions[1:] for captions in found]
+
+
+def _for_peer(candidates: Sequence[str], references: Sequence[list[str]]) -> tuple[dict[int, Any], dict[int, Any]]:
+    """The peer's `gts` and `res`."""
+    return dict(enumerate(references)), {number: [caption] for number, caption in enumerate(candidates)}
+
+
+def cider_ours(folder: Path) -> Work:
+    """Counting and CIDEr-D."""
+    candidates, references = _captions(folder, "cider_d")
+
+    def work() -> Found:
+        found = cider.cider_d(ngrams.count(candidates, references))
+        return {**found.total(), "per_image": found.per_sample[:, 0]}
+
+    return work
+
+
+def cider_peer(folder: Path) -> Work:
+    """pycocoevalcap's."""
+    from pycocoevalcap.cider.cider import Cider
+
+    gts, res = _for_peer(*_captions(folder, "cider_d"))
+
+    def work() -> Found:
+        score, scores = Cider().compute_score(gts, res)
+        return {"CIDEr": score, "per_image": scores}
+
+    return work
+
+
+def vqa_ours(folder: Path, modes: Sequence[Mode] = ("official",)) -> Work:
+    """Accuracies and means as `pairmill score vqa` takes them."""
+    problems = Problems()
+    annotations = read_annotations(folder / "annotations.json", problems)
+    answers = read_answers(folder / "results.json", annotations, problems)
+
+    def work() -> Found:
+        asked = [annotations.questions[i] for i in answers]
+        groups = {
+            f"{key}.{group}": np.array([getattr(annotation, key) == group for annotation in asked])
+            for key in ("answer_type", "question_type")
+            for group in sorted({getattr(annotation, key) for annotation in asked})
+        }
+        found = accuracies(list(answers.values()), [annotation.answers for annotation in asked], modes)
+        means = {mode: mean_by_group("overall", 100 * found[mode], groups).total() for mode in modes}
+        return {**means["official"], "per_question": 100 * found["official"], "questions": np.array(list(answers))}
+
+    return work
+
+
+def vqa_ours_both(folder: Path) -> Work:
+    """In both modes."""
+    return vqa_ours(folder, MODES)
+
+
+def vqa_alone(folder: Path) -> Work:
+    """The accuracies without the means."""
+    problems = Problems()
+    annotations = read_annotations(folder / "annotations.json", problems)
+    answers = read_answers(folder / "results.json", annotations, problems)
+
+    def work() -> Found:
+        said = [annotations.questions[i].answers for i in answers]
+        found = accuracies(list(answers.values()), said, ("official",))
+        return {"per_question": 100 * found["official"], "questions": np.array(list(answers))}
+
+    return work
+
+
+def vqa_peer(folder: Path) -> Work:
+    """The official algorithm."""
+    records = json.loads((folder / "annotations.json").read_text())["annotations"]
+    results = json.loads((folder / "results.json").read_text())
+    evaluation = OfficialVqa(
+        {record["question_id"]: record for record in records},
+        {result["question_id"]: result["answer"] for result in results},
+    )
+
+    def work() -> Found:
+        evaluation.evaluate()
+        return {
+            "overall": evaluation.overall,
+            **{f"answer_type.{name}": value for name, value in evaluation.per_answer_type.items()},
+            **{f"question_type.{name}": value for name, value in evaluation.per_question_type.items()},
+            "per_question": np.array(list(evaluation.per_question.values())),
+            "questions": np.array(list(evaluation.per_question)),
+        }
+
+    return work
+
+
+def captions_ours(folder: Path) -> Work:
+    """The suite, tokenization included."""
+    candidates, references = _captions(folder, "captions")
+
+    def work() -> Found:
+        found = CaptionScorer(references, ["bleu", "rouge_l", "cider_d"]).score(candidates)
+        return {**found.total(), "tokenizer": found.protocol["tokenizer"]}
+
+    return work
+
+
+def captions_peer(folder: Path) -> Work:
+    """What pycocoevalcap's `eval.py` does, with three of its five metrics."""
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    candidates, references = _captions(folder, "captions")
+    raw_gts = {number: [{"caption": text} for text in texts] for number, texts in enumerate(references)}
+    raw_res = {number: [{"caption": text}] for number, text in enumerate(candidates)}
+
+    def work() -> Found:
+        tokenizer = PTBTokenizer()
+        gts, res = tokenizer.tokenize(raw_gts), tokenizer.tokenize(raw_res)
+        of_bleu, _ = Bleu(4).compute_score(gts, res)
+        found = {f"Bleu_{n}": score for n, score in enumerate(of_bleu, 1)}
+        return {**found, "ROUGE_L": Rouge().compute_score(gts, res)[0], "CIDEr": Cider().compute_score(gts, res)[0]}
+
+    return work
+
+
+def meteor_ours(folder: Path) -> Work:
+    """Opening the tables and scoring, in one process."""
+    candidates, references = _captions(folder, "meteor")
+
+    def work() -> Found:
+        found = meteor(candidates, references)
+        return {"METEOR": found.corpus, "per_image": found.per_image}
+
+    return work
+
+
+def meteor_peer(folder: Path) -> Work:
+    """pycocoevalcap's, its JVM started and ended."""
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    gts, res = _for_peer(*_captions(folder, "meteor"))
+
+    def work() -> Found:
+        metric = Meteor()
+        try:
+            score, scores = metric.compute_score(gts, res)
+        finally:
+            # Ended here and waited for, so that its memory is known; where scoring failed, its own way of ending
+            # would wait for a lock for ever.
+            metric.meteor_p.kill()
+            metric.meteor_p.wait()
+            if metric.lock.locked():
+                metric.lock.release()
+        return {"METEOR": score, "per_image": np.array(scores)}
+
+    return work
+
+
+TASKS: Mapping[tuple[str, str], Callable[[Path], Work]] = {
+    ("cider_d", "ours"): cider_ours,
+    ("cider_d", "peer"): cider_peer,
+    ("vqa", "ours"): vqa_ours,
+    ("vqa", "both"): vqa_ours_both,
+    ("vqa", "alone"): vqa_alone,
+    ("vqa", "peer"): vqa_peer,
+    ("captions", "ours"): captions_ours,
+    ("captions", "peer"): captions_peer,
+    ("meteor", "ours"): meteor_ours,
+    ("meteor", "peer"): meteor_peer,
+}
+
+
+def run(task: str, side: str, folder: Path) -> Found:
+    """Time a task; returns seconds and memory."""
+    work = TASKS[task, side](folder)
+    gc.collect()
+    before = _peaks()["peak_mb"]
+    began = time.perf_counter()
+    with redirect_stdout(io.StringIO()):  # the peers print
+        found = work()
+    took = time.perf_counter() - began
+    said = {name: found.pop(name) for name, value in list(found.items()) if isinstance(value, str)}
+    np.savez(folder / f"{task}-{side}.npz", **found)
+    return {"seconds": took, "before_mb": before, **_peaks(), **said}
+
+
+def _peaks() -> dict[str, float]:
+    """Of this process, and of the largest of its subprocesses that have ended (0 where there was none)."""
+    whose = {"peak_mb": resource.RUSAGE_SELF, "subprocess_mb": resource.RUSAGE_CHILDREN}
+    return {name: resource.getrusage(who).ru_maxrss / 1024 for name, who in whose.items()}
+
+
+if __name__ == "__main__":
+    first, *rest = sys.argv[1:]
+    if first == "prepare":
+        told = prepare(Path(rest[0]), *map(int, rest[1:]))
+    elif first == "golden":
+        told = golden(Path(rest[0]))
+    else:
+        told = build() if first == "build" else run(first, rest[0], Path(rest[1]))
+    print(json.dumps(told), flush=True)
