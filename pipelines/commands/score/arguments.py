@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 "--per-sample", type=Path, metavar="FILE", help="each sample's scores, as .jsonl or .parquet"
             )
         command.add_argument("--resamples", type=_positive, default=1000, help="of the bootstrap (default: 1000)")
-        command.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+        command.add_argument("--seed", type=_not_negative, default=0, help="of the bootstrap (default: 0)")
 
 
 def _caption_options(command: argparse.ArgumentParser) -> None:
@@ -114,7 +114,14 @@ def _compare_options(command: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is below 1")
-    return value
+    return _at_least(1, text)
+
+
+def _not_negative(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    if not (text.isdecimal() and len(text) < 20 and int(text) >= least):
+        raise argparse.ArgumentTypeError(f"{text} is no whole number of at least {least}")
+    return int(text)

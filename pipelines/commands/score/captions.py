@@ -12,7 +12,7 @@ import numpy as np
 from pipelines.commands.score.task import Scored, Task, described
 from stages.contract import UserError
 from stages.evaluate.formats.captions import read_candidates, read_references
-from stages.evaluate.formats.problems import Id, Problems
+from stages.evaluate.formats.problems import Id, Problems, shown
 from stages.evaluate.metrics.captions.frequencies import (
     Frequencies,
     frequencies_of,
@@ -118,14 +118,15 @@ class Captions(Task):
         name = self.references.names.get(image_id)
         if name is None and "{file_name" in pattern:
             raise UserError(
-                f"{self.arguments.references}: image {image_id} has no file_name; say how files are called with "
+                f"{self.arguments.references}: image {shown(image_id)} has no file_name; say how files are called with "
                 "--image-pattern, e.g. {image_id:012d}.jpg"
             )
         try:
             return str(pattern.format(image_id=image_id, file_name=name))
-        except (KeyError, ValueError, IndexError):
+        except (KeyError, ValueError, IndexError, AttributeError, TypeError):
             raise UserError(
-                f"--image-pattern {pattern}: not possible for image {image_id}; use {{file_name}} or {{image_id}}"
+                f"--image-pattern {pattern}: not possible for image {shown(image_id)}; "
+                "use {file_name} or {image_id}"
             ) from None
 
     def report(self, scored: Scored) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pipelines.commands.score.output import figure, note, print_json, print_table
+from pipelines.commands.score.output import figure, note, print_json, print_table, say
 from pipelines.commands.score.run import ALLOW, open_task, told
 from stages.contract import UserError
 from stages.evaluate.formats.json_file import read_json
@@ -22,7 +22,9 @@ def compare(arguments: argparse.Namespace) -> int:
     kind, files = _asked(arguments)
     problems = Problems()
     task = open_task(arguments, kind, problems)
-    answers = [task.read(file) for file in files]
+    # The same file twice is read once: its problems count once.
+    read = {file: task.read(file) for file in dict.fromkeys(files)}
+    answers = [read[file] for file in files]
     problems.settle(arguments.allow_missing, ALLOW)
     common = [key for key in answers[0] if key in answers[1]]
     if not common:
@@ -64,9 +66,9 @@ def compare(arguments: argparse.Namespace) -> int:
             for name, gap in found.items()
         ]
         print_table(headings, rows)
-        print(f"first: {files[0]}\nsecond: {files[1]}")
+        say(f"first: {files[0]}\nsecond: {files[1]}")
         for name, why in (first.unavailable | second.unavailable).items():
-            print(f"{name}: unavailable: {why}")
+            say(f"{name}: unavailable: {why}")
     if problems:
         note(f"partial: {problems.told()}")
     return 0 if found else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ def check_per_sample(file: Path | None) -> None:
         return
     if file.suffix not in _ENDINGS:
         raise UserError(f"--per-sample {file}: the ending says the format; it can be {' or '.join(_ENDINGS)}")
-    if not file.absolute().parent.is_dir():
+    if not os.path.isdir(file.absolute().parent):  # where Path.is_dir raises: a name that is too long
         raise UserError(f"--per-sample {file}: no folder {file.parent}; make it or name another")
 
 
@@ -42,15 +43,23 @@ def write_per_sample(columns: Mapping[str, Sequence[Any]], file: Path) -> None:
 
 
 def _one_type(values: Sequence[Any]) -> list[Any]:
-    # Ids may be numbers in one entry and strings in the next; a column is of one type.
-    mixed = any(isinstance(v, str) for v in values) and any(isinstance(v, int) for v in values)
-    texts = [v if v is None else str(v) for v in values] if mixed else list(values)
+    # Ids may be numbers in one entry and strings in the next, or of any size; a column is of one type.
+    numbers = [v for v in values if isinstance(v, int)]
+    large = any(not -(2**63) <= v < 2**63 for v in numbers)
+    as_text = large or (numbers and any(isinstance(v, str) for v in values))
+    texts = [v if v is None else str(v) for v in values] if as_text else list(values)
     return [v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for v in texts]
 
 
 def print_json(content: Mapping[str, Any]) -> None:
     """The one object on standard output."""
     print(json.dumps(content, indent=1, allow_nan=False))
+
+
+def say(text: str) -> None:
+    """A line on standard output; what its encoding lacks (a name in Chinese, in the C locale) is escaped."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def note(text: str) -> None:
@@ -66,7 +75,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         cells = [
             cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         ]
-        print("  ".join(cells).rstrip())
+        say("  ".join(cells).rstrip())
 
 
 def figure(value: float) -> str:

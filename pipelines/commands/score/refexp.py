@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelines.commands.score.task import Scored, Task, described
 from stages.contract import UserError
-from stages.evaluate.formats.problems import Id, Problems
+from stages.evaluate.formats.problems import Id, Problems, shown
 from stages.evaluate.formats.refexp import Answers, Box, read_boxes, read_expressions
 from stages.evaluate.metrics.boxes import HIT, hits, iou, to_pixels
 
@@ -85,7 +85,7 @@ class ReferringExpressions(Task):
             size = self.expressions.trials[ids[row]].size
             if size is None:
                 raise UserError(
-                    f"{self.expressions.file}: annotation {ids[row]} has no image width and height, which "
+                    f"{self.expressions.file}: annotation {shown(ids[row])} has no image width and height, which "
                     f"{answers.space} coordinates need; add them to its `images`"
                 )
             sizes[row] = size

@@ -12,6 +12,7 @@ from pipelines.commands.score.output import (
     note,
     print_json,
     print_table,
+    say,
     write_per_sample,
 )
 from pipelines.commands.score.task import Scored, Task
@@ -28,19 +29,24 @@ def score(arguments: argparse.Namespace) -> int:
     check_per_sample(arguments.per_sample)
     problems = Problems()
     task = open_task(arguments, arguments.what, problems)
-    if getattr(arguments, "write_document_frequencies", None) is not None:
+    frequencies = getattr(arguments, "write_document_frequencies", None)
+    alone = frequencies is not None and arguments.candidates is None
+    file = None if alone else results_file(arguments)
+    answers = {} if file is None else task.read(file)
+    problems.settle(arguments.allow_missing, ALLOW)
+    if frequencies is not None:
         from pipelines.commands.score.captions import Captions
 
         assert isinstance(task, Captions)
-        if arguments.candidates is None:
-            problems.settle(arguments.allow_missing, ALLOW)
-        task.write_frequencies(arguments.write_document_frequencies)
-        note(f"document frequencies: {arguments.write_document_frequencies}")
-        if arguments.candidates is None:
-            return 0
-    file = results_file(arguments)
-    answers = task.read(file)
-    problems.settle(arguments.allow_missing, ALLOW)
+        task.write_frequencies(frequencies)
+        note(f"document frequencies: {frequencies}")
+    if file is None:
+        if arguments.json:
+            written: dict[str, Any] = {"document_frequencies": str(frequencies)}
+            print_json({**written, "partial": problems.to_json()} if problems else written)
+        if problems:
+            note(f"partial: {problems.told()}")
+        return 0
     (scored,) = task.score([(file, answers)])
     content: dict[str, Any] = {**task.report(scored), "n": scored.n, "protocol": scored.protocol}
     found: dict[str, tuple[float, float]] = {}
@@ -115,9 +121,9 @@ def _print(scored: Scored, content: dict[str, Any], found: dict[str, tuple[float
     counted = scored.n if isinstance(scored.n, dict) else {"samples": scored.n}
     print(", ".join(f"{number:,} {what}" for what, number in counted.items()))
     for domain in domains:
-        print(f"{domain}: {content['domains'][domain]['n']:,} images")
+        say(f"{domain}: {content['domains'][domain]['n']:,} images")
     for name, value in content.items():
         if name in ("hits", "parse_failures"):
             print(f"{name.replace('_', ' ')}: {value:,}")
     for name, why in scored.unavailable.items():
-        print(f"{name}: unavailable: {why}")
+        say(f"{name}: unavailable: {why}")

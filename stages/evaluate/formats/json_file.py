@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from stages.contract import UserError
 from stages.evaluate.formats.problems import Id, Problems
+
+_LARGEST = 1e50
 
 
 def read_json(file: Path) -> Any:
@@ -26,11 +28,16 @@ def read_json(file: Path) -> Any:
         raise UserError(f"{file}: cannot be read ({error.strerror or error}); name a readable file") from None
     except EOFError:
         raise UserError(f"{file}: the compressed file ends too early; get it again") from None
+    except zlib.error:
+        raise UserError(f"{file}: the compressed file is damaged; get it again") from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise UserError(f"{file}: not JSON ({error.msg} at {where}); get or write the file again") from None
+        what = error.msg.removesuffix(" at")
+        raise UserError(f"{file}: not JSON ({what} at {where}); get or write the file again") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 (byte {error.start:,}); write the file again as UTF-8") from None
+    except ValueError:  # Python reads no whole number of more than 4,300 digits
+        raise UserError(f"{file}: a number in it has too many digits; write the file again") from None
     except RecursionError:
         raise UserError(f"{file}: nested too deeply; is it the right file?") from None
 
@@ -78,8 +85,8 @@ def in_order(ids: Any) -> list[Id]:
 
 
 def finite(value: Any) -> bool:
-    """Whether a value is a real number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value is a real number, and not so large that products of such numbers are infinite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def hint_of_types(known: Any, given: Any) -> str:

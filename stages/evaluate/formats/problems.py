@@ -12,6 +12,7 @@ from stages.contract import UserError
 Id = int | str
 Kind = Literal["missing", "duplicate", "unknown", "empty", "malformed"]
 _NAMED = 10  # of each sort; a JSON report has them all
+_LONGEST = 60  # characters of an id in a message
 
 
 @dataclass
@@ -81,8 +82,15 @@ class Problems:
         ]
 
 
+def shown(entry: Id) -> str:
+    """An id within a message of one line: nothing that breaks the line or moves the cursor, and not too long."""
+    text = str(entry)
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _told(group: _Group) -> str:
-    named = " ".join(str(entry) for entry in group.ids[:_NAMED])
+    named = " ".join(map(shown, group.ids[:_NAMED]))
     rest = len(group.ids) - _NAMED
     why = f" ({group.why})" if group.why else ""
     return f"{len(group.ids):,} {group.kind}{why}: {group.what} {named}{f' and {rest:,} more' if rest > 0 else ''}"

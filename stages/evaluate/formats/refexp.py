@@ -10,7 +10,7 @@ from typing import Any
 from models.florence2.locations import boxes_from_text
 from stages.contract import UserError
 from stages.evaluate.formats.json_file import finite, hint_of_types, id_of, in_order, is_id, read_json
-from stages.evaluate.formats.problems import Id, Problems
+from stages.evaluate.formats.problems import Id, Problems, shown
 from stages.evaluate.metrics.boxes import SPACES, Space
 
 Box = tuple[float, float, float, float]
@@ -127,7 +127,7 @@ def read_boxes(file: Path, expressions: Expressions, space: Space | None, proble
     if not isinstance(entries, list):
         raise UserError(f'{file}: no list of results; they are [{{"id": ..., "bbox": [x, y, width, height]}}, ...]')
     if declared is not None and declared not in SPACES:
-        raise UserError(f"{file}: coordinates is {declared!r}; it can be {', '.join(SPACES)}")
+        raise UserError(f"{file}: coordinates is none of {', '.join(SPACES)}; mend it")
     if declared is not None and space is not None and declared != space:
         raise UserError(f"{file}: its coordinates are declared as {declared}, not {space}; drop --coordinates")
     found = Answers(space or declared or "pixels")
@@ -158,7 +158,7 @@ def _answered(entry: Mapping[str, Any], key: Id, expressions: Expressions, found
     size = expressions.trials[key].size
     if size is None and "<loc_" in text:
         raise UserError(
-            f"{expressions.file}: annotation {key} has no image width and height, which location tokens need"
+            f"{expressions.file}: annotation {shown(key)} has no image width and height, which location tokens need"
         )
     boxes = boxes_from_text(text, *size) if size else []
     if not boxes:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tokenize
+import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +17,15 @@ from stages.evaluate.formats.problems import Problems
 def read_scores(file: Path) -> np.ndarray:
     """A matrix of real numbers, memory-mapped. Raises UserError for anything else."""
     try:
-        found = np.load(file, mmap_mode="r", allow_pickle=False)
+        with warnings.catch_warnings(action="ignore"):  # of a header that Python 2 wrote
+            found = np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; name a .npy file with the scores") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{file}: not a .npy array ({error}); write it with numpy.save") from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror or error}); name a readable .npy file") from None
+    except (ValueError, EOFError, OverflowError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile):
+        # What numpy says of a broken header quotes the file over several lines.
+        raise UserError(f"{file}: not a whole .npy array of numbers; write it with numpy.save") from None
     if not isinstance(found, np.ndarray):
         raise UserError(f"{file}: an archive of several arrays; write one array with numpy.save")
     if found.ndim != 2 or not found.size or found.dtype.kind not in "fiu":

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stages.contract import UserError
 from stages.evaluate.metrics.additive import Additive
 
 _AT_ONCE = 64  # resamples whose counts are held in memory; changes nothing of the result
@@ -52,17 +53,21 @@ def unit_numbers(units: Sequence[Hashable]) -> tuple[np.ndarray, int]:
 def intervals(scored: Sequence[Additive], units: Sequence[Hashable], how: Resampling) -> dict[str, tuple[float, float]]:
     """Score's name -> percentile interval.
 
-    A score that some resamples do not have (a question type that was not drawn) is judged by the others.
+    A score that some resamples do not have (a question type that was not drawn) is judged by the others; raises
+    UserError for one that none has.
     """
     drawn = _drawn(scored, units, how)
     names = [name for score in scored for name in score.names]
-    return {name: _percentiles(drawn[:, i], how.level) for i, name in enumerate(names)}
+    return {name: _percentiles(name, drawn[:, i], how.level) for i, name in enumerate(names)}
 
 
 def compare(
     first: Sequence[Additive], second: Sequence[Additive], units: Sequence[Hashable], how: Resampling
 ) -> dict[str, Difference]:
-    """Score's name -> difference of two systems on the same samples in the same order, by paired resampling."""
+    """Score's name -> difference of two systems on the same samples in the same order, by paired resampling.
+
+    Raises UserError for a score that no resample has.
+    """
     one, two = _drawn(first, units, how), _drawn(second, units, how)
     found = {}
     position = 0
@@ -72,14 +77,17 @@ def compare(
             gaps = two[:, position] - one[:, position]
             position += 1
             gap = after[name] - before[name]
+            interval = _percentiles(name, gaps, how.level)
             known = gaps[~np.isnan(gaps)]
             sides = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
             p_value = min(1.0, 2 * (sides + 1) / (len(known) + 1))
-            found[name] = Difference(before[name], after[name], gap, _percentiles(gaps, how.level), p_value)
+            found[name] = Difference(before[name], after[name], gap, interval, p_value)
     return found
 
 
-def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
+def _percentiles(name: str, values: np.ndarray, level: float) -> tuple[float, float]:
+    if np.isnan(values).all():
+        raise UserError(f"{name}: no sample of it was drawn in {len(values):,} resamples of the bootstrap; take more")
     tail = 100 * (1 - level) / 2
     low, high = np.nanpercentile(values, [tail, 100 - tail])
     return float(low), float(high)
@@ -88,6 +96,8 @@ def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
 def _drawn(scored: Sequence[Additive], units: Sequence[Hashable], how: Resampling) -> np.ndarray:
     """The scores of every resample, float64 [resamples, names of all scores]."""
     number, count = unit_numbers(units)
+    if not scored:
+        return np.zeros((how.resamples, 0))
     by_unit = [_by_unit(score.sums, number, count) for score in scored]
     blocks = []
     for counts in _counts(count, how):

@@ -83,11 +83,11 @@ def read_frequencies(file: Path) -> Frequencies:
     try:
         table = pq.read_table(file)
         images = int(json.loads((table.schema.metadata or {})[_KEY])["images"])
-        ngrams = table["ngram"].combine_chunks()
+        ngrams = table["ngram"].cast(pa.string()).combine_chunks()
         counts = table["images"].to_numpy().astype(np.int64)
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; make it with --write-document-frequencies") from None
-    except (KeyError, ValueError, TypeError, OSError, pa.ArrowException):
+    except (KeyError, ValueError, TypeError, OverflowError, OSError, pa.ArrowException):
         raise UserError(
             f"{file}: not a file of document frequencies; make one with --write-document-frequencies"
         ) from None
