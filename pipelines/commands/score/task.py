@@ -63,5 +63,9 @@ class Task(ABC):
 
 
 def described(**files: Path | None) -> dict[str, Any]:
-    """Name and hash of the files that a score was made from."""
-    return {role: {"file": file.name, "sha256": file_sha256(file)} for role, file in files.items() if file is not None}
+    """Name and hash of the files that a score was made from; no hash of a pipe, which was read to its end."""
+    return {
+        role: {"file": file.name, **({"sha256": file_sha256(file)} if file.is_file() else {})}
+        for role, file in files.items()
+        if file is not None
+    }

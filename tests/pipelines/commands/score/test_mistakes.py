@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -269,3 +271,13 @@ def test_the_table_is_printed_whatever_the_encoding(put, monkeypatch):
     assert main(["score", "vqa", *files]) == 0
     sys.stdout.flush()
     assert rb"q\u4f55\ud800" in shown.getvalue()
+
+
+def test_a_pipe_is_scored_and_has_no_hash(run, vqa, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(json.dumps(ANSWERS),), daemon=True)
+    writer.start()
+    code, out, _ = run(*vqa[:3], "--results", pipe, "--json")
+    writer.join(timeout=10)
+    assert (code, json.loads(out)["protocol"]["results"]) == (0, {"file": "pipe"})
