@@ -6,6 +6,7 @@
   20,000 made questions in the official formats (`metric_peers/made_vqa.py`); peer: the official algorithm
   (`metric_peers/official_vqa.py`), checked on `golden/vqa` first where $PAIRMILL_SHARED (or `../shared`) has it. Beside
   it ours in both modes, and the accuracies without the means.
+* `vqa_files`: the same from the files to the means, where reading JSON is most of the work on either side. No claim.
 * `captions`: BLEU-1..4, ROUGE-L and CIDEr-D from raw captions of 5,000 images, tokenization included; peer:
   pycocoevalcap's `PTBTokenizer` for both sides, `Bleu`, `Rouge`, `Cider`, as its `eval.py` goes about it.
 * `meteor`: METEOR of 1,000 images, tokenised before; peer: pycocoevalcap's `Meteor`, the start of its JVM included.
@@ -42,6 +43,7 @@ CONTENDER = Path(__file__).resolve().parent / "metric_peers" / "contender.py"
 PEERS = {
     "cider_d": "pycocoevalcap Cider",
     "vqa": "official algorithm",
+    "vqa_files": "official algorithm, files",
     "captions": "pycocoevalcap",
     "meteor": "pycocoevalcap Meteor",
 }

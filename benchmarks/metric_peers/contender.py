@@ -29,7 +29,7 @@ from benchmarks.metric_peers import made_vqa  # noqa: E402
 from benchmarks.metric_peers.official_vqa import OfficialVqa  # noqa: E402
 from stages.evaluate.formats.problems import Problems  # noqa: E402
 from stages.evaluate.formats.vqa import read_annotations, read_answers  # noqa: E402
-from stages.evaluate.metrics.additive import mean_by_group  # noqa: E402
+from stages.evaluate.metrics.additive import labels, mean_by_group  # noqa: E402
 from stages.evaluate.metrics.captions import cider, ngrams  # noqa: E402
 from stages.evaluate.metrics.captions.suite import CaptionScorer  # noqa: E402
 from stages.evaluate.metrics.java import reference_file  # noqa: E402
@@ -150,6 +150,9 @@ def cider_peer(folder: Path) -> Work:
     return work
 
 
+_TYPES = ("answer_type", "question_type")
+
+
 def vqa_ours(folder: Path, modes: Sequence[Mode] = ("official",)) -> Work:
     """Accuracies and means as `pairmill score vqa` takes them."""
     problems = Problems()
@@ -158,13 +161,9 @@ def vqa_ours(folder: Path, modes: Sequence[Mode] = ("official",)) -> Work:
 
     def work() -> Found:
         asked = [annotations.questions[i] for i in answers]
-        groups = {
-            f"{key}.{group}": np.array([getattr(annotation, key) == group for annotation in asked])
-            for key in ("answer_type", "question_type")
-            for group in sorted({getattr(annotation, key) for annotation in asked})
-        }
+        kinds = {key: labels([getattr(annotation, key) for annotation in asked]) for key in _TYPES}
         found = accuracies(list(answers.values()), [annotation.answers for annotation in asked], modes)
-        means = {mode: mean_by_group("overall", 100 * found[mode], groups).total() for mode in modes}
+        means = {mode: mean_by_group("overall", 100 * found[mode], kinds).total() for mode in modes}
         return {**means["official"], "per_question": 100 * found["official"], "questions": np.array(list(answers))}
 
     return work
@@ -187,6 +186,16 @@ def vqa_alone(folder: Path) -> Work:
         return {"per_question": 100 * found["official"], "questions": np.array(list(answers))}
 
     return work
+
+
+def vqa_files_ours(folder: Path) -> Work:
+    """From the files to the means: reading takes the largest part on either side."""
+    return lambda: vqa_ours(folder)()
+
+
+def vqa_files_peer(folder: Path) -> Work:
+    """The same by the official algorithm."""
+    return lambda: vqa_peer(folder)()
 
 
 def vqa_peer(folder: Path) -> Work:
@@ -283,6 +292,8 @@ TASKS: Mapping[tuple[str, str], Callable[[Path], Work]] = {
     ("vqa", "both"): vqa_ours_both,
     ("vqa", "alone"): vqa_alone,
     ("vqa", "peer"): vqa_peer,
+    ("vqa_files", "ours"): vqa_files_ours,
+    ("vqa_files", "peer"): vqa_files_peer,
     ("captions", "ours"): captions_ours,
     ("captions", "peer"): captions_peer,
     ("meteor", "ours"): meteor_ours,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from benchmarks.metric_peers import made_vqa
 from benchmarks.metric_peers.official_vqa import OfficialVqa
-from stages.evaluate.metrics.additive import mean_by_group
+from stages.evaluate.metrics.additive import labels, mean_by_group
 from stages.evaluate.metrics.vqa.accuracy import accuracies
 from stages.evaluate.metrics.vqa.words import CONTRACTIONS, NUMBERS, PUNCTUATION
 
@@ -84,9 +84,9 @@ def test_ours_equals_the_peer_whatever_is_answered(questions: Any, data: st.Data
     peer.evaluate()
     ours = 100 * accuracies(given_answers, said, ["official"])["official"]
     np.testing.assert_allclose(ours, [*peer.per_question.values()], rtol=1e-12)
-    groups = {kind: np.array([one == kind for one in kinds]) for kind in set(kinds)}
-    total = mean_by_group("overall", ours, groups).total()
-    assert total == pytest.approx({"overall": peer.overall, **peer.per_answer_type}, rel=1e-12)
+    total = mean_by_group("overall", ours, {"type": labels(kinds)}).total()
+    of_types = {f"type.{kind}": value for kind, value in peer.per_answer_type.items()}
+    assert total == pytest.approx({"overall": peer.overall, **of_types}, rel=1e-12)
 
 
 def test_made_questions_are_the_same_for_a_seed_and_agree_about_as_often_as_vqav2s() -> None:

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipelines.commands.score.task import Scored, Task, described
 from stages.evaluate.formats.problems import Id, Problems
 from stages.evaluate.formats.vqa import read_annotations, read_answers, read_questions
-from stages.evaluate.metrics.additive import mean_by_group
+from stages.evaluate.metrics.additive import labels, mean_by_group
 from stages.evaluate.metrics.vqa.accuracy import MODES, accuracies
 
 #: What the JSON object calls each mode's scores.
@@ -41,11 +39,7 @@ class Vqa(Task):
         """In percent, overall and by answer and question type."""
         ids = list(results[0][1])
         asked = [self.annotations.questions[i] for i in ids]
-        groups = {
-            f"{name}.{group}": np.array([getattr(annotation, key) == group for annotation in asked])
-            for name, key in _TYPES.items()
-            for group in sorted({getattr(annotation, key) for annotation in asked})
-        }
+        kinds = {name: labels([getattr(annotation, key) for annotation in asked]) for name, key in _TYPES.items()}
         # Questions about one picture are not independent; where a file names no picture, each question stands alone.
         units = [
             f"q{i}" if annotation.image_id is None else annotation.image_id
@@ -68,7 +62,7 @@ class Vqa(Task):
                 mean_by_group(
                     f"{KEYS[mode]}.overall",
                     100 * accuracy[mode],
-                    {f"{KEYS[mode]}.{name}": mask for name, mask in groups.items()},
+                    {f"{KEYS[mode]}.{name}": of for name, of in kinds.items()},
                 )
                 for mode in self.modes
             ]

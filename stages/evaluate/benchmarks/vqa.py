@@ -11,7 +11,7 @@ from stages.evaluate.benchmarks.example import Example
 from stages.evaluate.config import VqaBenchmark
 from stages.evaluate.formats.problems import Id, Problems
 from stages.evaluate.formats.vqa import Annotation, read_annotations, read_questions
-from stages.evaluate.metrics.additive import mean_by_group
+from stages.evaluate.metrics.additive import labels, mean_by_group
 from stages.evaluate.metrics.vqa.accuracy import accuracies, majority_answer
 
 
@@ -96,7 +96,7 @@ def _percent(values: np.ndarray) -> float:
     return float(100 * values.mean())
 
 
-def _by(values: np.ndarray, labels: list[str]) -> dict[str, float]:
-    groups = {label: np.array([other == label for other in labels]) for label in sorted(set(labels))}
-    found = mean_by_group("all", 100 * values, groups).total()
-    return {label: found[label] for label in groups}
+def _by(values: np.ndarray, of_questions: list[str]) -> dict[str, float]:
+    of = labels(of_questions)
+    found = mean_by_group("all", 100 * values, {"type": of}).total()
+    return {label: found[f"type.{label}"] for label in of.names}

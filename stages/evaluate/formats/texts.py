@@ -39,8 +39,10 @@ def read_texts(
                 problems.add("empty", file, what, key)
             found[key] = text
     hint = hint_of_types(known, unknown)
+    if not found:
+        # What is wrong with the entries there are says more than that all others are missing.
+        told = f"; {problems.told()}" if problems else f" ({hint})" if hint else ""
+        raise UserError(f"{file}: no {text_key} of any {noun} of {known_file}{told}")
     problems.add_all("unknown", file, noun, unknown, hint or f"not in {known_file}")
     problems.add_all("missing", file, what, [key for key in known if key not in found and key not in malformed])
-    if not found:
-        raise UserError(f"{file}: no {text_key} of any {noun} of {known_file}{f' ({hint})' if hint else ''}")
     return {key: found[key] for key in in_order(found)}

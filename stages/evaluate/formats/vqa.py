@@ -38,6 +38,7 @@ class Annotations:
 def read_annotations(file: Path, problems: Problems) -> Annotations:
     """`annotations: [{question_id, answers: [{answer}], answer_type, question_type}]`. Raises UserError."""
     found = Annotations(file)
+    held: dict[str, str] = {}  # annotators say the same again and again: each text is held once
     for place, record in enumerate(records_under(read_json(file), "annotations", file)):
         question = id_of(record, ("question_id",), file, "annotation", place, problems)
         if question is None:
@@ -45,7 +46,7 @@ def read_annotations(file: Path, problems: Problems) -> Annotations:
         if question in found.questions:
             problems.add("duplicate", file, "annotation of question", question)
             continue
-        answers = _answers(record.get("answers"))
+        answers = _answers(record.get("answers"), held)
         if answers is None:
             problems.add("malformed", file, "annotation of question", question, "answers are no list of {answer}")
         elif not answers:
@@ -55,8 +56,8 @@ def read_annotations(file: Path, problems: Problems) -> Annotations:
             found.questions[question] = Annotation(
                 answers,
                 image if is_id(image) else None,
-                str(record.get("answer_type") or UNTYPED),
-                str(record.get("question_type") or UNTYPED),
+                _type(record.get("answer_type"), held),
+                _type(record.get("question_type"), held),
                 agreed if isinstance(agreed, str) else None,
             )
     if not found.questions:
@@ -64,14 +65,21 @@ def read_annotations(file: Path, problems: Problems) -> Annotations:
     return found
 
 
-def _answers(given: Any) -> list[str] | None:
+def _answers(given: Any, held: dict[str, str]) -> list[str] | None:
     if not isinstance(given, list):
         return None
     try:
         answers = [entry["answer"] for entry in given]
     except (TypeError, KeyError):
         return None
-    return answers if all(type(answer) is str for answer in answers) else None
+    if not all(type(answer) is str for answer in answers):
+        return None
+    return [held.setdefault(answer, answer) for answer in answers]
+
+
+def _type(given: Any, held: dict[str, str]) -> str:
+    text = str(given or UNTYPED)
+    return held.setdefault(text, text)
 
 
 def read_questions(file: Path, problems: Problems, annotations: Annotations | None = None) -> dict[Id, dict[str, Any]]:

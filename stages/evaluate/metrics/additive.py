@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 
-@dataclass(frozen=True)
 class Additive:
     """One or several scores (BLEU-1..4) of n samples."""
 
@@ -23,6 +23,15 @@ class Additive:
     """float64 [n, k]: what each sample adds."""
     of_sums: Callable[[np.ndarray], np.ndarray]
     """[..., k] -> [..., names]: the scores of a set of samples whose columns add up to these."""
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        per_sample: np.ndarray,
+        sums: np.ndarray,
+        of_sums: Callable[[np.ndarray], np.ndarray],
+    ) -> None:
+        self.names, self.per_sample, self.sums, self.of_sums = names, per_sample, sums, of_sums
 
     def total(self, chosen: np.ndarray | None = None) -> dict[str, float]:
         """Name -> score over all samples, or over those chosen (a mask or indices of samples; at least one)."""
@@ -52,17 +61,59 @@ def _ratio(sums: np.ndarray) -> np.ndarray:
     return sums[..., :1] / sums[..., 1:]
 
 
-def mean_by_group(name: str, values: np.ndarray, groups: Mapping[str, np.ndarray]) -> Additive:
-    """The mean over all samples, and of each group (name -> mask bool [n]); the scores are named by group.
+@dataclass(frozen=True)
+class Labels:
+    """A label per sample, as numbers."""
 
-    A group none of whose samples is among those summed is NaN in what `of_sums` returns.
-    """
-    names = (name, *groups)
-    masks = np.stack([np.ones(len(values), dtype=bool), *groups.values()], axis=1)
-    sums = np.concatenate([values[:, None] * masks, masks], axis=1, dtype=np.float64)
+    names: list[str]
+    """The distinct labels, sorted."""
+    numbers: np.ndarray
+    """int64 [n]: each sample's label among the names."""
 
-    def of_sums(found: np.ndarray) -> np.ndarray:
+
+def labels(of_samples: Sequence[str]) -> Labels:
+    """Number the labels of samples."""
+    number = {label: i for i, label in enumerate(sorted(set(of_samples)))}
+    return Labels(list(number), np.fromiter(map(number.__getitem__, of_samples), np.int64, len(of_samples)))
+
+
+class _MeanByGroup(Additive):
+    """Its wide tables are made when they are asked for: a mean needs counts alone."""
+
+    def __init__(self, name: str, values: np.ndarray, kinds: Mapping[str, Labels]) -> None:
+        self.names = (name, *(f"{kind}.{label}" for kind, of in kinds.items() for label in of.names))
+        self._values = np.asarray(values, dtype=np.float64)
+        self._kinds = kinds
+
+    @cached_property
+    def per_sample(self) -> np.ndarray:  # type: ignore[override]
+        return np.repeat(self._values[:, None], len(self.names), axis=1)
+
+    @cached_property
+    def sums(self) -> np.ndarray:  # type: ignore[override]
+        masks = [np.ones((len(self._values), 1), dtype=bool)]
+        masks += [of.numbers[:, None] == np.arange(len(of.names)) for of in self._kinds.values()]
+        member = np.concatenate(masks, axis=1)
+        return np.concatenate([self._values[:, None] * member, member], axis=1, dtype=np.float64)
+
+    @staticmethod
+    def of_sums(found: np.ndarray) -> np.ndarray:  # type: ignore[override]
+        """A group none of whose samples is among those summed is NaN."""
+        half = found.shape[-1] // 2
         with np.errstate(invalid="ignore"):
-            return found[..., : len(names)] / found[..., len(names) :]
+            means: np.ndarray = found[..., :half] / found[..., half:]
+        return means
 
-    return Additive(names, np.asarray(values, dtype=np.float64)[:, None].repeat(len(names), axis=1), sums, of_sums)
+    def total(self, chosen: np.ndarray | None = None) -> dict[str, float]:
+        if chosen is not None:
+            return super().total(chosen)
+        means = [self._values.mean()[None]]
+        for of in self._kinds.values():
+            counts = np.bincount(of.numbers, minlength=len(of.names))
+            means.append(np.bincount(of.numbers, weights=self._values, minlength=len(of.names)) / counts)
+        return dict(zip(self.names, np.concatenate(means).tolist(), strict=True))
+
+
+def mean_by_group(name: str, values: np.ndarray, kinds: Mapping[str, Labels]) -> Additive:
+    """The mean over all samples, `name`, and over those of each label of each kind, `<kind>.<label>`."""
+    return _MeanByGroup(name, values, kinds)

@@ -13,6 +13,7 @@ from itertools import chain
 import numpy as np
 
 from stages.evaluate.metrics.captions.words import Words, number
+from stages.evaluate.metrics.encoded import renumbered
 
 LONGEST = 4
 
@@ -88,7 +89,7 @@ def count(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Cou
         if n > 1:
             stays = np.flatnonzero(left[places] >= n)
             places = places[stays]
-            ids, kinds = _renumbered(ids[stays] << bits | words.ids[places + n - 1])
+            ids, kinds = renumbered(ids[stays] << bits | words.ids[places + n - 1])
         orders.append(_order(caption[places], ids, kinds, places, images, image_of))
     lengths = words.lengths
     return Counted(images, lengths[:images], lengths[images:], image_of, tuple(orders), words)
@@ -97,15 +98,6 @@ def count(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Cou
 def _bits(kinds: int) -> int:
     """Bits that hold every number below `kinds`."""
     return max(1, (kinds - 1).bit_length())
-
-
-def _renumbered(keys: np.ndarray) -> tuple[np.ndarray, int]:
-    """Keys as numbers from 0, and how many there are."""
-    import pyarrow as pa
-
-    # Arrow's hash table takes an eighth of the time of numpy's unique, which has to sort them and find them again.
-    encoded = pa.array(keys).dictionary_encode()
-    return encoded.indices.to_numpy().astype(np.int64), len(encoded.dictionary)
 
 
 def _order(

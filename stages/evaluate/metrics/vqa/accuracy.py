@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from itertools import chain, count
 from typing import Literal, Protocol
 
 import numpy as np
@@ -27,46 +27,51 @@ def accuracies(
     """
     if len(predictions) != len(answers):
         raise ValueError(f"{len(predictions)} predictions for {len(answers)} questions")
-    counts = np.fromiter(map(len, answers), np.int64, len(answers))
+    counts = np.fromiter(map(len, answers), np.int32, len(answers))
     if not counts.all():
         raise ValueError(f"question number {int(np.argmin(counts))} has no answers; it cannot be scored")
     if not len(counts):
         return {mode: np.zeros(0) for mode in modes}
-    starts = np.cumsum(counts) - counts
-    question = np.repeat(np.arange(len(counts)), counts)
     # Each distinct text is cleaned and normalised once; everything else is done with numbers.
-    texts, said = _numbered([*chain.from_iterable(answers), *predictions])
-    cleaned, number = _numbered(list(map(clean, texts)))
-    said = number[said]
-    of_annotators, predicted = said[: len(question)], said[len(question) :]
-    same = np.minimum.reduceat(of_annotators, starts) == np.maximum.reduceat(of_annotators, starts)
+    texts, numbers = _numbered([*chain.from_iterable(answers), *predictions])
+    cleaned = list(map(clean, texts))
+    if cleaned != texts:
+        cleaned, number = _numbered(cleaned)
+        numbers = number[numbers]
+    total = int(counts.sum())
+    there = np.arange(counts.max()) < counts[:, None]
+    said = np.full(there.shape, len(cleaned), dtype=np.int32)  # [questions, annotators], padded with what nobody says
+    said[there] = numbers[:total]
+    predicted = numbers[total:]
+    same = ((said == said[:, :1]) | ~there).all(axis=1)
     found = {}
     for mode in modes:
         kept = same if mode == "official" else np.zeros_like(same)
-        needed = np.zeros(len(cleaned), dtype=bool)
-        needed[of_annotators[~kept[question]]] = needed[predicted[~kept]] = True
-        number = _renumbered(cleaned, needed, normalize)
-        ours = np.where(kept, predicted, number[predicted])
-        theirs = np.where(kept[question], of_annotators, number[of_annotators])
-        matches = np.add.reduceat((theirs == ours[question]).astype(np.int64), starts)
+        matches = np.count_nonzero(said == predicted[:, None], axis=1)
+        number = _normalized(cleaned, said[~kept], predicted[~kept])
+        matches[~kept] = np.count_nonzero(number[said[~kept]] == number[predicted[~kept], None], axis=1)
         # A matching annotator left out leaves one match less.
         left_out = np.minimum(1.0, np.maximum(matches - 1, 0) / 3), np.minimum(1.0, matches / 3)
         found[mode] = (matches * left_out[0] + (counts - matches) * left_out[1]) / counts
     return found
 
 
+def _normalized(texts: Sequence[str], *used: np.ndarray) -> np.ndarray:
+    """For each text that is used the number of what it is normalised to, int32 [texts + 1]; the last is of no text."""
+    needed = np.zeros(len(texts) + 1, dtype=bool)
+    for numbers in used:
+        needed[numbers] = True
+    chosen = np.flatnonzero(needed[:-1])
+    found = np.full(len(needed), -1, dtype=np.int32)
+    found[chosen] = _numbered([normalize(texts[i]) for i in chosen.tolist()])[1]
+    return found
+
+
 def _numbered(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
     """The distinct texts, and the number of each text among them."""
-    numbers = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-    return list(numbers), np.fromiter(map(numbers.__getitem__, texts), np.int64, len(texts))
-
-
-def _renumbered(texts: Sequence[str], needed: np.ndarray, change: Callable[[str], str]) -> np.ndarray:
-    """For each needed text the number of what it is changed to, int64 [texts]; -1 where it is not needed."""
-    chosen = np.flatnonzero(needed)
-    numbers = np.full(len(texts), -1, dtype=np.int64)
-    numbers[chosen] = _numbered([change(texts[i]) for i in chosen.tolist()])[1]
-    return numbers
+    numbers: defaultdict[str, int] = defaultdict(count().__next__)
+    found = np.fromiter(map(numbers.__getitem__, texts), np.int32, len(texts))
+    return list(numbers), found
 
 
 class Annotated(Protocol):

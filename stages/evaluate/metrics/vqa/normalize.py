@@ -11,6 +11,8 @@ _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _FULL_STOP = re.compile(r"\.(?!\d)")
 # The official code passes a flag where `re.sub` takes a count, and so replaces at most this many full stops.
 _MOST_FULL_STOPS = int(re.UNICODE)
+#: Words that are written otherwise or left out: few answers hold one.
+_CHANGED = frozenset([*NUMBERS, *CONTRACTIONS, *ARTICLES])
 
 
 def clean(answer: str) -> str:
@@ -30,5 +32,8 @@ def normalize(answer: str) -> str:
                 text = text.replace(mark, "" if alone else " ")
     if "." in text:
         text = _FULL_STOP.sub("", text, count=_MOST_FULL_STOPS)
-    words = [NUMBERS.get(word, word) for word in text.lower().split()]
-    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
+    words = text.lower().split()
+    if not _CHANGED.isdisjoint(words):
+        words = [NUMBERS.get(word, word) for word in words]
+        words = [CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES]
+    return " ".join(words)

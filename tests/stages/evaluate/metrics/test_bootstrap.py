@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stages.evaluate.metrics import bootstrap
-from stages.evaluate.metrics.additive import mean, mean_by_group
+from stages.evaluate.metrics.additive import labels, mean, mean_by_group
 from stages.evaluate.metrics.bootstrap import Resampling, compare, intervals
 
 VALUES = np.random.default_rng(1).random(400)
@@ -38,9 +38,14 @@ def test_order_and_block_change_nothing_and_the_seed_does(monkeypatch):
 
 
 def test_a_group_that_some_resamples_lack_has_an_interval_all_the_same():
-    groups = {"rare": np.arange(400) == 3, "rest": np.arange(400) != 3}
-    found = intervals([mean_by_group("all", VALUES, groups)], range(400), Resampling(300))
-    assert found["rare"] == pytest.approx((VALUES[3], VALUES[3]))
+    score = mean_by_group("all", VALUES, {"kind": labels(["rare" if i == 3 else "often" for i in range(400)])})
+    found = intervals([score], range(400), Resampling(300))
+    assert found["kind.rare"] == pytest.approx((VALUES[3], VALUES[3]))
+    rest = np.arange(400) != 3
+    assert score.total() == pytest.approx(
+        {"all": VALUES.mean(), "kind.often": VALUES[rest].mean(), "kind.rare": VALUES[3]}
+    )
+    assert score.total() == pytest.approx(dict(zip(score.names, score.of_sums(score.sums.sum(axis=0)), strict=True)))
     assert all(np.isfinite(ends).all() for ends in found.values())
 
 
