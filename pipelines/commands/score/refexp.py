@@ -16,6 +16,10 @@ from stages.evaluate.formats.refexp import Answers, Box, read_boxes, read_expres
 from stages.evaluate.metrics.boxes import HIT, hits, iou, to_pixels
 
 
+#: Boxes, and pixels, from which on it is no accident that no coordinate is above 1.
+_ENOUGH = 10
+
+
 class ReferringExpressions(Task):
     """Boxes that sentences mean."""
 
@@ -74,7 +78,7 @@ class ReferringExpressions(Task):
         written = np.array([i not in answers.in_pixels for i in ids])
         given = boxes[written]
         if answers.space == "pixels":
-            if len(given) and given.max() > 0 and given.max() <= 1 and truth[written].max() > 1:
+            if len(given) >= _ENOUGH and 0 < given.max() <= 1 and truth[written].max() > _ENOUGH:
                 raise UserError(
                     f"{file}: no coordinate is above 1, so they look like fractions of the image; say so with "
                     "--coordinates normalized"

@@ -157,3 +157,10 @@ def test_boxes(scored, put, golden, tmp_path):
     assert found["mean_iou"] == pytest.approx(boxes["mean_iou"], abs=EXACT)
     ious = [row["iou"] for row in map(json.loads, each.read_text().splitlines())]
     assert ious == pytest.approx(boxes["iou"], abs=EXACT)
+    for case in boxes["boundary"]:
+        x1, y1, x2, y2 = case.get("pred_xyxy_reversed", [0] * 4)
+        box = case.get("pred_xywh", [x1, y1, x2 - x1, y2 - y1])
+        files = ["--annotations", put("a.json", [{"id": 1, "bbox": case["gt_xywh"]}])]
+        found = scored("refexp", *files, "--results", put("r.json", [{"id": 1, "bbox": box}]))
+        assert found["mean_iou"] == pytest.approx(case["iou"], abs=EXACT)
+        assert found["accuracy"] == (100 if case["iou"] >= 0.5 else 0)

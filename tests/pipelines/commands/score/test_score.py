@@ -170,6 +170,15 @@ def test_boxes_in_other_spaces_and_answers_that_are_none(scored, put):
     assert scored("refexp", "--annotations", file, "--results", declared)["accuracy"] == 50
 
 
+def test_fractions_are_not_taken_for_pixels(score, put):
+    annotations = [{"id": i, "image_id": i, "bbox": [20, 20, 100, 50]} for i in range(10)]
+    results = [{"id": i, "bbox": [0.1, 0.2, 0.5, 0.5]} for i in range(10)]
+    code, _, err = score("refexp", "--annotations", put("a.json", annotations), "--results", put("r.json", results))
+    assert code == 2
+    assert "r.json: no coordinate is above 1" in err
+    assert "--coordinates normalized" in err
+
+
 def test_sentences_of_refcoco_are_a_trial_each(scored, put):
     ref = {"ref_id": 5, "image_id": 1, "bbox": [0, 0, 10, 10], "sentences": [{"sent_id": 1}, {"sent_id": 2}]}
     results = [{"sent_id": 1, "bbox": [0, 0, 10, 10]}, {"sent_id": 2, "bbox": [0, 0, 10, 5]}]
