@@ -15,7 +15,6 @@ from stages.evaluate.formats.problems import Id, Problems, shown
 from stages.evaluate.formats.refexp import Answers, Box, read_boxes, read_expressions
 from stages.evaluate.metrics.boxes import HIT, hits, iou, to_pixels
 
-
 #: Boxes, and pixels, from which on it is no accident that no coordinate is above 1.
 _ENOUGH = 10
 
