@@ -15,6 +15,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of single test files; pytest takes them from the root conftest only."""
+    parser.addoption(
+        "--pin-fingerprints", action="store_true", help="write tests/pipelines/golden/fingerprints.json anew"
+    )
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of real data and golden cases; the test is skipped where it is absent."""
