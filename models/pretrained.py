@@ -9,7 +9,8 @@ from typing import Any, Self, TypeVar
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from stages.contract import StageConfig, UserError
+from models.common.config import StrictConfig
+from models.common.errors import UserError
 
 C = TypeVar("C", bound=PreTrainedConfig)
 
@@ -29,7 +30,7 @@ class ArchitectureConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     @classmethod
-    def of(cls, config: StageConfig, *, pad_id: int, bos_id: int, eos_id: int) -> Self:
+    def of(cls, config: StrictConfig, *, pad_id: int, bos_id: int, eos_id: int) -> Self:
         """The saved form of a pydantic architecture."""
         architecture = config.model_dump(mode="json", exclude={"initialise_from"})
         return cls(

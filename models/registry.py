@@ -15,22 +15,23 @@ from models.blip2 import tasks as blip2_tasks
 from models.blip2.config import Blip2Config
 from models.blip2.initialise import start_from as blip2_start
 from models.blip2.model import Blip2Adapter, Blip2ModelConfig
+from models.common.config import StrictConfig
+from models.common.errors import UserError
 from models.florence2 import config as florence2_config
 from models.florence2 import tasks as florence2_tasks
 from models.florence2.config import Florence2Config
 from models.florence2.initialise import start_from as florence2_start
 from models.florence2.model import Florence2, Florence2ModelConfig
 from models.pretrained import VisionLanguageModel
-from stages.contract import StageConfig, UserError
 
 ModelConfig = Blip2Config | Florence2Config
 
 #: Objective -> (its task, its settings' schema).
-_BLIP2: dict[str, tuple[Any, type[StageConfig]]] = {
+_BLIP2: dict[str, tuple[Any, type[StrictConfig]]] = {
     "representation": (blip2_tasks.Representation, blip2_config.RepresentationSettings),
     "language_modeling": (blip2_tasks.LanguageModeling, blip2_config.LanguageModelingSettings),
 }
-_FLORENCE2: dict[str, tuple[Any, type[StageConfig]]] = {
+_FLORENCE2: dict[str, tuple[Any, type[StrictConfig]]] = {
     "masked_autoencoding": (florence2_tasks.MaskedAutoencoding, florence2_config.MaskedAutoencodingSettings),
     "sequence_to_sequence": (florence2_tasks.SequenceToSequence, florence2_config.SequenceToSequenceSettings),
 }
@@ -86,7 +87,7 @@ def used_parts(config: ModelConfig, objective: str) -> tuple[str, ...]:
     return _USED[config.architecture][objective]
 
 
-def _objective(name: str, objective: str) -> tuple[Any, type[StageConfig]]:
+def _objective(name: str, objective: str) -> tuple[Any, type[StrictConfig]]:
     known = _OBJECTIVES[name]
     if objective not in known:
         raise UserError(f"objective {objective!r} is not one of {name}'s: {', '.join(known)}")

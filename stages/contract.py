@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
+from models.common.config import StrictConfig
+from models.common.errors import UserError as UserError  # defined below all, since models raise it too
 from stages.artifact import Artifact
 
 
@@ -33,20 +33,14 @@ class _How:
 How = _How()
 
 
-class StageConfig(BaseModel):
-    """Base of every config schema: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+class StageConfig(StrictConfig):
+    """Base of every schema that stages and pipelines have, whose fields may be marked :data:`How`."""
 
 
 C = TypeVar("C", bound=StageConfig)
 
 #: Role -> the artifacts that fill it (one per source for `pairs`, `raw`, `signals`; a single one otherwise).
 Inputs = Mapping[str, tuple[Artifact, ...]]
-
-
-class UserError(Exception):
-    """Something the user can mend: one line with what is wrong, where, and what to do. Shown without a traceback."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from stages.contract import StageConfig
+from models.common.config import StrictConfig
 
 
 def divisible(what: str, width: int, by: str, divisor: int) -> None:
@@ -15,7 +15,7 @@ def divisible(what: str, width: int, by: str, divisor: int) -> None:
         raise ValueError(f"{what} {width} is not divisible by {by} {divisor}")
 
 
-class VisionConfig(StageConfig):
+class VisionConfig(StrictConfig):
     """The vision transformer (CLIP's shape, pre-norm)."""
 
     image_size: int = Field(ge=8)
@@ -43,7 +43,7 @@ class VisionConfig(StageConfig):
         return (self.image_size // self.patch_size) ** 2
 
 
-class QFormerConfig(StageConfig):
+class QFormerConfig(StrictConfig):
     """The querying transformer between image and language (BLIP-2, section 3.1)."""
 
     queries: int = Field(default=32, ge=1)
@@ -69,7 +69,7 @@ class QFormerConfig(StageConfig):
         return self
 
 
-class LanguageConfig(StageConfig):
+class LanguageConfig(StrictConfig):
     """The decoder language model (OPT's shape)."""
 
     width: int = Field(ge=8)
@@ -91,7 +91,7 @@ class LanguageConfig(StageConfig):
         return self
 
 
-class AdapterConfig(StageConfig):
+class AdapterConfig(StrictConfig):
     """Gated cross-attention from the language model to the Q-Former's outputs (Flamingo, section 2.2; no FFN)."""
 
     every: int = Field(default=2, ge=1)
@@ -100,7 +100,7 @@ class AdapterConfig(StageConfig):
     """Where the gate starts: ``tanh(gate)`` scales what an adapter adds; 0 leaves a pretrained model untouched."""
 
 
-class HeadsConfig(StageConfig):
+class HeadsConfig(StrictConfig):
     """What only stage 1 needs."""
 
     projection: int = Field(default=256, ge=8)
@@ -109,7 +109,7 @@ class HeadsConfig(StageConfig):
     """Where the learned temperature starts."""
 
 
-class InitialiseFrom(StageConfig):
+class InitialiseFrom(StrictConfig):
     """Local folders of weights that parts start from; a part without one starts at random."""
 
     vision: str | None = None
@@ -123,7 +123,7 @@ class InitialiseFrom(StageConfig):
     tokens than those the language model was trained with."""
 
 
-class Blip2Config(StageConfig):
+class Blip2Config(StrictConfig):
     """The whole model."""
 
     architecture: Literal["blip2"] = "blip2"
@@ -153,7 +153,7 @@ class Blip2Config(StageConfig):
         return tuple(range(0, self.language.layers, self.adapters.every))
 
 
-class RepresentationSettings(StageConfig):
+class RepresentationSettings(StrictConfig):
     """Stage 1: the weights of its three losses (BLIP-2 uses 1, 1, 1)."""
 
     contrastive: float = Field(default=1.0, gt=0)
@@ -166,7 +166,7 @@ class RepresentationSettings(StageConfig):
     """Smoothing of ITC's targets and of ITG's."""
 
 
-class LanguageModelingSettings(StageConfig):
+class LanguageModelingSettings(StrictConfig):
     """Stage 2 and fine-tuning: the loss on the target's tokens."""
 
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)

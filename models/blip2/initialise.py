@@ -6,9 +6,9 @@ from transformers import Blip2QFormerModel, CLIPVisionConfig, CLIPVisionModel, O
 
 from models.blip2.config import Blip2Config
 from models.blip2.model import Blip2Adapter
+from models.common.errors import UserError
 from models.grid import resize_positions
 from models.pretrained import fit_rows, load_part, read_config
-from stages.contract import UserError
 
 _POSITIONS = "embeddings.position_embedding.weight"
 _EMBEDDINGS = ("model.decoder.embed_tokens.weight", "lm_head.weight")

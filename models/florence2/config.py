@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from models.blip2.config import VisionConfig, divisible
-from stages.contract import StageConfig
+from models.common.config import StrictConfig
 
 
-class ReconstructionConfig(StageConfig):
+class ReconstructionConfig(StrictConfig):
     """The light decoder of masked autoencoding (He et al. 2022, section 3), used in pretraining only."""
 
     width: int = Field(ge=8)
@@ -28,7 +28,7 @@ class ReconstructionConfig(StageConfig):
         return self
 
 
-class LanguageConfig(StageConfig):
+class LanguageConfig(StrictConfig):
     """The encoder-decoder (mBART's shape: BART with the norm before each block, which stays stable when deep)."""
 
     width: int = Field(ge=8)
@@ -52,7 +52,7 @@ class LanguageConfig(StageConfig):
         return self
 
 
-class InitialiseFrom(StageConfig):
+class InitialiseFrom(StrictConfig):
     """Local folders of weights that parts start from; a part without one starts at random."""
 
     vision: str | None = None
@@ -64,7 +64,7 @@ class InitialiseFrom(StageConfig):
     tokens than those the language model was trained with."""
 
 
-class Florence2Config(StageConfig):
+class Florence2Config(StrictConfig):
     """The whole model."""
 
     architecture: Literal["florence2"] = "florence2"
@@ -94,7 +94,7 @@ class Florence2Config(StageConfig):
         return self
 
 
-class MaskedAutoencodingSettings(StageConfig):
+class MaskedAutoencodingSettings(StrictConfig):
     """Pretraining of the vision transformer."""
 
     mask_ratio: float = Field(default=0.75, gt=0, lt=1)
@@ -103,7 +103,7 @@ class MaskedAutoencodingSettings(StageConfig):
     """Whether each patch's target has mean 0 and variance 1 (He et al. 2022, table 1d)."""
 
 
-class SequenceToSequenceSettings(StageConfig):
+class SequenceToSequenceSettings(StrictConfig):
     """Every task: the loss on the target's tokens."""
 
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
