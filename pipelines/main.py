@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pipelines.commands.score.arguments import add_arguments as add_score_arguments
+from pipelines.commands.score import add_arguments as add_score_arguments
 
 OVERRIDES = "Hydra overrides of conf/config.yaml, e.g. model=florence2_tiny train.lr=1e-3 source=coco,cc12m"
 

@@ -15,7 +15,7 @@ from PIL import Image
 from models import registry
 from stages.artifact import Artifact
 from stages.contract import UserError
-from stages.evaluate.benchmarks.example import Example
+from stages.evaluate.benchmarks.base import Example
 from stages.evaluate.config import CaptionBenchmark, VqaBenchmark
 from stages.tokenizer.load import LoadedTokenizer, load
 from stages.train.augment import evaluation_transform

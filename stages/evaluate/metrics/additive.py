@@ -78,23 +78,25 @@ def labels(of_samples: Sequence[str]) -> Labels:
 
 
 class _MeanByGroup(Additive):
-    """Its wide tables are made when they are asked for: a mean needs counts alone."""
+    """Its wide tables are made when they are first used: the means alone need only counts."""
 
-    def __init__(self, name: str, values: np.ndarray, kinds: Mapping[str, Labels]) -> None:
+    def __init__(self, name: str, values: np.ndarray, kinds: Mapping[str, Labels], scale: float) -> None:
         self.names = (name, *(f"{kind}.{label}" for kind, of in kinds.items() for label in of.names))
         self._values = np.asarray(values, dtype=np.float64)
+        self._scaled = scale * self._values
+        self._scale = scale
         self._kinds = kinds
 
     @cached_property
     def per_sample(self) -> np.ndarray:  # type: ignore[override]
-        return np.repeat(self._values[:, None], len(self.names), axis=1)
+        return np.repeat(self._scaled[:, None], len(self.names), axis=1)
 
     @cached_property
     def sums(self) -> np.ndarray:  # type: ignore[override]
         masks = [np.ones((len(self._values), 1), dtype=bool)]
         masks += [of.numbers[:, None] == np.arange(len(of.names)) for of in self._kinds.values()]
         member = np.concatenate(masks, axis=1)
-        return np.concatenate([self._values[:, None] * member, member], axis=1, dtype=np.float64)
+        return np.concatenate([self._scaled[:, None] * member, member], axis=1, dtype=np.float64)
 
     @staticmethod
     def of_sums(found: np.ndarray) -> np.ndarray:  # type: ignore[override]
@@ -107,13 +109,17 @@ class _MeanByGroup(Additive):
     def total(self, chosen: np.ndarray | None = None) -> dict[str, float]:
         if chosen is not None:
             return super().total(chosen)
-        means = [self._values.mean()[None]]
+        # The order of these operations decides the last digit of scores that evaluate artifacts hold.
+        means = [(self._scale * self._values.mean())[None]]
         for of in self._kinds.values():
             counts = np.bincount(of.numbers, minlength=len(of.names))
-            means.append(np.bincount(of.numbers, weights=self._values, minlength=len(of.names)) / counts)
+            means.append(np.bincount(of.numbers, weights=self._scaled, minlength=len(of.names)) / counts)
         return dict(zip(self.names, np.concatenate(means).tolist(), strict=True))
 
 
-def mean_by_group(name: str, values: np.ndarray, kinds: Mapping[str, Labels]) -> Additive:
-    """The mean over all samples, `name`, and over those of each label of each kind, `<kind>.<label>`."""
-    return _MeanByGroup(name, values, kinds)
+def mean_by_group(name: str, values: np.ndarray, kinds: Mapping[str, Labels], scale: float = 1) -> Additive:
+    """The mean over all samples, `name`, and over those of each label of each kind, `<kind>.<label>`.
+
+    All scores are multiplied by `scale`: 100 makes percent of `values` in [0, 1].
+    """
+    return _MeanByGroup(name, values, kinds, scale)

@@ -238,7 +238,7 @@ def test_frequencies_are_not_written_for_what_is_refused(run, captions, tmp_path
     ("words", "said"),
     [
         (["--per-sample", "x" * 300 + "/p.jsonl"], "no folder"),
-        (["--per-sample", "p.csv"], "the ending says the format"),
+        (["--per-sample", "p.csv"], "the ending decides the format"),
         (["--metrics", "foo"], "--metrics foo: no such metric"),
         (["--document-frequencies", "/dev/null"], "--write-document-frequencies"),
         (["--clip-model", "m", "--images", "i", "--image-pattern", "{image_id.x}"], "not possible for image 1"),
@@ -260,7 +260,7 @@ def test_a_wrong_number_is_refused_by_what_it_must_be(capsys, vqa, words):
     assert stopped.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert "is no whole number of at least" in err
+    assert "is not a whole number of at least" in err
 
 
 def test_the_table_is_printed_whatever_the_encoding(put, monkeypatch):
