@@ -117,7 +117,7 @@ def parse_questions(content: Any, file: Path | str, images_required: bool = True
             name = str(record.get("file_name") or "")
             records.append(Question(question, image if is_id(image) else None, text, name))
     if not records:
-        raise UserError(f"{file}: no question in it; is it the right file?")
+        raise _nothing_usable(file, "question", log.problems())
     return Questions(file, records, log.problems())
 
 
@@ -161,10 +161,13 @@ def read_annotations(file: Path, required: Literal["answers", "multiple_choice_a
             )
         )
     if not records:
-        faults = log.problems()
-        why = f"; {faults.summary()}" if faults else ""
-        raise UserError(f"{file}: no annotation in it that can be used; is it the right file?{why}")
+        raise _nothing_usable(file, "annotation", log.problems())
     return Annotations(file, records, log.problems())
+
+
+def _nothing_usable(file: Path | str, noun: str, problems: Problems) -> UserError:
+    faults = f" ({', '.join(map(str, problems.found))})" if problems else ""
+    return UserError(f"{file}: no {noun} in it that can be used{faults}; is it the right file?")
 
 
 def _answers(given: Any, pool: dict[str, str]) -> list[str] | None:
