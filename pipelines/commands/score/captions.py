@@ -140,7 +140,7 @@ class CaptionResultsScorer(ResultsScorer["TextResults"]):
         return [self._identified(file, ids, system) for file, system in zip(results, scored, strict=True)]
 
     def _identified(self, results: TextResults, ids: Sequence[Id], scored: Scored) -> Scored:
-        columns = {"image_id": list(ids), "caption": [results.texts[i] for i in ids]}
+        columns: dict[str, list[Any]] = {"image_id": list(ids), "caption": [results.texts[i] for i in ids]}
         if self._by_domain:
             columns["domain"] = [self._references.domains.get(i) for i in ids]
         files = described(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.commands.score.base import ResultsScorer, add_report_options, described, identified
 
@@ -61,7 +61,10 @@ class BoxResultsScorer(ResultsScorer["BoxResults"]):
         """Accuracy at IoU 0.5 in percent, and the mean IoU."""
         from stages.evaluate.scorers.refexp import score_refexp
 
-        columns = {"id": list(ids), "image_id": [self._expressions.trials[i].image_id for i in ids]}
+        columns: dict[str, list[Any]] = {
+            "id": list(ids),
+            "image_id": [self._expressions.trials[i].image_id for i in ids],
+        }
         return [
             identified(
                 score_refexp(self._expressions, one, ids),

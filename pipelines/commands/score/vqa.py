@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.commands.score.base import ResultsScorer, add_report_options, described, identified
 
 if TYPE_CHECKING:
+    from stages.evaluate.metrics.vqa.accuracy import Mode
     from stages.evaluate.scorers.scored import Scored
     from stages.formats.json_file import TextResults
     from stages.formats.problems import Id
 
 HELP = "VQA's official annotation and results JSON: accuracy as the official code computes it, and normalised"
-_MEANING = {
+_MEANING: dict[Mode, tuple[str, str]] = {
     "official": ("accuracy", "as the official code: answers are normalised only where the annotators differ"),
     "normalized": ("accuracy_normalized", "all answers are normalised, also where the annotators agree"),
 }
@@ -49,7 +50,7 @@ class VqaResultsScorer(ResultsScorer["TextResults"]):
         from stages.formats.vqa import read_annotations, read_questions
 
         self._arguments = arguments
-        self._modes = [arguments.mode] if arguments.mode else list(_MEANING)
+        self._modes: list[Mode] = [arguments.mode] if arguments.mode else list(_MEANING)
         self._annotations = read_annotations(arguments.annotations)
         self._questions = read_questions(arguments.questions) if arguments.questions else None
         self.problems = self._annotations.problems
@@ -73,7 +74,10 @@ class VqaResultsScorer(ResultsScorer["TextResults"]):
 
         answers = {question: results.texts[question] for question in ids}
         annotated = [self._annotations.by_question[question] for question in ids]
-        columns = {"question_id": list(ids), "image_id": [annotation.image_id for annotation in annotated]}
+        columns: dict[str, list[Any]] = {
+            "question_id": list(ids),
+            "image_id": [annotation.image_id for annotation in annotated],
+        }
         if self._questions is not None:
             listed = self._questions.by_id
             columns["question"] = [listed[question].text if question in listed else None for question in ids]

@@ -16,7 +16,7 @@ class Additive:
     """One or several scores (BLEU-1..4) of n samples."""
 
     names: tuple[str, ...]
-    """Of the scores, as they are reported."""
+    """Names of the scores, as they are reported."""
     per_sample: np.ndarray
     """float64 [n, names]: each sample scored alone."""
     sums: np.ndarray
@@ -39,16 +39,16 @@ class Additive:
         return dict(zip(self.names, self.of_sums(rows.sum(axis=0)).tolist(), strict=True))
 
     def take(self, rows: np.ndarray) -> Additive:
-        """Of some samples alone."""
+        """The same scores of some samples alone."""
         return Additive(self.names, self.per_sample[rows], self.sums[rows], self.of_sums)
 
     def only(self, names: Collection[str]) -> Additive:
-        """Some of the scores, those named."""
-        kept = [i for i, name in enumerate(self.names) if name in names]
-        if len(kept) == len(self.names):
+        """Only the named scores."""
+        columns = [i for i, name in enumerate(self.names) if name in names]
+        if len(columns) == len(self.names):
             return self
-        chosen = tuple(self.names[i] for i in kept)
-        return Additive(chosen, self.per_sample[:, kept], self.sums, lambda sums: self.of_sums(sums)[..., kept])
+        chosen = tuple(self.names[i] for i in columns)
+        return Additive(chosen, self.per_sample[:, columns], self.sums, lambda sums: self.of_sums(sums)[..., columns])
 
 
 def mean(name: str, values: Sequence[float] | np.ndarray) -> Additive:

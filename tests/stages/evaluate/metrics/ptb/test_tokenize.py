@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stages.evaluate.metrics import java
 from stages.evaluate.metrics.java import Unavailable
 from stages.evaluate.metrics.ptb import by_rules, jar, plain
-from stages.evaluate.metrics.ptb.lines import SEPARATORS, one_line
+from stages.evaluate.metrics.ptb.rules import SEPARATORS, one_line
 from stages.evaluate.metrics.ptb.tokenize import PtbTokenizer, tokenize
 
 HARD = [
