@@ -10,14 +10,14 @@ from pipelines.compose import load
 from pipelines.dag import build
 from pipelines.state import Workspace
 from pipelines.store import Store
-from stages.contract import UserError
+from stages.base.contract import UserError
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the history, or JSON with `--json`. Raises UserError for a sample that no source lists."""
     config = load(arguments.overrides)
     workspace = Workspace(build(config), Store(config.workspace))
-    from pipelines.sample_history.history import Histories
+    from pipelines.provenance.provenance import Histories
 
     private = frozenset(name for name, source in config.sources.items() if source.private)
     histories = Histories(workspace, private)
@@ -57,7 +57,7 @@ def _print(record: dict[str, Any]) -> None:
         private = " (private: uids and numbers only)" if history["private"] else ""
         line("source", f"{history['source']}{private}, {_pairs(history['pairs_of_this_image'])}", 2)
         for attempt in history["attempts"]:
-            line(f"attempt {attempt['round'] + 1}", _attempt(attempt), 2)
+            line(f"attempt {attempt['retry_pass'] + 1}", _attempt(attempt), 2)
         if not history["attempts"]:
             line("attempt", "none: its source is not downloaded yet", 2)
         if history["signals"]:

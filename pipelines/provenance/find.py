@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 
 
 def rows(artifact: Artifact, pattern: str, column: str, value: str) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from pipelines.execute import Job, run_partition
-from stages.contract import Partition, UserError
+from stages.base.contract import Partition, UserError
 
 #: Takes a job, its pending partitions and the number of retries; yields the report of every committed partition.
 Executor = Callable[[Job, Sequence[Partition], int], Generator[dict[str, Any]]]

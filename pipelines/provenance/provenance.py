@@ -11,13 +11,13 @@ from functools import cached_property
 from typing import Any
 
 from pipelines.lineage import Lineage
-from pipelines.sample_history.find import located, rows, scan
-from pipelines.sample_history.reasons import explain
+from pipelines.provenance.find import located, rows, scan
+from pipelines.provenance.reasons import explain
 from pipelines.state import Workspace
 from pipelines.tracking.lookup import run_ids
-from stages.artifact import Artifact
-from stages.sample import image_uid
-from stages.tombstones import Tombstones
+from stages.base.artifact import Artifact
+from stages.base.pairs import image_uid
+from stages.base.tombstones import Tombstones
 
 _UID = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -68,7 +68,7 @@ class Histories:
         found = self.workspace.artifact(node)
         latest = self.workspace.store.latest(node_id) if found is None else None
         if latest is not None:
-            found = self.workspace.store.place(node.stage.name, node.instance, latest["fingerprint"]).artifact()
+            found = self.workspace.store.artifact_dir(node.stage.name, node.instance, latest["fingerprint"]).artifact()
             if found is not None and node_id not in self.stale:
                 self.stale.append(node_id)
         return found
@@ -157,7 +157,7 @@ class Histories:
         for number, raw in enumerate(self.lineage.earlier(source.raw, "previous")):
             for row in rows(raw, "attempts-*.parquet", "image_uid", image):
                 known = {key: value for key, value in row.items() if value is not None and key not in _IDENTITY}
-                found.append({"round": number, "artifact": raw.fingerprint, **known})
+                found.append({"retry_pass": number, "artifact": raw.fingerprint, **known})
         return found
 
     def _pair(
