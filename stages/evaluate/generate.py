@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 
 from models import registry
-from stages.artifact import Artifact
-from stages.contract import UserError
+from stages.base.artifact import Artifact
+from stages.base.contract import UserError
 from stages.evaluate.benchmarks.base import Example
 from stages.evaluate.config import CaptionBenchmark, VqaBenchmark
 from stages.tokenizer.load import LoadedTokenizer, load
-from stages.train.augment import evaluation_transform
-from stages.train.dataset import DamagedSample
-from stages.train.decode import decode
+from stages.train.data.augment import evaluation_transform
+from stages.train.data.dataset import DamagedSample
+from stages.train.data.decode import decode
 
 
 @dataclass(frozen=True)

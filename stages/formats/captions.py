@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.formats.json_file import TextResults, id_of, read_json, read_text_results, records_under
 from stages.formats.problems import Id, ProblemLog, Problems
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.formats.problems import Id, ProblemLog, Problems
 
 _LARGEST = 1e50

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.formats.json_file import read_json
 from stages.formats.problems import ProblemLog, Problems
 

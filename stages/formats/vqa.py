@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.formats.json_file import TextResults, id_of, is_id, read_json, read_text_results, records_under
 from stages.formats.problems import Id, ProblemLog, Problems, problem
 

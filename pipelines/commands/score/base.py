@@ -60,7 +60,7 @@ class ResultsScorer(ABC, Generic[R]):
 
 def described(**files: Path | None) -> dict[str, Any]:
     """Name and sha256 of the files that a score was computed from; no hash of a pipe, which was read to its end."""
-    from stages.artifact import file_sha256
+    from stages.base.artifact import file_sha256
 
     return {
         role: {"file": file.name, **({"sha256": file_sha256(file)} if file.is_file() else {})}

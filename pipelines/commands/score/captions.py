@@ -77,7 +77,7 @@ def run_nocaps(arguments: argparse.Namespace) -> int:
 def _run(scorer: CaptionResultsScorer, arguments: argparse.Namespace) -> int:
     from pipelines.commands.score.output import note, print_json
     from pipelines.commands.score.report import note_problems, read_results, refuse, report
-    from stages.contract import UserError
+    from stages.base.contract import UserError
 
     frequencies: Path | None = arguments.write_document_frequencies
     if arguments.candidates is not None:
@@ -102,7 +102,7 @@ class CaptionResultsScorer(ResultsScorer["TextResults"]):
     """Scores captions on the references."""
 
     def __init__(self, arguments: argparse.Namespace, by_domain: bool = False) -> None:
-        from stages.contract import UserError
+        from stages.base.contract import UserError
         from stages.evaluate.metrics.captions.frequencies import read_frequencies
         from stages.formats.captions import read_references
 
@@ -153,7 +153,7 @@ class CaptionResultsScorer(ResultsScorer["TextResults"]):
         return identified(scored, columns, files | size)
 
     def _clip(self, ids: Sequence[Id]) -> ClipSettings | None:
-        from stages.contract import UserError
+        from stages.base.contract import UserError
         from stages.evaluate.metrics.captions.suite import ClipSettings
 
         folder = self._arguments.clip_model
@@ -164,7 +164,7 @@ class CaptionResultsScorer(ResultsScorer["TextResults"]):
         return ClipSettings(folder, [self._arguments.images / self._file_name(i) for i in ids])
 
     def _file_name(self, image_id: Id) -> str:
-        from stages.contract import UserError
+        from stages.base.contract import UserError
         from stages.formats.problems import printable
 
         pattern = self._arguments.image_pattern
@@ -204,7 +204,7 @@ def chosen_scores(arguments: argparse.Namespace) -> set[str]:
 
     Raises UserError for an unknown name.
     """
-    from stages.contract import UserError
+    from stages.base.contract import UserError
     from stages.evaluate.metrics.captions.suite import SCORES
 
     if arguments.metrics is None:

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Score both on the samples that both have, and print second minus first."""
     from pipelines.commands.score.output import print_json
     from pipelines.commands.score.report import describe, note_problems, refuse
-    from stages.contract import UserError
+    from stages.base.contract import UserError
     from stages.evaluate.metrics.bootstrap import Resampling, compare
 
     scorer, files = _scorer(arguments)
@@ -96,7 +96,7 @@ def _print(differences: dict[str, Any], files: list[Path], unavailable: dict[str
 
 def _scorer(arguments: argparse.Namespace) -> tuple[ResultsScorer[Any], list[Path]]:
     """The kind of results that the options name, and the two files. Raises UserError."""
-    from stages.contract import UserError
+    from stages.base.contract import UserError
     from stages.formats.json_file import read_json
 
     named = [key for key, option in _RESULTS_OPTION.items() if getattr(arguments, key) or getattr(arguments, option)]

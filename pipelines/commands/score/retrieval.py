@@ -72,7 +72,7 @@ class RetrievalResultsScorer(ResultsScorer[_Matrix]):
 
     def read(self, file: Path) -> _Matrix:
         """The matrix, memory-mapped; all must be of the same shape."""
-        from stages.contract import UserError
+        from stages.base.contract import UserError
         from stages.formats.retrieval import read_scores, read_text_to_image
 
         scores = read_scores(file)
@@ -88,7 +88,7 @@ class RetrievalResultsScorer(ResultsScorer[_Matrix]):
         return [self._score(one) for one in results]
 
     def _score(self, matrix: _Matrix) -> Scored:
-        from stages.contract import UserError
+        from stages.base.contract import UserError
         from stages.evaluate.scorers.retrieval import score_retrieval
         from stages.formats.retrieval import read_scores
 

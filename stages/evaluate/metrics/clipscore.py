@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.clipmodel import ClipModel, check_folder
-from stages.contract import UserError
+from stages.base.contract import UserError
+from stages.imaging.clip_model import ClipModel, check_folder
 
 if TYPE_CHECKING:
     import torch
@@ -107,8 +107,8 @@ def _harmonic_mean(a: float, b: float) -> float:
 def _read(position: int, file: Path) -> Image:
     from PIL.Image import fromarray
 
-    from stages.train.dataset import DamagedSample
-    from stages.train.decode import decode
+    from stages.train.data.dataset import DamagedSample
+    from stages.train.data.decode import decode
 
     try:
         # Decoded as in training: upright, and 16-bit greys in the same way.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.evaluate.metrics.boxes import HIT, hits, iou, to_pixels
 from stages.evaluate.scorers.scored import Scored
 from stages.formats.problems import Id, printable

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.formats.problems import ProblemLog, Problems, problem
 
 A, B = Path("a.json"), Path("b.json")

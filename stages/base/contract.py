@@ -1,0 +1,187 @@
+"""What every stage implements: its typed config, its partitions, and how one partition is made.
+
+A stage says only what is special about it. Retry, commit, progress, counters, MLflow and Ray belong to the
+runner (`pipelines/runner.py`), which calls the three methods of :class:`Stage` and nothing else.
+
+Modules that define a stage are imported by every `pairmill` command, `--help` included: import heavy packages
+(torch, ray, pyarrow, PIL, ...) inside the methods, not at module level.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+from models.common.config import StrictConfig
+from models.common.errors import UserError as UserError  # defined below all, since models raise it too
+from stages.base.artifact import Artifact
+
+
+class _NotFingerprinted:
+    """Marks a config field that decides *how* a result is made and cannot change a byte of it."""
+
+    def __repr__(self) -> str:
+        return "NotFingerprinted"
+
+
+#: Use as ``threads: Annotated[int, NotFingerprinted, Field(ge=1)] = 16``. The field is left out of the fingerprint.
+NotFingerprinted = _NotFingerprinted()
+
+
+@dataclass(frozen=True)
+class FingerprintedAs:
+    """Marks a config field that was renamed, or has values that were: fingerprints keep the old spelling.
+
+    ``retry_pass: Annotated[int, FingerprintedAs("round")] = 0`` leaves every existing artifact up to date.
+    """
+
+    key: str | None = None
+    """The field's name in fingerprints and manifests; null: its own."""
+    values: Mapping[str, str] = field(default_factory=dict)
+    """Value -> its spelling in fingerprints and manifests; other values stand for themselves."""
+
+
+class StageConfig(StrictConfig):
+    """Base of the schemas of stages and pipelines: a field counts in fingerprints unless it is marked otherwise."""
+
+
+C = TypeVar("C", bound=StageConfig)
+
+#: Role -> the artifacts that fill it (one per source for `pairs`, `raw`, `signals`; a single one otherwise).
+Inputs = Mapping[str, tuple[Artifact, ...]]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A unit of work that commits on its own.
+
+    Its number and content depend on the stage's inputs alone, never on the number of workers.
+    """
+
+    id: str
+    """File-safe and unique in the stage, e.g. ``"00003"``; files the partition writes carry it in their names."""
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    """JSON-serialisable; whatever :meth:`Stage.run` needs to know which work is meant."""
+
+
+@dataclass
+class StageContext:
+    """What the runner hands to :meth:`Stage.run` (one partition) and :meth:`Stage.finish` (the whole)."""
+
+    inputs: Inputs
+    out: Path
+    """Files written below it belong to the finished artifact (names unique over all partitions)."""
+    intermediate: Path
+    """Files written below it are kept for `finish` and dropped after it; in `finish`, all partitions' files."""
+    scratch: str
+    """A folder on a file system that all workers share and that outlives a kill, e.g. for training checkpoints;
+    emptied after the manifest is written."""
+    cluster: Mapping[str, Any] = field(default_factory=dict)
+    """What the cluster grants: the fields of `pipelines.cluster.ClusterConfig`, e.g. ``{"workers": 2,
+    "gpus_per_worker": 0, "cpus_per_worker": 1, "precision": "fp32", "max_failures": 3}``."""
+    cache: str = ""
+    """Folder or fsspec URL shared by all artifacts of this stage in the workspace and never emptied by the runner
+    (`stages/base/cache.py`): for what is costly and named by its contents. It saves work and never changes a byte."""
+    tombstones: str = ""
+    """The workspace's file of forgotten samples (`stages/base/tombstones.py`), which may not exist."""
+    counts: Counter[str] = field(default_factory=Counter)
+    report: dict[str, Any] = field(default_factory=dict)
+    """What :meth:`Stage.on_commit` is to know of this partition; JSON-serialisable, small, kept until the artifact is
+    finished and no part of it."""
+
+    def count(self, name: str, n: int = 1) -> None:
+        """Add to a counter. Counters are part of the manifest: count only what the inputs determine."""
+        self.counts[name] += n
+
+    @property
+    def metrics_file(self) -> Path:
+        """JSON lines ``{"step", "total", "time", "metrics": {...}}``: the run's history, delivered to MLflow."""
+        return Path(self.scratch) / "metrics.jsonl"
+
+    def log(self, step: int, metrics: Mapping[str, float], time_unix: float, total: int | None = None) -> None:
+        """Append one step's metrics to the history (call from one rank only, with increasing steps).
+
+        `total` is the last step there will be, where it is known: progress is shown against it.
+        """
+        self.metrics_file.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"step": step, "total": total, "time": time_unix, "metrics": dict(metrics)})
+        with open(self.metrics_file, "a", encoding="utf-8") as history:
+            history.write(line + "\n")
+
+    def input(self, role: str) -> Artifact:
+        """The single artifact of a role; raises KeyError when there is none, ValueError when there are several."""
+        artifacts = self.inputs[role]
+        if len(artifacts) != 1:
+            raise ValueError(f"input {role!r} holds {len(artifacts)} artifacts, not one")
+        return artifacts[0]
+
+
+class Stage(ABC, Generic[C]):
+    """One step of the DAG: reads artifacts, writes one artifact.
+
+    Subclasses are cheap to construct (config only) and picklable: a Ray worker gets a copy.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Raise it when the code changes what the stage makes from the same config and inputs."""
+    executor: ClassVar[Literal["ray_tasks", "ray_data", "driver"]] = "ray_tasks"
+    """``ray_tasks``: one Ray task per partition. ``ray_data``: partitions stream through a pool of Ray Data actors,
+    each of which called :meth:`setup` once (models are loaded there). ``driver``: in the driver process, for stages
+    that start Ray work of their own (Ray Data over tables, Ray Train)."""
+    needs_ray: ClassVar[bool] = True
+    """Whether Ray must run. False for a ``driver`` stage of a few array operations, which alone starts no cluster."""
+    cpus: ClassVar[float] = 1.0
+    """CPUs a Ray task or actor of this stage reserves."""
+    tracked: ClassVar[tuple[str, ...]] = ()
+    """Glob patterns of the artifact's files that are copied into MLflow (reports, samples, tokenizers, scores)."""
+    registers: ClassVar[bool] = False
+    """Whether the artifact's `model/` folder is a trained model to register by reference."""
+
+    def __init__(self, config: C) -> None:
+        self.config = config
+
+    @property
+    def gpus(self) -> float:
+        """GPUs a Ray task or actor of this stage reserves, on a cluster that has any; without, it works on the CPU."""
+        return 0.0
+
+    def check(self) -> None:
+        """Raises UserError when this machine lacks what the stage needs (a package, a model), as far as that can be
+        told at once. Asked of every stage that is going to run, before any does."""
+        return
+
+    @abstractmethod
+    def partitions(self, inputs: Inputs) -> Sequence[Partition]:
+        """The work, split. Runs in the driver; reads inputs' manifests and small tables only."""
+
+    def setup(self) -> None:
+        """Load what all partitions share (models); called once per process before the first `run`."""
+        return
+
+    @abstractmethod
+    def run(self, partition: Partition, context: StageContext) -> None:
+        """Make one partition: write files to ``context.out`` and ``context.intermediate``. Deterministic, byte for
+        byte."""
+
+    def on_commit(self, reports: Sequence[Mapping[str, Any]]) -> None:
+        """Called in the driver whenever a partition was committed, with the `StageContext.report` of every one that is.
+
+        Raises UserError to stop the stage because of how it is going; what is committed stays.
+        """
+        return
+
+    def finish(self, context: StageContext) -> None:
+        """After all partitions: write what spans them to ``context.out``. Runs in the driver; reads
+        ``context.intermediate`` (all partitions' files, local). Must be repeatable: a kill in the middle runs it
+        again from the start."""
+        return
+
+    def summary(self, artifact: Artifact) -> dict[str, float]:
+        """A few figures of a finished artifact for MLflow and the closing table; its counts unless overridden."""
+        return {key: float(value) for key, value in artifact.manifest.get("counts", {}).items()}
