@@ -27,7 +27,7 @@ from typing import Any
 
 from stages.evaluate.metrics.java import Process, Unavailable, find_java, java_version, reference_file
 
-#: Kinds of propositions that are scored apart, as the reference names them.
+#: Kinds of propositions that are scored separately, as the reference names them.
 CATEGORIES = ("Relation", "Attribute", "Object", "Color", "Cardinality", "Size")
 
 _FOLDER = "SPICE_CORENLP_DIR"

@@ -31,7 +31,7 @@ _END = "\x00"
 
 def number(captions: Sequence[str], separator: str | None = None) -> Words:
     """Number the words of captions, split at `separator` (None: at any white space) as `str.split` does."""
-    # One split of one long text makes no list per caption; a mark of its own ends each caption.
+    # One split of one long text makes no list per caption; a mark ends each caption.
     flat = f" {_END} ".join([*captions, ""]).split(separator)
     if separator is not None:
         flat.pop()  # what stands behind the last mark: an empty word, if split at single spaces

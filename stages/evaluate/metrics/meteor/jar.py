@@ -15,8 +15,8 @@ from stages.evaluate.metrics.meteor.statistics import MeteorStatistics, read_lin
 
 _OPTIONS = ("-Xmx2G",)
 _ARGUMENTS = ("-", "-", "-stdio", "-l", "en", "-norm")
-#: The jar uses the URL of its own location as a path, so it finds its data only where the two are spelled alike.
-_SPELLED_ALIKE = re.compile(r"[A-Za-z0-9_./-]+")
+#: The jar uses the URL of its own location as a path, so it finds its data only where both are spelled the same.
+_SAME_AS_URL = re.compile(r"[A-Za-z0-9_./-]+")
 
 
 class MeteorJar:
@@ -29,7 +29,7 @@ class MeteorJar:
         """Raises Unavailable where Java or pycocoevalcap's files are missing."""
         jar, paraphrases = reference_file(*JAR), reference_file(*PARAPHRASES)
         with ExitStack() as stack:
-            if not _SPELLED_ALIKE.fullmatch(str(jar.resolve())):
+            if not _SAME_AS_URL.fullmatch(str(jar.resolve())):
                 scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="pairmill-", dir=_plain_folder()))
                 jar = staged({jar.name: jar, "data/paraphrase-en.gz": paraphrases}, Path(scratch)) / jar.name
             arguments = ["-jar", str(jar.resolve()), *_ARGUMENTS]
@@ -69,4 +69,4 @@ def _parsed(line: str) -> MeteorStatistics:
 
 
 def _plain_folder() -> str | None:
-    return None if _SPELLED_ALIKE.fullmatch(tempfile.gettempdir()) else "/tmp"
+    return None if _SAME_AS_URL.fullmatch(tempfile.gettempdir()) else "/tmp"

@@ -1,4 +1,4 @@
-"""The tables of METEOR: built once from pycocoevalcap's data, opened in milliseconds, read where they lie on disk."""
+"""The tables of METEOR: built once from pycocoevalcap's data, then memory-mapped in milliseconds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Tables:
         self._paraphrase = arrays["paraphrase"]
 
     def vocabulary_place(self, word: str) -> int:
-        """Number of a word in the paraphrases' vocabulary, -1 where it is in none."""
+        """Number of a word in the paraphrases' vocabulary, -1 where it is missing."""
         return self._vocabulary.find(word)
 
     def walk(self, words: Sequence[int], start: int) -> list[int]:
@@ -58,7 +58,7 @@ class Tables:
 
 
 def open_tables(folder: Path | None = None) -> Tables:
-    """The tables of the installed pycocoevalcap, built into `folder` (default: see `cache_folder`) if need be.
+    """The tables of the installed pycocoevalcap, built into `folder` (default: see `cache_folder`) if needed.
 
     Building takes some seconds and prints a line on standard error; processes may build at the same time.
     Raises Unavailable where pycocoevalcap's data is missing.
