@@ -1,4 +1,4 @@
-"""`pairmill why UID|URL`: one sample's whole history, from the row that lists it to the models that saw it."""
+"""`pairmill why UID|URL`: the history of one sample, from the row that lists it to the models that saw it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import argparse
 import json
 from typing import Any
 
+from pipelines.commands import add_json, add_overrides
 from pipelines.compose import load
 from pipelines.dag import build
 from pipelines.state import Workspace
 from pipelines.store import Store
 from stages.contract import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("sample", metavar="UID|URL", help="uid of a pair or of an image, or a listed URL")
+    add_json(parser)
+    add_overrides(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -21,16 +29,16 @@ def main(arguments: argparse.Namespace) -> int:
 
     private = frozenset(name for name, source in config.sources.items() if source.private)
     histories = Histories(workspace, private)
-    found = histories.find(arguments.sample)
+    matches = histories.find(arguments.sample)
     forgotten = histories.forgotten(arguments.sample)
-    if not found and not forgotten:
+    if not matches and not forgotten:
         if all(source.pairs is None for source in histories.sources):
-            raise UserError(f"why: nothing of {config.workspace} is made yet; run `pairmill run data` first")
+            raise UserError(f"why: {config.workspace} is empty; run `pairmill run data` first")
         raise UserError(
             f"why {arguments.sample}: no source of this configuration lists it; give a pair's or an image's uid, the "
             "URL exactly as listed, or an image's sha256"
         )
-    record = {"sample": arguments.sample, "forgotten": forgotten, "stale": histories.stale, "found": found}
+    record = {"sample": arguments.sample, "forgotten": forgotten, "stale": histories.stale, "found": matches}
     if arguments.json:
         print(json.dumps(record, indent=1, ensure_ascii=False, default=str))
     else:
@@ -86,11 +94,11 @@ def _pairs(count: int) -> str:
 
 def _attempt(attempt: dict[str, Any]) -> str:
     size = f", {attempt['width']}x{attempt['height']}" if attempt.get("width") else ""
-    told = [f"{attempt['status']}{size}"]
-    told += [f"{attempt['bytes']:,} bytes"] if attempt.get("bytes") is not None else []
-    told += [str(attempt[name]) for name in ("format", "error") if attempt.get(name)]
-    told += [f"sha256 {attempt['sha256']}"] if attempt.get("sha256") else []
-    return ", ".join(told)
+    parts = [f"{attempt['status']}{size}"]
+    parts += [f"{attempt['bytes']:,} bytes"] if attempt.get("bytes") is not None else []
+    parts += [str(attempt[name]) for name in ("format", "error") if attempt.get(name)]
+    parts += [f"sha256 {attempt['sha256']}"] if attempt.get("sha256") else []
+    return ", ".join(parts)
 
 
 def _verdict(verdict: dict[str, Any]) -> str:
