@@ -31,8 +31,8 @@ import numpy as np  # noqa: E402
 from common import report  # noqa: E402
 from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 
+from stages.imaging.text_boxes import Box, covered  # noqa: E402
 from stages.ingest.medical.burned_in import BurnedInTextDetector  # noqa: E402
-from stages.textboxes import Box, covered  # noqa: E402
 
 _WORDS = ("FONTAINE, M", "Okonkwo C", "MRN 0048213", "12/03/1956", "St. Brigid", "Acc 55-1028")
 _SIZES = (8, 12, 16, 24, 32, 40)

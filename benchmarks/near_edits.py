@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
 
-from stages.imagehash import (
+from stages.imaging.perceptual_hash import (
     UNDECODABLE,
     decode_rgb,
     hash_words,

@@ -155,7 +155,7 @@ def _told(command: list[str]) -> dict[str, float]:
 
 def _first_batch(args: argparse.Namespace) -> dict[str, float]:
     """In a process of its own: from opening to the first batch at mid-epoch."""
-    from stages.artifact import Artifact
+    from stages.base.artifact import Artifact
     from stages.train.config import AugmentationConfig, OptimizationConfig
     from stages.train.loader import Loader
     from stages.train.pairs import PairDataset

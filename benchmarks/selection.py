@@ -95,7 +95,7 @@ class Bench:
         """Write the artifacts where the config looks for them."""
         from pipelines.compose import load
         from pipelines.dag import build
-        from pipelines.fingerprint import what
+        from pipelines.fingerprint import fingerprinted
         from pipelines.state import Workspace
         from pipelines.store import Store
 
@@ -104,20 +104,20 @@ class Bench:
         dag = workspace.dag
         inputs = dag["select"].inputs
 
-        def place(node: str) -> Path:
-            folder = Path(workspace.place(dag[node]).url)
+        def artifact_dir(node: str) -> Path:
+            folder = Path(workspace.artifact_dir(dag[node]).url)
             folder.mkdir(parents=True, exist_ok=True)
             return folder
 
         pool = Pool(self.args.rows, list(SOURCES))
         extents: list[tuple[int, int]] = []
         for number, (pairs, raw) in enumerate(zip(inputs["pairs"], inputs["raw"], strict=True)):
-            extents = pool.write_source(number, place(pairs), place(raw)) or extents
-        pool.write_index(place(inputs["index"][0]), extents)
+            extents = pool.write_source(number, artifact_dir(pairs), artifact_dir(raw)) or extents
+        pool.write_index(artifact_dir(inputs["index"][0]), extents)
         for node in [*inputs["pairs"], *inputs["raw"], *inputs["index"]]:
             counts = {"rows": self.args.rows, "pairs": self.args.rows}
             mark = workspace.require(dag[node])
-            seal(place(node), dag[node].stage.name, mark, what(dag[node].config), counts)
+            seal(artifact_dir(node), dag[node].stage.name, mark, fingerprinted(dag[node].config), counts)
         if self.args.peer_python:
             self._write_peer(pool)
 

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.artifact import MANIFEST, file_sha256
+from stages.base.artifact import MANIFEST, file_sha256
+from stages.base.pairs import pairs_schema
 from stages.index.schema import BENCHMARK_EXACT, BENCHMARK_NEAR, BENCHMARK_TEXTS, IMAGES, NEAR, PAIRS
-from stages.sample import pairs_schema
 from stages.shard.writer import ShardWriter
 
 PER_SHARD = 10_000

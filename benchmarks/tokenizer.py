@@ -28,8 +28,8 @@ from tokenizers import models, pre_tokenizers, trainers
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 from benchmarks.common import compare, seconds  # noqa: E402
-from stages.artifact import Artifact  # noqa: E402
-from stages.contract import Partition, Task  # noqa: E402
+from stages.base.artifact import Artifact  # noqa: E402
+from stages.base.contract import Partition, StageContext  # noqa: E402
 from stages.tokenizer.config import TokenizerConfig  # noqa: E402
 from stages.tokenizer.counting import total  # noqa: E402
 from stages.tokenizer.load import load  # noqa: E402
@@ -65,8 +65,8 @@ def plain(config: TokenizerConfig, file: Path) -> dict[str, Any]:
 
 def count(stage: Tokenizer, partition: Partition, parts: str) -> None:
     """One task of our stage."""
-    task = Task({"pairs": (), "verdicts": (Artifact(""),)}, Path(parts), Path(parts), parts)
-    stage.run(partition, task)
+    context = StageContext({"pairs": (), "verdicts": (Artifact(""),)}, Path(parts), Path(parts), parts)
+    stage.run(partition, context)
 
 
 def ours(stage: Tokenizer, pool: ProcessPoolExecutor) -> str:

@@ -18,7 +18,7 @@ COMMANDS = {
     "show": "print the resolved configuration",
     "report": "write the data report, optionally compared with an earlier selection",
     "check-shards": "verify shards, ours or any WebDataset tars, and name every fault exactly",
-    "why": "show the whole history of one sample: its row, attempts, signals, verdict, shard and models",
+    "why": "show the provenance of one sample: its row, attempts, signals, verdict, shard and models",
     "forget": "take samples out of every artifact, for good, and name the models that saw them",
     "score": "score result files in the public formats: captions, VQA, retrieval, referring expressions; no model",
     "ui": "open the MLflow UI of the workspace on 127.0.0.1",
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
-    from stages.contract import UserError
+    from stages.base.contract import UserError
 
     try:
         return int(_module(arguments.command).main(arguments) or 0)

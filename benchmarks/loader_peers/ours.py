@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import transforms
 
-from stages.artifact import Artifact, file_sha256
+from stages.base.artifact import Artifact, file_sha256
 from stages.shard.index import checksum, to_table, write_index
 from stages.shard.row import Row
 from stages.shard.writer import ShardWriter

@@ -8,7 +8,7 @@ import sys
 import traceback
 from typing import Literal
 
-from pipelines import capacity, rounds
+from pipelines import capacity, retry_passes
 from pipelines.commands import add_overrides
 from pipelines.compose import load
 from pipelines.config import PairmillConfig
@@ -19,7 +19,7 @@ from pipelines.run_summary import final_scores, print_summary
 from pipelines.runner import Runner, one_line, pending
 from pipelines.state import Workspace
 from pipelines.store import Store
-from stages.contract import UserError
+from stages.base.contract import UserError
 
 TRAINING = ("pretrain", "finetune")
 
@@ -63,8 +63,8 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _retrying(config: PairmillConfig, dag: Dag, workspace: Workspace, targeted: list[str]) -> tuple[Dag, Workspace]:
-    """The DAG with another round of download for each source with failures that may pass."""
-    lines = rounds.advance(workspace, dag, targeted)
+    """The DAG with another retry pass of each download that has transient failures."""
+    lines = retry_passes.advance(workspace, dag, targeted)
     if lines:
         print("\n".join(lines))
         dag = build(config)

@@ -20,7 +20,7 @@ from pipelines.commands import add_overrides
 from pipelines.tracking.backend import Backend, backend, environment, home
 from pipelines.tracking.process import deliver_pending
 from pipelines.tracking.spool import pending
-from stages.contract import UserError
+from stages.base.contract import UserError
 
 HOST = "127.0.0.1"
 
