@@ -57,20 +57,20 @@ def _print(record: dict[str, Any]) -> None:
         console.print(f"{' ' * indent}{name:<{16 - indent}}{value}", soft_wrap=True)
 
     for node in record["stale"]:
-        line("note", f"{node} is of an earlier configuration; this one's is not made yet")
+        line("note", f"{node} belongs to an earlier configuration; it is not made for this one yet")
     if record["forgotten"]:
         line("forgotten", "on the workspace's list: no run brings it back")
-    for history in record["found"]:
-        console.print(f"image {history['image_uid']}", style="bold")
-        private = " (private: uids and numbers only)" if history["private"] else ""
-        line("source", f"{history['source']}{private}, {_pairs(history['pairs_of_this_image'])}", 2)
-        for attempt in history["attempts"]:
+    for image in record["found"]:
+        console.print(f"image {image['image_uid']}", style="bold")
+        private = " (private: uids and numbers only)" if image["private"] else ""
+        line("source", f"{image['source']}{private}, {_pairs(image['pairs_of_this_image'])}", 2)
+        for attempt in image["attempts"]:
             line(f"attempt {attempt['retry_pass'] + 1}", _attempt(attempt), 2)
-        if not history["attempts"]:
+        if not image["attempts"]:
             line("attempt", "none: its source is not downloaded yet", 2)
-        if history["signals"]:
-            line("signals", _values(history["signals"]), 2)
-        for pair in history["pairs"]:
+        if image["signals"]:
+            line("signals", _values(image["signals"]), 2)
+        for pair in image["pairs"]:
             console.print(f"  pair {pair['uid']}", style="bold")
             for name, value in pair["listed"].items():
                 if value is not None and value != "{}":
@@ -78,14 +78,14 @@ def _print(record: dict[str, Any]) -> None:
             if pair["signals"]:
                 line("signals", _values(pair["signals"]), 4)
             verdict = pair["verdict"]
-            line("verdict", _verdict(verdict) if verdict else "none: nothing is selected yet", 4)
-            for place in pair["shards"]:
-                line("shard", _place(place), 4)
+            line("verdict", _verdict(verdict) if verdict else "none: not selected yet", 4)
+            for location in pair["shards"]:
+                line("shard", _location(location), 4)
             for model in pair["models"]:
                 run = f", MLflow run {model['run'] or model['key']}" if model["key"] else ""
                 line("model", f"{model['node']} {model['artifact'][:12]} ({model['registered']}{run})", 4)
             if pair["shards"] and not pair["models"]:
-                line("model", "none was trained on it", 4)
+                line("model", "none is trained on it", 4)
 
 
 def _pairs(count: int) -> str:
@@ -108,10 +108,10 @@ def _verdict(verdict: dict[str, Any]) -> str:
     return f"dropped, {verdict['reason']}: {verdict['words']}"
 
 
-def _place(place: dict[str, Any]) -> str:
-    tokens = "".join(f", {entry['tokens']} tokens" for entry in place["tokens"])
-    at = f"{place['shard']} at byte {place['image_offset']:,} ({place['image_length']:,} bytes)"
-    return f"{at}, sample {place['sample']:,}{tokens}, data set {place['artifact'][:12]}"
+def _location(location: dict[str, Any]) -> str:
+    tokens = "".join(f", {entry['tokens']} tokens" for entry in location["tokens"])
+    at = f"{location['shard']} at byte {location['image_offset']:,} ({location['image_length']:,} bytes)"
+    return f"{at}, sample {location['sample']:,}{tokens}, data set {location['artifact'][:12]}"
 
 
 def _values(values: dict[str, Any]) -> str:

@@ -64,9 +64,9 @@ class NameFinder:
     def spans(self, text: str) -> list[tuple[int, int]]:
         """(start, end) of every name in a text: sorted and disjoint."""
         words = [_Word(m.start(), m.end(), m.group()) for m in _WORD.finditer(text) if not _placeholder(text, m)]
-        found = [*self._after_cue(text, words), *self._credentials(text, words), *self._capitals(text, words)]
+        spans = [*self._after_cue(text, words), *self._credentials(text, words), *self._capitals(text, words)]
         merged: list[tuple[int, int]] = []
-        for start, end in sorted(found):
+        for start, end in sorted(spans):
             if merged and start <= merged[-1][1]:
                 merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
             else:

@@ -148,7 +148,7 @@ class Medical(Source[MedicalConfig]):
         if self.config.link == "file":
             names = (base, base.rsplit(".", 1)[0])
             return next(
-                (found for name in names if (found := self._reports.by_key((*folders, name))) is not None), None
+                (report for name in names if (report := self._reports.by_key((*folders, name))) is not None), None
             )
         key = dicom.key("StudyInstanceUID" if self.config.link == "study" else "AccessionNumber") if dicom else None
         return self._reports.by_key((key,)) if key else None
