@@ -1,13 +1,11 @@
-"""`pairmill score`: files in the field's public formats, scored with no model, no Ray and no torch.
-
-Every command imports this package for its arguments: its modules import numpy and the scorers only when they run.
-"""
+"""`pairmill score`: files in the field's public formats, scored with no model, no Ray and no torch."""
 
 from __future__ import annotations
 
 import argparse
 
 from pipelines.commands.score import captions, compare, refexp, retrieval, vqa
+from pipelines.commands.score.output import check_per_sample
 
 _SUBCOMMANDS = {
     "captions": (captions.HELP, captions.add_arguments, captions.run),
@@ -30,7 +28,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Score one results file, or compare two; returns 1 when no metric could be computed."""
-    from pipelines.commands.score.output import check_per_sample
-
     check_per_sample(getattr(arguments, "per_sample", None))
     return int(arguments.run_subcommand(arguments))

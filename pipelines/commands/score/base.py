@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from stages.evaluate.scorers.scored import Scored
-    from stages.formats.problems import Id, Problems
+from stages.base.artifact import file_sha256
+from stages.evaluate.scorers.scored import Scored
+from stages.formats.problems import Id, Problems
 
 
 class Results(Protocol):
@@ -60,8 +61,6 @@ class ResultsScorer(ABC, Generic[R]):
 
 def described(**files: Path | None) -> dict[str, Any]:
     """Name and sha256 of the files that a score was computed from; no hash of a pipe, which was read to its end."""
-    from stages.base.artifact import file_sha256
-
     return {
         role: {"file": file.name, **({"sha256": file_sha256(file)} if file.is_file() else {})}
         for role, file in files.items()
@@ -71,8 +70,6 @@ def described(**files: Path | None) -> dict[str, Any]:
 
 def identified(scored: Scored, columns: Mapping[str, Sequence[Any]], protocol: Mapping[str, Any]) -> Scored:
     """The scores with columns that identify the samples, and files in the protocol, put first."""
-    from dataclasses import replace
-
     per_sample = {name: list(values) for name, values in columns.items()} | scored.per_sample
     return replace(scored, per_sample=per_sample, protocol={**protocol, **scored.protocol})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.commands.score.base import (
     ResultsScorer,
@@ -14,12 +14,16 @@ from pipelines.commands.score.base import (
     described,
     identified,
 )
-
-if TYPE_CHECKING:
-    from stages.evaluate.metrics.captions.suite import ClipSettings
-    from stages.evaluate.scorers.scored import Scored
-    from stages.formats.json_file import TextResults
-    from stages.formats.problems import Id
+from pipelines.commands.score.output import note, print_json
+from pipelines.commands.score.report import note_problems, read_results, refuse, report
+from stages.base.contract import UserError
+from stages.evaluate.metrics.captions.frequencies import read_frequencies, write_frequencies
+from stages.evaluate.metrics.captions.suite import METRICS, SCORES, ClipSettings
+from stages.evaluate.scorers.captions import CaptionOptions, reference_frequencies, score_captions
+from stages.evaluate.scorers.scored import Scored
+from stages.formats.captions import read_candidates, read_references
+from stages.formats.json_file import TextResults
+from stages.formats.problems import Id, printable
 
 HELP = "COCO annotation and results JSON: BLEU, METEOR, ROUGE-L, CIDEr-D, SPICE, CLIPScore"
 NOCAPS_HELP = "the same for NoCaps: in-, near- and out-domain and overall, document frequencies over the whole set"
@@ -75,10 +79,6 @@ def run_nocaps(arguments: argparse.Namespace) -> int:
 
 
 def _run(scorer: CaptionResultsScorer, arguments: argparse.Namespace) -> int:
-    from pipelines.commands.score.output import note, print_json
-    from pipelines.commands.score.report import note_problems, read_results, refuse, report
-    from stages.base.contract import UserError
-
     frequencies: Path | None = arguments.write_document_frequencies
     if arguments.candidates is not None:
         results = read_results(scorer, arguments.candidates, arguments)
@@ -98,14 +98,10 @@ def _run(scorer: CaptionResultsScorer, arguments: argparse.Namespace) -> int:
     return 0
 
 
-class CaptionResultsScorer(ResultsScorer["TextResults"]):
+class CaptionResultsScorer(ResultsScorer[TextResults]):
     """Scores captions on the references."""
 
     def __init__(self, arguments: argparse.Namespace, by_domain: bool = False) -> None:
-        from stages.base.contract import UserError
-        from stages.evaluate.metrics.captions.frequencies import read_frequencies
-        from stages.formats.captions import read_references
-
         self._arguments = arguments
         self._scores = chosen_scores(arguments)
         given = arguments.document_frequencies
@@ -118,15 +114,10 @@ class CaptionResultsScorer(ResultsScorer["TextResults"]):
 
     def read(self, file: Path) -> TextResults:
         """Image -> caption."""
-        from stages.formats.captions import read_candidates
-
         return read_candidates(file, self._references)
 
     def score(self, results: Sequence[TextResults], ids: Sequence[Id]) -> list[Scored]:
         """All with the same references and tokens."""
-        from stages.evaluate.metrics.captions.suite import METRICS, SCORES
-        from stages.evaluate.scorers.captions import CaptionOptions, score_captions
-
         options = CaptionOptions(
             metrics=[metric for metric in METRICS if self._scores & set(SCORES[metric])],
             scores=self._scores,
@@ -153,9 +144,6 @@ class CaptionResultsScorer(ResultsScorer["TextResults"]):
         return identified(scored, columns, files | size)
 
     def _clip(self, ids: Sequence[Id]) -> ClipSettings | None:
-        from stages.base.contract import UserError
-        from stages.evaluate.metrics.captions.suite import ClipSettings
-
         folder = self._arguments.clip_model
         if folder is None:
             return None
@@ -164,9 +152,6 @@ class CaptionResultsScorer(ResultsScorer["TextResults"]):
         return ClipSettings(folder, [self._arguments.images / self._file_name(i) for i in ids])
 
     def _file_name(self, image_id: Id) -> str:
-        from stages.base.contract import UserError
-        from stages.formats.problems import printable
-
         pattern = self._arguments.image_pattern
         name = self._references.names.get(image_id)
         if name is None and "{file_name" in pattern:
@@ -193,9 +178,6 @@ class CaptionResultsScorer(ResultsScorer["TextResults"]):
 
     def write_frequencies(self, file: Path) -> None:
         """Write those of all references of the file."""
-        from stages.evaluate.metrics.captions.frequencies import write_frequencies
-        from stages.evaluate.scorers.captions import reference_frequencies
-
         write_frequencies(reference_frequencies(self._references), file)
 
 
@@ -204,9 +186,6 @@ def chosen_scores(arguments: argparse.Namespace) -> set[str]:
 
     Raises UserError for an unknown name.
     """
-    from stages.base.contract import UserError
-    from stages.evaluate.metrics.captions.suite import SCORES
-
     if arguments.metrics is None:
         without = () if arguments.clip_model else SCORES["clipscore"]
         return {name for names in SCORES.values() for name in names} - set(without)

@@ -8,6 +8,11 @@ from typing import Any
 
 from pipelines.commands.score import captions, refexp, retrieval, vqa
 from pipelines.commands.score.base import ResultsScorer, add_common_options
+from pipelines.commands.score.output import figure, print_json, print_line, print_table
+from pipelines.commands.score.report import describe, note_problems, refuse
+from stages.base.contract import UserError
+from stages.evaluate.metrics.bootstrap import Resampling, compare
+from stages.formats.json_file import read_json
 
 HELP = "two results on the same references: difference, interval and p-value by paired bootstrap"
 #: Option of the references -> option of the two results.
@@ -30,11 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Score both on the samples that both have, and print second minus first."""
-    from pipelines.commands.score.output import print_json
-    from pipelines.commands.score.report import describe, note_problems, refuse
-    from stages.base.contract import UserError
-    from stages.evaluate.metrics.bootstrap import Resampling, compare
-
     scorer, files = _scorer(arguments)
     # The same file named twice is read once.
     read = {file: scorer.read(file) for file in dict.fromkeys(files)}
@@ -74,7 +74,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print(differences: dict[str, Any], files: list[Path], unavailable: dict[str, str]) -> None:
-    from pipelines.commands.score.output import figure, print_line, print_table
 
     headings = ["", "first", "second", "difference", "95% from", "to", "p"]
     rows = [
@@ -96,9 +95,6 @@ def _print(differences: dict[str, Any], files: list[Path], unavailable: dict[str
 
 def _scorer(arguments: argparse.Namespace) -> tuple[ResultsScorer[Any], list[Path]]:
     """The kind of results that the options name, and the two files. Raises UserError."""
-    from stages.base.contract import UserError
-    from stages.formats.json_file import read_json
-
     named = [key for key, option in _RESULTS_OPTION.items() if getattr(arguments, key) or getattr(arguments, option)]
     usage = " or ".join(f"--{a.replace('_', '-')} FILE --{b} FIRST SECOND" for a, b in _RESULTS_OPTION.items())
     if len(named) != 1:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.commands.score.base import ResultsScorer, add_report_options, described, identified
-
-if TYPE_CHECKING:
-    from stages.evaluate.scorers.scored import Scored
-    from stages.formats.problems import Id
-    from stages.formats.refexp import BoxResults
+from pipelines.commands.score.report import score_file
+from stages.evaluate.scorers.refexp import score_refexp
+from stages.evaluate.scorers.scored import Scored
+from stages.formats.problems import Id
+from stages.formats.refexp import BoxResults, read_boxes, read_expressions
 
 HELP = "boxes of referring expressions: accuracy at IoU 0.5"
 
@@ -36,31 +36,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Score one results file."""
-    from pipelines.commands.score.report import score_file
-
     return score_file(BoxResultsScorer(arguments), arguments.results, arguments)
 
 
-class BoxResultsScorer(ResultsScorer["BoxResults"]):
+class BoxResultsScorer(ResultsScorer[BoxResults]):
     """Scores boxes on the annotated ones."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        from stages.formats.refexp import read_expressions
-
         self._arguments = arguments
         self._expressions = read_expressions(arguments.annotations)
         self.problems = self._expressions.problems
 
     def read(self, file: Path) -> BoxResults:
         """Trial -> box."""
-        from stages.formats.refexp import read_boxes
-
         return read_boxes(file, self._expressions, self._arguments.coordinates)
 
     def score(self, results: Sequence[BoxResults], ids: Sequence[Id]) -> list[Scored]:
         """Accuracy at IoU 0.5 in percent, and the mean IoU."""
-        from stages.evaluate.scorers.refexp import score_refexp
-
         columns: dict[str, list[Any]] = {
             "id": list(ids),
             "image_id": [self._expressions.trials[i].image_id for i in ids],

@@ -7,16 +7,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from pipelines.commands.score.base import ResultsScorer, add_report_options, described, identified
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from stages.evaluate.scorers.scored import Scored
-    from stages.formats.problems import Id, Problems
-    from stages.formats.retrieval import TextToImage
+from pipelines.commands.score.report import score_file
+from stages.base.contract import UserError
+from stages.evaluate.scorers.retrieval import score_retrieval
+from stages.evaluate.scorers.scored import Scored
+from stages.formats.problems import Id, Problems
+from stages.formats.retrieval import TextToImage, read_scores, read_text_to_image
 
 HELP = "a matrix of image-text scores: recall at 1, 5 and 10 both ways"
 
@@ -35,8 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Score one matrix."""
-    from pipelines.commands.score.report import score_file
-
     return score_file(RetrievalResultsScorer(arguments), arguments.scores, arguments)
 
 
@@ -64,17 +63,12 @@ class RetrievalResultsScorer(ResultsScorer[_Matrix]):
     """Scores matrices of one shape on one map from texts to images."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        from stages.formats.problems import Problems
-
         self._arguments = arguments
         self._first: _Matrix | None = None
         self.problems = Problems()
 
     def read(self, file: Path) -> _Matrix:
         """The matrix, memory-mapped; all must be of the same shape."""
-        from stages.base.contract import UserError
-        from stages.formats.retrieval import read_scores, read_text_to_image
-
         scores = read_scores(file)
         if self._first is None:
             images, texts = scores.shape
@@ -88,10 +82,6 @@ class RetrievalResultsScorer(ResultsScorer[_Matrix]):
         return [self._score(one) for one in results]
 
     def _score(self, matrix: _Matrix) -> Scored:
-        from stages.base.contract import UserError
-        from stages.evaluate.scorers.retrieval import score_retrieval
-        from stages.formats.retrieval import read_scores
-
         file = getattr(self._arguments, "text_scores", None)  # `compare` has no such option
         text_scores = read_scores(file) if file else None
         shape = matrix.scores.shape[::-1]

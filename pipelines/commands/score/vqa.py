@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.commands.score.base import ResultsScorer, add_report_options, described, identified
-
-if TYPE_CHECKING:
-    from stages.evaluate.metrics.vqa.accuracy import Mode
-    from stages.evaluate.scorers.scored import Scored
-    from stages.formats.json_file import TextResults
-    from stages.formats.problems import Id
+from pipelines.commands.score.report import score_file
+from stages.evaluate.metrics.vqa.accuracy import Mode
+from stages.evaluate.scorers.scored import Scored
+from stages.evaluate.scorers.vqa import score_vqa
+from stages.formats.json_file import TextResults
+from stages.formats.problems import Id
+from stages.formats.vqa import read_annotations, read_answers, read_questions
 
 HELP = "VQA's official annotation and results JSON: accuracy as the official code computes it, and normalised"
 _MEANING: dict[Mode, tuple[str, str]] = {
@@ -38,17 +39,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Score one results file."""
-    from pipelines.commands.score.report import score_file
-
     return score_file(VqaResultsScorer(arguments), arguments.results, arguments)
 
 
-class VqaResultsScorer(ResultsScorer["TextResults"]):
+class VqaResultsScorer(ResultsScorer[TextResults]):
     """Scores answers on the annotations."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        from stages.formats.vqa import read_annotations, read_questions
-
         self._arguments = arguments
         self._modes: list[Mode] = [arguments.mode] if arguments.mode else list(_MEANING)
         self._annotations = read_annotations(arguments.annotations)
@@ -61,8 +58,6 @@ class VqaResultsScorer(ResultsScorer["TextResults"]):
 
     def read(self, file: Path) -> TextResults:
         """Question -> answer."""
-        from stages.formats.vqa import read_answers
-
         return read_answers(file, self._annotations)
 
     def score(self, results: Sequence[TextResults], ids: Sequence[Id]) -> list[Scored]:
@@ -70,8 +65,6 @@ class VqaResultsScorer(ResultsScorer["TextResults"]):
         return [self._score(one, ids) for one in results]
 
     def _score(self, results: TextResults, ids: Sequence[Id]) -> Scored:
-        from stages.evaluate.scorers.vqa import score_vqa
-
         answers = {question: results.texts[question] for question in ids}
         annotated = [self._annotations.by_question[question] for question in ids]
         columns: dict[str, list[Any]] = {
