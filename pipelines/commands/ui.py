@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from pipelines.tracking.backend import Backend, backend, environment, home
-from pipelines.tracking.process import deliver_pending
+from pipelines.tracking.config import Backend, backend, environment, home
+from pipelines.tracking.deliver import deliver_pending
 from pipelines.tracking.spool import pending
 from stages.contract import UserError
 

@@ -14,7 +14,7 @@ from pipelines.lineage import Lineage
 from pipelines.sample_history.find import located, rows, scan
 from pipelines.sample_history.reasons import explain
 from pipelines.state import Workspace
-from pipelines.tracking.lookup import run_ids
+from pipelines.tracking.config import backend
 from stages.artifact import Artifact
 from stages.sample import image_uid
 from stages.tombstones import Tombstones
@@ -241,7 +241,7 @@ class Histories:
 
     def _models(self, shards: list[str]) -> list[dict[str, Any]]:
         models = self.lineage.models(shards)
-        runs = run_ids(self.workspace.store.workspace, [model.key for model in models if model.key])
+        runs = backend(self.workspace.store.workspace).run_ids([model.key for model in models if model.key])
         return [
             {
                 "node": model.node,

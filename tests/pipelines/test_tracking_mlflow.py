@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -18,10 +20,11 @@ from typing import Any
 import pytest
 
 from pipelines.store import Place
-from pipelines.tracking.backend import backend, environment
-from pipelines.tracking.config import TrackingConfig
-from pipelines.tracking.deliver import main
-from pipelines.tracking.process import deliver_pending
+from pipelines.tracking.client import Client
+from pipelines.tracking.config import TrackingConfig, backend, environment
+from pipelines.tracking.deliver import UNDELIVERED, deliver_pending, main
+from pipelines.tracking.replay import Replay
+from pipelines.tracking.spool import read_events
 from pipelines.tracking.tracker import Tracker
 from stages.artifact import Artifact
 from stages.contract import Stage, StageConfig
@@ -261,6 +264,25 @@ def test_while_mlflow_is_down_the_run_goes_on_and_is_delivered_later(
     assert child.info.status == "FINISHED"
 
 
+def test_with_mlflows_asynchronous_logging_switched_on_a_failing_store_still_loses_nothing(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's queue drops what a store does not take, without an error: delivery must not go through it."""
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
+    tracker = lab.tracker(close_seconds=0)
+    lab.start(tracker, "a")
+    history = lab.log("a", range(1, 4))
+    tracker.node_finished("pretrain[toy]", lab.seal("a", **{"history.jsonl": history}))
+    tracker.close()
+
+    with contextlib.closing(sqlite3.connect(lab.root / "mlflow" / "mlflow.db")) as database:
+        database.execute("ALTER TABLE metrics RENAME COLUMN value TO missing")
+        assert main(lab.root, 0.2, None, lambda _: None) == UNDELIVERED
+        database.execute("ALTER TABLE metrics RENAME COLUMN missing TO value")
+    lab.deliver()
+    assert [step for step, _ in lab.steps(lab.runs()["pretrain[toy]"], "loss")] == [1, 2, 3]
+
+
 def test_a_driver_killed_between_sealing_and_saying_so_is_made_up_for(lab: Lab) -> None:
     tracker = lab.tracker(close_seconds=0)
     lab.start(tracker, "a")
@@ -316,9 +338,6 @@ def test_what_mlflow_refuses_is_said_and_holds_nothing_else_up(lab: Lab) -> None
 
 
 def test_events_delivered_twice_leave_the_store_as_delivered_once(lab: Lab) -> None:
-    from pipelines.tracking.replay import Replay, open_client
-    from pipelines.tracking.spool import SpoolReader
-
     tracker = lab.tracker(close_seconds=0)
     tracker.final_scores({"accuracy": 0.5})
     lab.start(tracker, "a", zero={"stage": 1})
@@ -338,12 +357,9 @@ def test_events_delivered_twice_leave_the_store_as_delivered_once(lab: Lab) -> N
         return {"runs": runs, "history": history, "versions": versions}
 
     before = picture()
-    store = backend(str(lab.root))
-    replay = Replay(open_client(store), store)
-    reader = SpoolReader(copy)
-    for event in reader.new_events():
+    replay = Replay(Client(backend(str(lab.root))))
+    for event in read_events(copy)[0]:
         replay.apply(event)
-    reader.close()
     assert replay.refused == []
     replay.apply({"event": "close", "status": "FINISHED", "time": 0})
     after = picture()
