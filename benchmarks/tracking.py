@@ -83,7 +83,7 @@ class Server:
 
 def ours(workspace: Path, steps: range, last: int) -> None:
     """Driver: the tracker as the runner uses it."""
-    from pipelines.store import Place
+    from pipelines.store import ArtifactDir
     from pipelines.tracking.config import TrackingConfig
     from pipelines.tracking.tracker import Tracker
     from stages.pretrain.stage import Pretrain
@@ -102,7 +102,7 @@ def ours(workspace: Path, steps: range, last: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(metrics, folder / "history.jsonl")
         manifest = {"stage": "pretrain", "fingerprint": "0" * 64, "counts": {}, "files": [{"name": "history.jsonl"}]}
-        tracker.node_finished("pretrain[toy]", Place(str(folder)).seal(manifest, {}))
+        tracker.node_finished("pretrain[toy]", ArtifactDir(str(folder)).seal(manifest, {}))
     tracker.close()
 
 
@@ -131,7 +131,11 @@ def drive(who: str, server: Server, workspace: Path, steps: range, last: int, ev
     began = time.monotonic()
     with open(workspace / "driver.log", "ab") as noise:
         driver = subprocess.Popen(
-            words, stdout=subprocess.PIPE, stderr=noise, text=True, env={**os.environ, "MLFLOW_TRACKING_URI": server.uri}
+            words,
+            stdout=subprocess.PIPE,
+            stderr=noise,
+            text=True,
+            env={**os.environ, "MLFLOW_TRACKING_URI": server.uri},
         )
     assert driver.stdout is not None
     back_at = float("inf")

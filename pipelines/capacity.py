@@ -20,7 +20,7 @@ from models.blip2.config import Blip2Config
 from models.florence2.config import Florence2Config
 from pipelines import machine
 from pipelines.cluster import ClusterConfig
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.train.config import TrainConfig, ZeroConfig
 
 CONF = Path(__file__).resolve().parents[1] / "conf"

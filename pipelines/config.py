@@ -10,7 +10,7 @@ from models.blip2.config import Blip2Config
 from models.florence2.config import Florence2Config
 from pipelines.cluster import ClusterConfig
 from pipelines.tracking.config import TrackingConfig
-from stages.contract import StageConfig
+from stages.base.contract import StageConfig
 from stages.download.config import DownloadSettings
 from stages.evaluate.config import BenchmarkConfig, EvaluateSettings
 from stages.finetune.config import TaskConfig

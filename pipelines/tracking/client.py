@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.tracking.config import Backend
 from pipelines.tracking.metrics_file import Point, Watermarks
-from stages.artifact import Artifact, is_remote
+from stages.base.artifact import Artifact, is_remote
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

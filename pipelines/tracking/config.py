@@ -13,8 +13,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stages.artifact import is_remote
-from stages.contract import How, StageConfig
+from stages.base.artifact import is_remote
+from stages.base.contract import NotFingerprinted, StageConfig
 
 #: Nothing is reported to MLflow's makers, and a store that is down is noticed in seconds instead of MLflow's own many
 #: minutes (7 retries of up to 120 s with exponential pauses): the spool retries. Variables that the user set win.
@@ -33,13 +33,13 @@ _ENVIRONMENT = {
 class TrackingConfig(StageConfig):
     """The key `tracking`; nothing in it can change a result. `backend` below decides which store receives the runs."""
 
-    enabled: Annotated[bool, How] = True
+    enabled: Annotated[bool, NotFingerprinted] = True
     """False runs without MLflow: nothing is spooled, nothing is delivered."""
-    experiment: Annotated[str, How, Field(min_length=1, max_length=500, pattern=r"\S")] = "pairmill"
+    experiment: Annotated[str, NotFingerprinted, Field(min_length=1, max_length=500, pattern=r"\S")] = "pairmill"
     """MLflow experiment that receives the runs; created if it does not exist."""
-    flush_seconds: Annotated[float, How, Field(ge=0.1, le=600)] = 2.0
+    flush_seconds: Annotated[float, NotFingerprinted, Field(ge=0.1, le=600)] = 2.0
     """How often the metrics of a running stage are sent."""
-    close_seconds: Annotated[float, How, Field(ge=0, le=600)] = 20.0
+    close_seconds: Annotated[float, NotFingerprinted, Field(ge=0, le=600)] = 20.0
     """How long the end of an invocation waits for its last events to be delivered; the rest follows the next time."""
 
 

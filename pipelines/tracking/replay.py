@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.tracking.client import Client, sort_errors
 from pipelines.tracking.metrics_file import MetricsTail, Point, Watermarks, parse
 from pipelines.tracking.params import entity_key
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.store import Place
+from pipelines.store import ArtifactDir
 from pipelines.tracking.config import TrackingConfig, home
 from pipelines.tracking.deliver import Delivery
 from pipelines.tracking.params import flatten, is_private, private_names, redact, redact_words
 from pipelines.tracking.spool import Spool, spool_path
-from stages.artifact import Artifact
-from stages.contract import Stage
+from stages.base.artifact import Artifact
+from stages.base.contract import Stage
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +184,7 @@ class Tracker:
 
     def _write_record(self, url: str, record: Mapping[str, Any]) -> None:
         try:
-            Place(url).write(TRACKING_RECORD, json.dumps(record))
+            ArtifactDir(url).write(TRACKING_RECORD, json.dumps(record))
         except OSError as error:
             log.warning("%s: a restart would be tracked as a run of its own: %s", url, error)
 
@@ -196,7 +196,7 @@ class Tracker:
 
 
 def _read_record(url: str) -> dict[str, Any] | None:
-    text = Place(url).read(TRACKING_RECORD)
+    text = ArtifactDir(url).read(TRACKING_RECORD)
     return json.loads(text) if text else None
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from models.blip2.config import Blip2Config
 from models.florence2.config import Florence2Config
-from stages.contract import StageConfig
+from stages.base.contract import StageConfig
 from stages.train.config import TrainConfig
 
 ModelConfig = Annotated[Blip2Config | Florence2Config, Field(discriminator="architecture")]

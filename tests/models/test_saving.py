@@ -14,7 +14,7 @@ from transformers import CLIPVisionModel, MBartForConditionalGeneration, OPTForC
 from models import registry
 from models.batch import Batch
 from models.grid import resize_positions
-from stages.contract import UserError
+from stages.base.contract import UserError
 
 
 def test_a_loaded_model_gives_equal_outputs(either: Any, batch: Batch, tmp_path: Path) -> None:

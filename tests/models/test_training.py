@@ -10,7 +10,7 @@ import torch
 
 from models import registry
 from models.batch import Batch
-from stages.contract import UserError
+from stages.base.contract import UserError
 
 OBJECTIVES = [
     ("blip2_tiny", "representation"),

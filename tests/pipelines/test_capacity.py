@@ -15,7 +15,7 @@ from models.blip2.config import Blip2Config
 from models.florence2.config import Florence2Config
 from pipelines import capacity, machine
 from pipelines.cluster import ClusterConfig
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.train.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
