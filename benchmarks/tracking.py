@@ -1,10 +1,13 @@
-"""How many logged steps reach MLflow when the server or the driver dies: the spool beside MLflow's asynchronous logging.
+"""How many logged steps reach MLflow when the server or the driver dies: our spool beside MLflow's async logging.
 
-A driver process logs one metric for `--steps` steps, 20 ms apart, to a real `mlflow server` (SQLite, 127.0.0.1) that is
-killed and restarted at the marked steps; a driver that hangs after its last step is killed after five minutes. Ours: `Tracker` and a metrics file. Peer: `MlflowClient.log_batch(...,
-synchronous=False)` and `set_terminated` at the end, with MLflow's default HTTP retries unless `--retries` is given; a
-resumed driver of the peer receives the run id of the killed one. The server is up again at the end; `missing` and
-`repeated` count the steps of the run in its database then, and the peer is given no second process to help it.
+A driver process logs one metric for `--steps` steps, 20 ms apart, to a real `mlflow server` (SQLite, 127.0.0.1). Each
+case kills the server or the driver (SIGKILL) at the part of the run that `CASES` names. At the end the server is up;
+`missing` and `repeated` count the steps in its database then, of those that the driver logged.
+
+Ours: `Tracker` and a metrics file; what is left in the spool is delivered once the server is up. Peer:
+`MlflowClient.log_batch(..., synchronous=False)` and `set_terminated`, with MLflow's default of 7 HTTP retries unless
+`--retries` is given; a resumed driver gets the run id of the killed one. A driver that has not exited five minutes
+after its last step is killed.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections import Counter
@@ -28,15 +32,16 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 os.environ["NO_PROXY"] = "127.0.0.1"
 
-#: Seconds that a driver may take to exit after its last step while the server is down; it is killed then.
+#: Seconds that a driver may take to exit after its last step.
 PATIENCE = 300.0
 
-#: Case -> fraction of the run at which each thing happens. `resume`: the driver goes on from this fraction.
+#: Case -> the part of the run at which each thing happens; `server_back` is in seconds after `server_dies`, and a
+#: killed driver resumes from the part `resume`, where its last checkpoint was.
 CASES: dict[str, dict[str, float]] = {
     "server up": {},
     "server down all the time": {"server_dies": 0.0},
     "server dies": {"server_dies": 0.5},
-    "server away for 5 s": {"server_dies": 0.4, "server_back": 5.0},
+    "server away for a while": {"server_dies": 0.4, "server_back": 5.0},
     "driver killed": {"driver_dies": 0.5},
     "server dies, driver killed": {"server_dies": 0.3, "driver_dies": 0.7},
     "driver killed, resumed": {"driver_dies": 0.5, "resume": 0.4},
@@ -125,29 +130,23 @@ def peer(workspace: Path, steps: range, _last: int) -> None:
 DRIVERS = {"ours": ours, "peer": peer}
 
 
-def drive(who: str, server: Server, workspace: Path, steps: range, last: int, events: dict[str, float]) -> float:
-    """One driver process and what happens around it; returns the seconds it took beyond its steps."""
+def drive(who: str, server: Server, workspace: Path, steps: range, last: int, events: dict[str, float]) -> int:
+    """Run one driver process and what happens around it; returns its exit code."""
     words = [sys.executable, __file__, "--driver", who, str(workspace), str(steps[0]), str(steps[-1]), str(last)]
-    began = time.monotonic()
-    with open(workspace / "driver.log", "ab") as noise:
-        driver = subprocess.Popen(
-            words,
-            stdout=subprocess.PIPE,
-            stderr=noise,
-            text=True,
-            env={**os.environ, "MLFLOW_TRACKING_URI": server.uri},
-        )
+    env = {**os.environ, "MLFLOW_TRACKING_URI": server.uri}
+    with open(workspace / "driver.log", "ab") as log:
+        driver = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, env=env)
     assert driver.stdout is not None
-    back_at = float("inf")
+    back = threading.Timer(events.get("server_back", 0.0), server.start)
     for line in driver.stdout:
         if not line.strip().isdigit():
             continue
         done = int(line) / last
         if done >= events.get("server_dies", 2.0):
             server.kill()
-            back_at, events = time.monotonic() + events.get("server_back", 1e9), {**events, "server_dies": 2.0}
-        if time.monotonic() >= back_at:
-            server.start()
+            if "server_back" in events and not back.is_alive():
+                back.start()
+            events = {**events, "server_dies": 2.0}
         if done >= events.get("driver_dies", 2.0):
             driver.kill()
             break
@@ -155,15 +154,16 @@ def drive(who: str, server: Server, workspace: Path, steps: range, last: int, ev
         driver.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         driver.kill()
-        driver.wait()
-    return time.monotonic() - began - 0.02 * len(steps)
+    if "server_back" in events:
+        back.join()
+    return driver.wait()
 
 
 def measure(who: str, case: str, steps: int) -> dict[str, Any]:
-    """One case: a new store, the driver(s), a server that is up in the end, and what is in the store then."""
+    """One case: a new store, the driver (twice if it resumes), and what the store has once the server is up."""
     from mlflow.tracking import MlflowClient
 
-    from pipelines.tracking.process import deliver_pending
+    from pipelines.tracking.deliver import deliver_pending
 
     events = dict(CASES[case])
     with tempfile.TemporaryDirectory() as folder:
@@ -174,7 +174,9 @@ def measure(who: str, case: str, steps: int) -> dict[str, Any]:
             server.start()
             if events.get("server_dies") == 0.0:
                 server.kill()
-            beyond = drive(who, server, workspace, range(1, steps + 1), steps, events)
+            began = time.monotonic()
+            code = drive(who, server, workspace, range(1, steps + 1), steps, events)
+            seconds = time.monotonic() - began
             logged = int(steps * events.get("driver_dies", 1.0))
             if "resume" in events:
                 time.sleep(3)
@@ -197,8 +199,8 @@ def measure(who: str, case: str, steps: int) -> dict[str, Any]:
         "missing": len(set(range(1, logged + 1)) - set(arrived)),
         "repeated": sum(count - 1 for count in arrived.values()),
         "logged": logged,
-        "runs": len(runs),
-        "seconds_beyond_steps": round(beyond, 1),
+        "driver_seconds": round(seconds, 1),
+        "exit": code,
     }
 
 
@@ -216,13 +218,13 @@ def main() -> None:
     if arguments.retries:
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = arguments.retries
     found: dict[str, Any] = {}
-    print(f"{'case':30}{'':8}{'logged':>8}{'missing':>9}{'repeated':>10}{'seconds beyond steps':>22}")
+    columns = ("logged", "missing", "repeated", "driver_seconds", "exit")
+    print(f"{'case':30}{'':8}" + "".join(f"{column:>16}" for column in columns))
     for case in arguments.case or CASES:
         for who in arguments.who or DRIVERS:
             figures = measure(who, case, arguments.steps)
             found.setdefault(case, {})[who] = figures
-            columns = (figures[key] for key in ("logged", "missing", "repeated", "seconds_beyond_steps"))
-            print("{:30}{:8}{:8}{:9}{:10}{:22}".format(case, who, *columns), flush=True)
+            print(f"{case:30}{who:8}" + "".join(f"{figures[column]:>16}" for column in columns), flush=True)
     inputs = {"steps": arguments.steps, "retries": arguments.retries or "default", "mlflow": VERSION}
     print(json.dumps({"name": "tracking", "cases": found, "inputs": inputs, "machine": machine()}))
 

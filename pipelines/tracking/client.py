@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pipelines.tracking.config import Backend
-from pipelines.tracking.metrics_file import Point, Watermarks
+from pipelines.tracking.metrics_file import LoggedSteps, Point
 from stages.base.artifact import Artifact, is_remote
 
 if TYPE_CHECKING:
@@ -108,10 +108,10 @@ class Client:
         """Set a run's final status."""
         self._mlflow.set_terminated(run.info.run_id, status, time)
 
-    def watermarks(self, run: Run) -> Watermarks:
+    def logged_steps(self, run: Run) -> LoggedSteps:
         """The highest step of each metric of a run in the store."""
         logged = {key: self._mlflow.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
-        return Watermarks({key: max(metric.step for metric in metrics) for key, metrics in logged.items()})
+        return LoggedSteps({key: max(metric.step for metric in metrics) for key, metrics in logged.items()})
 
     def log(
         self,

@@ -28,14 +28,14 @@ class Point(NamedTuple):
     step: int
 
 
-class Watermarks:
-    """The highest step logged so far of each metric: points at or below it are repetitions."""
+class LoggedSteps:
+    """The highest step logged of each metric: points up to it are what a resumed stage or a replay repeats."""
 
     def __init__(self, logged: Mapping[str, int] | None = None) -> None:
         self._highest = dict(logged or {})
 
     def advance(self, points: Iterable[Point]) -> list[Point]:
-        """The points above the marks, each step of each metric once; moves the marks past them."""
+        """The points that are not logged yet, each step of each metric once; counts them as logged from now on."""
         new = []
         for point in points:
             if point.step > self._highest.get(point.key, -1):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.tracking.client import Client, sort_errors
-from pipelines.tracking.metrics_file import MetricsTail, Point, Watermarks, parse
+from pipelines.tracking.metrics_file import LoggedSteps, MetricsTail, Point, parse
 from pipelines.tracking.params import entity_key
 from stages.base.artifact import Artifact
 
@@ -25,7 +25,7 @@ class _Run:
     """The MLflow run of a stage, or of the whole invocation."""
 
     entity: Run
-    marks: Watermarks | None = None
+    logged: LoggedSteps | None = None
     """Fetched from the store before the first points are logged."""
     tail: MetricsTail | None = None
     """Its metrics file, while it runs."""
@@ -182,9 +182,9 @@ class Replay:
 
     def _log_points(self, run: _Run, points: Iterable[Point]) -> None:
         """Log the points that the store does not have: a resumed or replayed run logs each step once."""
-        if run.marks is None:
-            run.marks = self._client.watermarks(run.entity)
-        self._client.log(run.entity, run.marks.advance(points))
+        if run.logged is None:
+            run.logged = self._client.logged_steps(run.entity)
+        self._client.log(run.entity, run.logged.advance(points))
 
     def _log_files(self, run: _Run, event: Event) -> None:
         """Copy the event's files into a run; JSON files in `tables/` are shown as tables, as if by `log_table`."""

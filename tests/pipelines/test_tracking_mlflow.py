@@ -24,7 +24,7 @@ from pipelines.tracking.client import Client
 from pipelines.tracking.config import TrackingConfig, backend, environment
 from pipelines.tracking.deliver import UNDELIVERED, deliver_pending, main
 from pipelines.tracking.replay import Replay
-from pipelines.tracking.spool import read_events
+from pipelines.tracking.spool import read_events, spool_path
 from pipelines.tracking.tracker import Tracker
 from stages.base.artifact import Artifact
 from stages.base.contract import Stage, StageConfig
@@ -301,6 +301,36 @@ def test_a_driver_killed_between_sealing_and_saying_so_is_made_up_for(lab: Lab) 
     assert [step for step, _ in lab.steps(child, "loss")] == [1, 2]
     assert [item.path for item in lab.client.list_artifacts(child.info.run_id)] == ["report.html"]
     assert len(lab.client.search_model_versions("name = 'pairmill-toy'")) == 1
+
+
+#: What the version before `pipelines/tracking/client.py` wrote (a driver that was killed while it trained).
+EARLIER_SPOOL = """\
+{"event": "start", "time": 1795840000000, "key": "20261128T040000-0f0f0f0f", "experiment": "pairmill", "command": \
+"run all", "user": "ann", "tags": {"target": "all", "model": "toy"}, "params": {"model.name": "toy"}}
+{"event": "node_reused", "time": 1795840000100, "node": "select", "key": null, "fingerprint": "abcdefabcdefabcdef"}
+{"event": "node_started", "time": 1795840001000, "node": "pretrain[toy]", "key": "5e5e", "stage": "pretrain", \
+"version": 3, "private": false, "params": {"lr": "0.1"}, "inputs": {"shards": [{"name": "shard", "fingerprint": \
+"1234", "url": "/data/shard", "counts": {"pairs": 9}}]}, "metrics_file": "METRICS"}
+{"event": "final_scores", "time": 1795840002000, "scores": {"vqa/accuracy": 0.25}}
+{"event": "cl"""
+
+
+def test_a_spool_left_by_an_earlier_version_is_delivered(lab: Lab) -> None:
+    lab.log("a", range(1, 4))
+    spool = spool_path(lab.root, "20261128T040000-0f0f0f0f")
+    spool.parent.mkdir()
+    spool.write_text(EARLIER_SPOOL.replace("METRICS", str(lab.metrics_file("a"))))
+    assert lab.deliver() == []
+    runs = lab.runs()
+    parent, child = runs["run all"], runs["pretrain[toy]"]
+    assert (parent.info.status, child.info.status) == ("KILLED", "KILLED")
+    assert parent.data.metrics == {"vqa/accuracy": 0.25}
+    assert parent.data.tags["pairmill.reused.select"].startswith("abcdefabcdef ")
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert child.data.params == {"lr": "0.1"}
+    assert [step for step, _ in lab.steps(child, "loss")] == [1, 2, 3]
+    assert [item.dataset.name for item in child.inputs.dataset_inputs] == ["shard"]
+    assert not spool.exists()
 
 
 def test_nothing_of_a_private_source_reaches_the_store(lab: Lab) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.tracking.config import TrackingConfig
-from pipelines.tracking.metrics_file import MetricsTail, Watermarks
+from pipelines.tracking.metrics_file import LoggedSteps, MetricsTail
 from pipelines.tracking.params import entity_key, flatten, is_private, redact
 from pipelines.tracking.spool import Spool, delivery_lock, driver_alive, pending, read_events, spool_path
 from pipelines.tracking.tracker import Tracker
@@ -28,8 +28,8 @@ def _line(step: int, **metrics: float) -> str:
     return json.dumps({"step": step, "time": 1.5, "metrics": metrics}) + "\n"
 
 
-def _steps(tail: MetricsTail, marks: Watermarks) -> list[int]:
-    return [point.step for point in marks.advance(tail.new_points())]
+def _steps(tail: MetricsTail, logged: LoggedSteps) -> list[int]:
+    return [point.step for point in logged.advance(tail.new_points())]
 
 
 def test_a_nested_config_becomes_dotted_params() -> None:
@@ -81,31 +81,31 @@ def test_nothing_of_a_private_source_is_left_but_its_name_kind_and_mark() -> Non
 
 def test_a_growing_metrics_file_is_read_once_and_only_in_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    tail, marks = MetricsTail(path), Watermarks()
-    assert _steps(tail, marks) == []
+    tail, logged = MetricsTail(path), LoggedSteps()
+    assert _steps(tail, logged) == []
     path.write_text(_line(1, loss=2.0) + _line(2, loss=1.0)[:10])
-    assert _steps(tail, marks) == [1]
+    assert _steps(tail, logged) == [1]
     path.write_text(_line(1, loss=2.0) + _line(2, loss=1.0) + _line(3, loss=0.5))
-    assert _steps(tail, marks) == [2, 3]
+    assert _steps(tail, logged) == [2, 3]
 
 
 def test_steps_repeated_after_a_resume_are_delivered_once(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    tail, marks = MetricsTail(path), Watermarks()
+    tail, logged = MetricsTail(path), LoggedSteps()
     path.write_text("".join(_line(i, loss=1.0) for i in range(1, 8)))
-    assert _steps(tail, marks) == list(range(1, 8))
+    assert _steps(tail, logged) == list(range(1, 8))
     with open(path, "a") as file:  # resumed at step 5, appending
         file.write("".join(_line(i, loss=1.0) for i in range(5, 10)))
-    assert _steps(tail, marks) == [8, 9]
+    assert _steps(tail, logged) == [8, 9]
     # Resumed at step 5 with the file cut back, and already longer than where it was read to.
     path.write_text("".join(_line(i, loss=1.0) for i in range(1, 30)))
-    assert _steps(tail, marks) == list(range(10, 30))
+    assert _steps(tail, logged) == list(range(10, 30))
 
 
-def test_a_watermark_is_kept_for_each_metric(tmp_path: Path) -> None:
+def test_logged_steps_are_counted_for_each_metric(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(_line(1, loss=1.0) + _line(2, loss=1.0, accuracy=0.5))
-    new = Watermarks({"loss": 2}).advance(MetricsTail(path).new_points())
+    new = LoggedSteps({"loss": 2}).advance(MetricsTail(path).new_points())
     assert [(point.key, point.step) for point in new] == [("accuracy", 2)]
 
 
@@ -114,18 +114,18 @@ def test_a_line_that_a_kill_cut_short_costs_that_line_alone(tmp_path: Path) -> N
     path.write_text(
         _line(1, loss=1.0) + _line(2, loss=1.0)[:14] + _line(3, loss=1.0) + "garbage\n" + _line(4, loss=1.0)
     )
-    assert _steps(MetricsTail(path), Watermarks()) == [1, 3, 4]
+    assert _steps(MetricsTail(path), LoggedSteps()) == [1, 3, 4]
 
 
 def test_the_last_lines_are_read_even_after_the_scratch_folder_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(_line(1, loss=1.0))
-    tail, marks = MetricsTail(path), Watermarks()
-    assert _steps(tail, marks) == [1]
+    tail, logged = MetricsTail(path), LoggedSteps()
+    assert _steps(tail, logged) == [1]
     with open(path, "a") as file:
         file.write(_line(2, loss=1.0))
     path.unlink()
-    assert _steps(tail, marks) == [2]
+    assert _steps(tail, logged) == [2]
     tail.close()
 
 
