@@ -61,7 +61,7 @@ class Server:
 
     def start(self) -> None:
         """Start it, where it is not up already, and wait for its answer."""
-        from pipelines.tracking.backend import environment
+        from pipelines.tracking.config import environment
 
         if self._process is not None:
             return

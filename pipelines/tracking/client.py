@@ -71,18 +71,18 @@ class Client:
         """The id of an experiment, which is created or restored if need be."""
         from mlflow.exceptions import MlflowException
 
-        found = self._mlflow.get_experiment_by_name(name)
-        if found is None:
+        experiment = self._mlflow.get_experiment_by_name(name)
+        if experiment is None:
             try:
                 return str(self._mlflow.create_experiment(name, artifact_location=self.backend.artifact_root))
             except MlflowException:
                 # Another delivery created it in between.
-                found = self._mlflow.get_experiment_by_name(name)
-                if found is None:
+                experiment = self._mlflow.get_experiment_by_name(name)
+                if experiment is None:
                     raise
-        if found.lifecycle_stage == "deleted":
-            self._mlflow.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
+        if experiment.lifecycle_stage == "deleted":
+            self._mlflow.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
 
     def find_run(self, experiment: str, key: str) -> Run | None:
         """The run with a key."""

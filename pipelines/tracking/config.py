@@ -69,15 +69,15 @@ class Backend:
         """
         if self.database is None or not self.database.exists():
             return {}
-        found: dict[str, str] = {}
+        run_ids: dict[str, str] = {}
         # An OperationalError means that the store is being created, or locked for writing.
         with contextlib.suppress(sqlite3.OperationalError):
             uri = f"{self.database.absolute().as_uri()}?mode=ro"
             with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=2)) as connection:
                 query = "SELECT value, run_uuid FROM tags WHERE key = 'pairmill.key' AND value = ?"
                 for key in keys:
-                    found.update(connection.execute(query, (key,)).fetchmany(1))
-        return found
+                    run_ids.update(connection.execute(query, (key,)).fetchmany(1))
+        return run_ids
 
 
 def backend(workspace: str) -> Backend:

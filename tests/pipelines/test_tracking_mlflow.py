@@ -58,8 +58,8 @@ class Lab:
         return MlflowClient(tracking_uri=backend(str(self.root)).uri)
 
     def runs(self, experiment: str = "pairmill") -> dict[str, Any]:
-        found = self.client.get_experiment_by_name(experiment)
-        runs = self.client.search_runs([found.experiment_id], order_by=["start_time ASC"]) if found else []
+        known = self.client.get_experiment_by_name(experiment)
+        runs = self.client.search_runs([known.experiment_id], order_by=["start_time ASC"]) if known else []
         return {run.info.run_name: run for run in runs}
 
     def steps(self, run: Any, key: str) -> list[tuple[int, float]]:
@@ -108,10 +108,10 @@ class Lab:
         return artifact
 
     def deliver(self) -> list[str]:
-        """What the delivery process does, without starting one; returns what it has to say."""
-        said: list[str] = []
-        assert main(self.root, 0.2, None, said.append) == 0
-        return said
+        """What the delivery process does, without starting one; returns its notices."""
+        notices: list[str] = []
+        assert main(self.root, 0.2, None, notices.append) == 0
+        return notices
 
     def texts(self) -> bytes:
         """Every byte of the store: database and files."""
@@ -168,8 +168,10 @@ def test_an_invocation_becomes_a_parent_run_with_a_child_per_stage_that_ran(lab:
     assert (dataset.dataset.name, dataset.dataset.digest) == ("pretrain", f"{'shards':0<36}")
     assert json.loads(dataset.dataset.source)["uri"] == str(lab.folder("shards"))
     assert [tag.value for tag in dataset.tags] == ["shards"]
-    found = [item.path for folder in (None, "samples") for item in lab.client.list_artifacts(child.info.run_id, folder)]
-    assert found == ["report.html", "samples", "samples/one.txt"]
+    copied = [
+        item.path for folder in (None, "samples") for item in lab.client.list_artifacts(child.info.run_id, folder)
+    ]
+    assert copied == ["report.html", "samples", "samples/one.txt"]
     (version,) = lab.client.search_model_versions("name = 'pairmill-toy'")
     assert (version.source, version.run_id) == (f"{artifact.url}/model", child.info.run_id)
     assert not list((lab.root / "mlflow").rglob("config.json"))
@@ -248,7 +250,7 @@ def test_while_mlflow_is_down_the_run_goes_on_and_is_delivered_later(
     with caplog.at_level(logging.WARNING):
         tracker = lab.tracker()
         lab.start(tracker, "a")
-        assert time.monotonic() - began < 1, "telling the tracker must not wait for MLflow"
+        assert time.monotonic() - began < 1, "the tracker must not wait for MLflow"
         history = lab.log("a", range(1, 4))
         tracker.node_finished("pretrain[toy]", lab.seal("a", **{"history.jsonl": history}))
         tracker.close()
@@ -259,7 +261,7 @@ def test_while_mlflow_is_down_the_run_goes_on_and_is_delivered_later(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert deliver_pending(str(lab.root))
     child = lab.runs()["pretrain[toy]"]
-    # The scratch folder is long gone; the artifact holds the history.
+    # The scratch folder was removed; the artifact has the metrics.
     assert [step for step, _ in lab.steps(child, "loss")] == [1, 2, 3]
     assert child.info.status == "FINISHED"
 
@@ -283,7 +285,7 @@ def test_with_mlflows_asynchronous_logging_switched_on_a_failing_store_still_los
     assert [step for step, _ in lab.steps(lab.runs()["pretrain[toy]"], "loss")] == [1, 2, 3]
 
 
-def test_a_driver_killed_between_sealing_and_saying_so_is_made_up_for(lab: Lab) -> None:
+def test_a_driver_killed_between_sealing_and_its_event_is_made_up_for(lab: Lab) -> None:
     tracker = lab.tracker(close_seconds=0)
     lab.start(tracker, "a")
     history = lab.log("a", range(1, 3))
@@ -338,7 +340,7 @@ def test_nothing_of_a_private_source_reaches_the_store(lab: Lab) -> None:
     source = {"kind": "medical", "private": True, "paths": [SECRET]}
     lab.start(tracker, "a", node="download[ward]", source=source)
     tracker.node_finished("download[ward]", lab.seal("a", **{"report.html": SECRET}))
-    # Its own config says nothing of the source; its name does.
+    # Its config does not name the source; its node id does.
     lab.start(tracker, "b", node="signals[ward]")
     tracker.node_failed("signals[ward]", f"ValueError: {SECRET} is no image")
     tracker.close("FAILED")
@@ -351,7 +353,7 @@ def test_nothing_of_a_private_source_reaches_the_store(lab: Lab) -> None:
     assert b"medical" in lab.texts()
 
 
-def test_what_mlflow_refuses_is_said_and_holds_nothing_else_up(lab: Lab) -> None:
+def test_what_mlflow_refuses_is_reported_and_the_rest_is_delivered(lab: Lab) -> None:
     tracker = lab.tracker(close_seconds=0)
     lab.start(tracker, "a")
     artifact = lab.seal("a", **{"report.html": "<p>"})
@@ -359,8 +361,8 @@ def test_what_mlflow_refuses_is_said_and_holds_nothing_else_up(lab: Lab) -> None
     tracker.node_finished("pretrain[toy]", artifact)
     tracker.node_failed("never[started]", "x")
     tracker.close("FAILED")
-    said = lab.deliver()
-    assert ["report.html" in line for line in said] == [True]
+    notices = lab.deliver()
+    assert ["report.html" in line for line in notices] == [True]
     runs = lab.runs()
     assert runs["pretrain[toy]"].info.status == "FINISHED"
     assert len(lab.client.search_model_versions("name = 'pairmill-toy'")) == 1
