@@ -305,6 +305,18 @@ def test_a_driver_killed_between_sealing_and_its_event_is_made_up_for(lab: Lab) 
     assert len(lab.client.search_model_versions("name = 'pairmill-toy'")) == 1
 
 
+def test_more_points_and_params_than_one_request_takes_all_arrive(lab: Lab) -> None:
+    tracker = lab.tracker(close_seconds=0)
+    lab.start(tracker, "a", **{f"key{number}": number for number in range(250)})
+    history = lab.log("a", range(1, 1400))
+    tracker.node_finished("pretrain[toy]", lab.seal("a", **{"history.jsonl": history}))
+    tracker.close()
+    assert lab.deliver() == []
+    child = lab.runs()["pretrain[toy]"]
+    assert [step for step, _ in lab.steps(child, "loss")] == list(range(1, 1400))
+    assert len(child.data.params) == 251
+
+
 #: What the version before `pipelines/tracking/client.py` wrote (a driver that was killed while it trained).
 EARLIER_SPOOL = """\
 {"event": "start", "time": 1795840000000, "key": "20261128T040000-0f0f0f0f", "experiment": "pairmill", "command": \
