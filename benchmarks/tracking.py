@@ -150,6 +150,8 @@ def drive(who: str, server: Server, workspace: Path, steps: range, last: int, ev
         if done >= events.get("driver_dies", 2.0):
             driver.kill()
             break
+        if int(line) == steps[-1]:
+            break
     try:
         driver.wait(PATIENCE)
     except subprocess.TimeoutExpired:
