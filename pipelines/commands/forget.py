@@ -74,7 +74,7 @@ def _print(outcome: Outcome, entries: int, dry_run: bool, workspace: str) -> Non
     from rich.table import Table
 
     from pipelines.forgetting.work import label
-    from pipelines.tracking.lookup import run_ids
+    from pipelines.tracking.config import backend
 
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -99,7 +99,7 @@ def _print(outcome: Outcome, entries: int, dry_run: bool, workspace: str) -> Non
         if n:
             console.print(f"{n:,} {what}")
     if outcome.models:
-        keys = run_ids(workspace, [model.key for model, _ in outcome.models if model.key])
+        keys = backend(workspace).run_ids([model.key for model, _ in outcome.models if model.key])
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in ("models that saw them", "registered as", "forgotten in all", "MLflow run"):
             table.add_column(heading, overflow="fold")
