@@ -34,6 +34,7 @@ class Train(Stage[StageConfig]):
     version = 3
     tracked = ("report.html", "samples/*")
     registers = True
+    holds_samples = False
 
     def partitions(self, inputs: Any) -> Any:
         return []
