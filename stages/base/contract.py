@@ -148,10 +148,11 @@ class Stage(ABC, Generic[C]):
     holds_samples: ClassVar[bool]
     """Whether the stage writes single samples of sources into its artifact, its partitions' files or its scratch.
 
-    A sample is a pair or an image that `ingest` listed, and anything that stands for one: a row, a uid, an address, the
-    ids of a caption, a position in a file. Weights, vocabularies, scores and figures over many samples are none; nor
-    are files from outside the workspace, or a demonstration's, before `ingest` lists them. Has no default: a concrete
-    stage that does not state it cannot be defined, and one that states True implements :meth:`forget`."""
+    A sample is a pair or an image that `ingest` listed, and any data of a single one: a row, an address, the ids of a
+    caption, a position in a file. Weights, vocabularies, scores and figures over many samples are none, nor is the bare
+    mention of a uid; nor are files from outside the workspace, or a demonstration's, before `ingest` lists them. Has no
+    default: a concrete stage that does not state it cannot be defined, and one that states True implements
+    :meth:`forget`."""
     forget_before: ClassVar[tuple[str, ...]] = ()
     """Stages whose artifacts :meth:`forget` reads while they still hold the forgotten samples: those that define the
     positions which this stage's files repeat without a uid."""

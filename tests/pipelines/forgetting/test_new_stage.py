@@ -16,6 +16,7 @@ import pytest
 from pipelines.cluster import ClusterConfig
 from pipelines.forgetting.forget import ForgetResult, forget
 from pipelines.forgetting.forget_list import read_forget_list
+from pipelines.lineage import Lineage
 from pipelines.node import Dag, Node
 from pipelines.progress import Progress
 from pipelines.runner import Runner, pending
@@ -202,3 +203,17 @@ def test_scratch_is_emptied_where_a_stage_holds_samples_and_left_where_it_holds_
     forgetting(store, ROWS[1][0], stages=(*STAGES, Careful, Weights))
     assert [folder.exists() for folder in (*folders, foreign)] == [False, True, True, True]
     assert {ROWS[1][0], ROWS[1][1]} <= marks
+
+
+def test_models_of_a_new_training_stage_are_named(store: Store) -> None:
+    class Distill(Captions):
+        name = "distill"
+        registers = True
+        holds_samples = False
+        forget = Stage.__dict__["forget"]
+
+    captions = artifact(store, "captions").fingerprint
+    manifest = {"stage": "distill", "node": "distill[small]", "inputs": {"captions": [captions]}, "files": []}
+    store.artifact_dir("distill", "small", "d" * 64).seal({**manifest, "fingerprint": "d" * 64}, {})
+    lineage = Lineage(store, (*STAGES, Distill))
+    assert [model.node for model in lineage.models([captions])] == ["distill[small]"]
