@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.commands import add_overrides
 from pipelines.compose import load
 from pipelines.config import PairmillConfig
 from pipelines.store import Store
@@ -16,8 +17,17 @@ if TYPE_CHECKING:
     from pipelines.forgetting.forget import ForgetResult
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "list", metavar="LIST", help="a file with one uid, URL, sha256 or domain a line (- for standard input)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be removed")
+    add_overrides(parser)
+
+
 def main(arguments: argparse.Namespace) -> int:
-    """Forget, then print what was rewritten and which models saw the samples. The list itself is shown nowhere."""
+    """Forget, then print what was rewritten and which models saw the samples. The list itself is never printed."""
     from pipelines.forgetting.forget_list import read_forget_list
 
     config = load(arguments.overrides)
@@ -43,7 +53,7 @@ def _lines(name: str) -> list[str]:
 
 
 def _track(config: PairmillConfig, result: ForgetResult) -> None:
-    """Pass it to MLflow through the spool, which keeps it while MLflow is down."""
+    """Record the result in MLflow through the spool, which delivers it later if MLflow is down."""
     from pipelines.dag import STAGES
 
     tracked = {stage.name for stage in STAGES if stage.tracked}
@@ -105,4 +115,4 @@ def _print(result: ForgetResult, entries: int, dry_run: bool, workspace: str) ->
     if dry_run:
         console.print("nothing was changed (--dry-run)")
     elif not plan.pairs:
-        console.print("nothing here holds them; they are on the list of what no run may bring in")
+        console.print("nothing here contains them; they are on the list of samples that no run may add")
