@@ -2,7 +2,7 @@
 
 1. Tombstones, so that no later run brings a sample back.
 2. A plan of uids, so that running the command again completes it even where nothing can be looked up any more.
-3. Finished artifacts, one by one, in the order that their stages declare (`pipelines/forgetting/order.py`).
+3. Finished artifacts, one by one, in the order that their stages declare.
 4. What lies outside finished artifacts.
 5. MLflow.
 6. The plan is deleted.
@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 from pipelines.dag import STAGES
 from pipelines.forgetting import leftovers
 from pipelines.forgetting.forget_list import ForgetList
-from pipelines.forgetting.order import forget_order
 from pipelines.forgetting.plan import ForgetPlan, Scope, resolve
 from pipelines.forgetting.swap import complete, replace_files, staging
 from pipelines.lineage import Lineage, Model, stage_of
@@ -102,6 +102,34 @@ def forget(
                 on_done(result)
             ForgetPlan.delete(store)
     return result
+
+
+def forget_order(stages: Sequence[type[Stage[Any]]]) -> list[type[Stage[Any]]]:
+    """The stages that hold samples, each after those it names in `forget_after` and before those in `forget_before`;
+    otherwise in the order given.
+
+    Raises ValueError for a name that is none of these stages, and for declarations that contradict one another.
+    """
+    holding = {stage.name: stage for stage in stages if stage.holds_samples}
+    before: dict[str, set[str]] = {name: set() for name in holding}
+    for stage in holding.values():
+        for key in ("forget_before", "forget_after"):
+            for other in getattr(stage, key):
+                if other not in holding:
+                    raise ValueError(f"stage {stage.name}: {key} names {other!r}, which is no stage that holds samples")
+                first, second = (stage.name, other) if key == "forget_before" else (other, stage.name)
+                before[second].add(first)
+    sorter = TopologicalSorter(before)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        raise ValueError(f"forget_before and forget_after form a cycle: {' → '.join(error.args[1])}") from None
+    ordered: list[str] = []
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready(), key=list(holding).index)
+        ordered += ready
+        sorter.done(*ready)
+    return [holding[name] for name in ordered]
 
 
 def _add_tombstones(store: Store, more: Tombstones) -> None:

@@ -29,7 +29,7 @@ class ForgetList:
     """The entries of a list, by kind."""
 
     uids: frozenset[str]
-    """Of pairs or of images: they look alike, and are told apart by the column they occur in."""
+    """Of pairs or of images: they differ only in the column in which they occur."""
     urls: frozenset[str]
     sha256: frozenset[str]
     domains: frozenset[str]

@@ -1,4 +1,4 @@
-"""Every stage of the pipeline says whether it holds samples, and from what they say follows the order of forgetting."""
+"""Every stage of the pipeline states whether it holds samples; the order of forgetting follows from declarations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.dag import STAGES
-from pipelines.forgetting.order import forget_order
+from pipelines.forgetting.forget import forget_order
 from stages.base.contract import Stage
 from stages.base.forgetting import Removal
 
