@@ -10,12 +10,11 @@ from functools import cached_property
 from graphlib import TopologicalSorter
 from typing import Any
 
+from pipelines.dag import STAGES
 from pipelines.store import ArtifactDir, Store
 from pipelines.tracking.tracker import TRACKING_RECORD, model_name
 from stages.base.artifact import MANIFEST, Artifact, is_remote
-
-#: Stages whose artifact is a trained model.
-MODELS = ("pretrain", "finetune")
+from stages.base.contract import Stage
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,10 @@ class Model:
 class Lineage:
     """All finished artifacts of a workspace, of any configuration, linked by their manifests."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, stages: Sequence[type[Stage[Any]]] = STAGES) -> None:
         self.store = store
+        self.stages = {stage.name: stage for stage in stages}
+        """Name -> stage of the pipeline; the workspace may hold artifacts of others."""
 
     @cached_property
     def artifact_dirs(self) -> list[ArtifactDir]:
@@ -76,8 +77,9 @@ class Lineage:
         return ordered
 
     def models(self, shards: Iterable[str]) -> list[Model]:
-        """Models trained on these `shard` artifacts, and models trained from those."""
-        return [_model(a) for a in self.descendants(shards) if a.manifest["stage"] in MODELS]
+        """Models trained on these `shard` artifacts, and those made from such models."""
+        models = {name for name, stage in self.stages.items() if stage.registers}
+        return [_model(a) for a in self.descendants(shards) if a.manifest["stage"] in models]
 
 
 def artifact_dirs(store: Store) -> list[ArtifactDir]:

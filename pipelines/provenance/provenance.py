@@ -98,7 +98,7 @@ class ProvenanceReader:
         """Whether the sample is among the workspace's tombstones."""
         word = sample.strip()
         tombstones = Tombstones.load(self.workspace.store.tombstones)
-        return tombstones.listed(word.lower(), word.lower(), word) or tombstones.content(word.lower())
+        return tombstones.covers_pair(word.lower(), word.lower(), word) or tombstones.covers_content(word.lower())
 
     def _by_uid(self, source: SourceArtifacts, uid: str) -> tuple[list[str], str | None]:
         assert source.pairs is not None

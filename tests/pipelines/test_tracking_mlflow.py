@@ -37,6 +37,7 @@ class Train(Stage[StageConfig]):
     version = 3
     tracked = ("report.html", "samples/*")
     registers = True
+    holds_samples = False
 
     def partitions(self, inputs: Any) -> Any:
         return []

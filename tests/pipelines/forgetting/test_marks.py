@@ -19,6 +19,7 @@ from stages.base.contract import Stage, StageConfig
 class Train(Stage[StageConfig]):
     name = "pretrain"
     registers = True
+    holds_samples = False
 
     def partitions(self, inputs: Any) -> Any:
         return []
