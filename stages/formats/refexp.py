@@ -1,20 +1,22 @@
-"""Referring expressions: boxes that people drew (COCO's or RefCOCO's JSON) and boxes that a model answered."""
+"""Referring expressions: annotated boxes (COCO's or RefCOCO's JSON) and a model's boxes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from models.florence2.locations import boxes_from_text
 from stages.base.contract import UserError
-from stages.evaluate.formats.json_file import finite, hint_of_types, id_of, in_order, is_id, read_json
-from stages.evaluate.formats.problems import Id, Problems, shown
-from stages.evaluate.metrics.boxes import SPACES, Space
+from stages.formats.json_file import finite, hint_of_types, id_of, in_order, is_id, read_json
+from stages.formats.problems import Id, ProblemLog, Problems, printable
 
+#: What coordinates count: pixels, fractions of the image's width and height, or thousandths of them.
+Space = Literal["pixels", "normalized", "thousandths"]
+SPACES: tuple[Space, ...] = get_args(Space)
 Box = tuple[float, float, float, float]
-#: What an annotation or a result may call its trial; the first that it has counts.
+#: The keys under which an annotation or a result may have its id; the first that it has counts.
 _KEYS = ("id", "sent_id", "annotation_id", "ref_id", "question_id")
 
 
@@ -30,27 +32,35 @@ class Expression:
     sentence: str
 
 
-@dataclass
+@dataclass(frozen=True)
 class Expressions:
     """All trials of a file."""
 
     file: Path
-    trials: dict[Id, Expression] = field(default_factory=dict)
+    trials: dict[Id, Expression]
+    problems: Problems
 
 
-@dataclass
-class Answers:
-    """What a model answered."""
+@dataclass(frozen=True)
+class BoxResults:
+    """A model's boxes."""
 
+    file: Path
     space: Space
     """What the coordinates of the boxes mean; boxes read from location tokens are in pixels already."""
     boxes: dict[Id, Box | None] = field(default_factory=dict)
-    """Trial -> xywh, None where no box could be read from the answer; trials in an order of their own."""
+    """Trial -> xywh, None where no box could be read from the answer; sorted by the trial's id."""
     in_pixels: set[Id] = field(default_factory=set)
     """Trials whose box came from location tokens."""
+    problems: Problems = field(default_factory=Problems)
+
+    @property
+    def ids(self) -> list[Id]:
+        """The trials with an answer."""
+        return list(self.boxes)
 
 
-def read_expressions(file: Path, problems: Problems) -> Expressions:
+def read_expressions(file: Path) -> Expressions:
     """`annotations: [{id, image_id, bbox: [x, y, width, height], caption}]`, boxes in pixels.
 
     An annotation with RefCOCO's `sentences: [{sent_id, sent}]` is one trial per sentence. `images: [{id, width,
@@ -63,25 +73,26 @@ def read_expressions(file: Path, problems: Problems) -> Expressions:
         raise UserError(f"{file}: no list 'annotations' in it; is it the right file?")
     images = content.get("images") if isinstance(content, dict) else None
     sizes = _sizes(images if isinstance(images, list) else [])
-    found = Expressions(file)
-    for place, record in enumerate(annotations):
+    found: dict[Id, Expression] = {}
+    log = ProblemLog(file)
+    for position, record in enumerate(annotations):
         trials = record.get("sentences") if isinstance(record, Mapping) else None
         for trial in trials if isinstance(trials, list) else [record]:
-            key = id_of(trial, _KEYS, file, "annotation", place, problems)
+            key = id_of(trial, _KEYS, "annotation", position, log)
             if key is None:
                 continue
             box = box_of(record.get("bbox"))
-            if key in found.trials:
-                problems.add("duplicate", file, "annotation", key)
+            if key in found:
+                log.add("duplicate", "annotation", key)
             elif box is None or box[2] <= 0 or box[3] <= 0:
-                problems.add("malformed", file, "annotation", key, "bbox is not [x, y, width, height] with an area")
+                log.add("malformed", "annotation", key, "bbox is not [x, y, width, height] with an area")
             else:
                 image = record.get("image_id")
                 size = _size(record) or sizes.get(image if is_id(image) else None)
-                found.trials[key] = Expression(image if is_id(image) else None, box, size, _sentence(trial))
-    if not found.trials:
+                found[key] = Expression(image if is_id(image) else None, box, size, _sentence(trial))
+    if not found:
         raise UserError(f"{file}: no annotation with a box in it; is it the right file?")
-    return found
+    return Expressions(file, found, log.problems())
 
 
 def _sizes(images: list[Any]) -> dict[Id | None, tuple[float, float]]:
@@ -114,7 +125,7 @@ def box_of(value: Any) -> Box | None:
     return (x, y, width, height) if width >= 0 and height >= 0 else None
 
 
-def read_boxes(file: Path, expressions: Expressions, space: Space | None, problems: Problems) -> Answers:
+def read_boxes(file: Path, expressions: Expressions, space: Space | None = None) -> BoxResults:
     """A results file: `[{id, bbox: [x, y, width, height]}]`, or `{coordinates: "normalized", results: [...]}`.
 
     An entry without `bbox` may have `text` with four location tokens (`<loc_12>` ...: corners in thousandths of the
@@ -127,38 +138,37 @@ def read_boxes(file: Path, expressions: Expressions, space: Space | None, proble
     if not isinstance(entries, list):
         raise UserError(f'{file}: no list of results; they are [{{"id": ..., "bbox": [x, y, width, height]}}, ...]')
     if declared is not None and declared not in SPACES:
-        raise UserError(f"{file}: coordinates is none of {', '.join(SPACES)}; mend it")
+        raise UserError(f"{file}: coordinates is none of {', '.join(SPACES)}; correct it")
     if declared is not None and space is not None and declared != space:
         raise UserError(f"{file}: its coordinates are declared as {declared}, not {space}; drop --coordinates")
-    found = Answers(space or declared or "pixels")
+    found, log = BoxResults(file, space or declared or "pixels"), ProblemLog(file)
     unknown: list[Id] = []
-    for place, entry in enumerate(entries):
-        key = id_of(entry, _KEYS, file, "entry", place, problems)
+    for position, entry in enumerate(entries):
+        key = id_of(entry, _KEYS, "entry", position, log)
         if key is None:
             continue
         if key in found.boxes:
-            problems.add("duplicate", file, "box of", key)
+            log.add("duplicate", "box of", key)
         elif key not in expressions.trials:
             unknown.append(key)
         else:
-            found.boxes[key] = _answered(entry, key, expressions, found)
+            found.boxes[key] = _box_of_answer(entry, key, expressions, found)
     hint = hint_of_types(expressions.trials, unknown)
-    problems.add_all("unknown", file, "annotation", unknown, hint or f"not in {expressions.file}")
-    problems.add_all("missing", file, "box of", [key for key in expressions.trials if key not in found.boxes])
+    log.add_all("unknown", "annotation", unknown, hint or f"not in {expressions.file}")
+    log.add_all("missing", "box of", [key for key in expressions.trials if key not in found.boxes])
     if not found.boxes:
         raise UserError(f"{file}: no box of any annotation of {expressions.file}{f' ({hint})' if hint else ''}")
-    found.boxes = {key: found.boxes[key] for key in in_order(found.boxes)}
-    return found
+    return replace(found, boxes={key: found.boxes[key] for key in in_order(found.boxes)}, problems=log.problems())
 
 
-def _answered(entry: Mapping[str, Any], key: Id, expressions: Expressions, found: Answers) -> Box | None:
+def _box_of_answer(entry: Mapping[str, Any], key: Id, expressions: Expressions, found: BoxResults) -> Box | None:
     text = entry.get("text", entry.get("answer"))
     if entry.get("bbox") is not None or not isinstance(text, str):
         return box_of(entry.get("bbox"))
     size = expressions.trials[key].size
     if size is None and "<loc_" in text:
         raise UserError(
-            f"{expressions.file}: annotation {shown(key)} has no image width and height, which location tokens need"
+            f"{expressions.file}: annotation {printable(key)} has no image width and height, which location tokens need"
         )
     boxes = boxes_from_text(text, *size) if size else []
     if not boxes:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import tokenize
 import warnings
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from stages.base.contract import UserError
-from stages.evaluate.formats.json_file import read_json
-from stages.evaluate.formats.problems import Problems
+from stages.formats.json_file import read_json
+from stages.formats.problems import ProblemLog, Problems
 
 
 def read_scores(file: Path) -> np.ndarray:
@@ -24,7 +25,7 @@ def read_scores(file: Path) -> np.ndarray:
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error}); name a readable .npy file") from None
     except (ValueError, EOFError, OverflowError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile):
-        # What numpy says of a broken header quotes the file over several lines.
+        # numpy's message about a broken header quotes the file over several lines.
         raise UserError(f"{file}: not a whole .npy array of numbers; write it with numpy.save") from None
     if not isinstance(found, np.ndarray):
         raise UserError(f"{file}: an archive of several arrays; write one array with numpy.save")
@@ -33,8 +34,17 @@ def read_scores(file: Path) -> np.ndarray:
     return found
 
 
-def read_text_to_image(file: Path, images: int, texts: int, problems: Problems) -> np.ndarray:
-    """Each text's row in the score matrix, int64 [texts]; -1 for a text without one.
+@dataclass(frozen=True)
+class TextToImage:
+    """Which image each text belongs to."""
+
+    image: np.ndarray
+    """int64 [texts]: the row of each text's image in the score matrix; -1 for a text without one."""
+    problems: Problems
+
+
+def read_text_to_image(file: Path, images: int, texts: int) -> TextToImage:
+    """The map for a score matrix [images, texts].
 
     The file holds a list (entry i is text i's image) or an object (``{"0": 0, "1": 0, ...}``), numbers counted from 0.
     Raises UserError.
@@ -45,24 +55,25 @@ def read_text_to_image(file: Path, images: int, texts: int, problems: Problems) 
     if not isinstance(content, dict):
         raise UserError(f"{file}: neither a list nor an object; write [0, 0, 1, ...], the image of every text")
     found = np.full(texts, -1, dtype=np.int64)
+    log = ProblemLog(file)
     for key, image in content.items():
         text = _whole(key)
         if text is None or not 0 <= text < texts:
-            problems.add("unknown", file, "text", key, f"the scores have {texts:,} columns, counted from 0")
+            log.add("unknown", "text", key, f"the scores have {texts:,} columns, counted from 0")
         elif found[text] >= 0:
-            problems.add("duplicate", file, "text", text)
+            log.add("duplicate", "text", text)
         elif _whole(image) is None:
-            problems.add("malformed", file, "image of text", text, "not a whole number")
+            log.add("malformed", "image of text", text, "not a whole number")
         elif not 0 <= int(image) < images:
-            problems.add("unknown", file, "image of text", text, f"the scores have {images:,} rows, counted from 0")
+            log.add("unknown", "image of text", text, f"the scores have {images:,} rows, counted from 0")
         else:
             found[text] = int(image)
-    problems.add_all("missing", file, "image of text", np.flatnonzero(found < 0).tolist())
+    log.add_all("missing", "image of text", np.flatnonzero(found < 0).tolist())
     without = np.flatnonzero(np.bincount(found[found >= 0], minlength=images) == 0)
-    problems.add_all("missing", file, "text of image", without.tolist())
+    log.add_all("missing", "text of image", without.tolist())
     if not (found >= 0).any():
         raise UserError(f"{file}: no text in it has an image; is it the right file?")
-    return found
+    return TextToImage(found, log.problems())
 
 
 def _whole(value: object) -> int | None:
