@@ -78,3 +78,13 @@ class Stream:
 def _own_seed(seed: int, source: str) -> int:
     """A seed that depends on the source's name alone, so that others may come and go without reshuffling it."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{source}".encode()).digest()[:8])
+
+
+def rank_rows(micro_step: int, rank: int, accumulation: int, micro_batch: int) -> slice:
+    """Rows of a step's global batch that one rank takes in one micro-step.
+
+    A rank's rows lie together, all its micro-steps in turn: neighbours in the global batch lie near each other on disk,
+    so each node reads its own part of the data.
+    """
+    start = (rank * accumulation + micro_step) * micro_batch
+    return slice(start, start + micro_batch)

@@ -25,7 +25,7 @@ _DRAWS, _DAMAGED = 10_000, 100
 
 
 @dataclass(frozen=True)
-class Replaced:
+class ReplacedSample:
     """A sample that could not be used, and which one was used in its place."""
 
     epoch: int
@@ -41,7 +41,7 @@ class Prepared:
 
     image_id: int
     texts: tuple[Text, ...]
-    replaced: Replaced | None = None
+    replaced: ReplacedSample | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Preparer:
                 made = self._prepared(epoch, other, out, fitting)
             except DamagedSample:
                 continue
-            told = Replaced(epoch, damage.uid or f"number {number}", str(damage), self._uid(other, epoch))
+            told = ReplacedSample(epoch, damage.uid or f"number {number}", str(damage), self._uid(other, epoch))
             return Prepared(made.image_id, made.texts, told)
         raise UserError(f"{damage}; {_DAMAGED} others drawn in its place are damaged too: run `pairmill check-shards`")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.train import decode as module
+from stages.train.data import decode as module
 from stages.train.data.dataset import DamagedSample
 from stages.train.data.decode import decode, image_size
 

@@ -15,10 +15,9 @@ from PIL import Image
 from models.batch import Batch
 from stages.base.contract import UserError
 from stages.train.config import OptimizationConfig
-from stages.train.data.collate import collate
 from stages.train.data.dataset import DamagedSample, Sample, Text
-from stages.train.data.loader import Loader
-from stages.train.trainer.batching import accumulation_steps
+from stages.train.data.loader import Loader, collate
+from stages.train.trainer.schedule import accumulation_steps
 
 
 def png(number: int) -> bytes:
@@ -89,8 +88,8 @@ def test_a_damaged_sample_is_replaced_alike_whoever_loads_it(numbers: Any, setti
     for world in (1, 2, 4):
         ranks = [loader(damaged(numbers(20)), settings, rank, world) for rank in range(world)]
         batches = [batch for rank in ranks for batch in rank.batches(0, 5)]
-        told = sorted((r for rank in ranks for r in rank.replaced), key=repr)
-        seen.append((batches, told))
+        replaced = sorted((r for rank in ranks for r in rank.take_replaced()), key=repr)
+        seen.append((batches, replaced))
     assert Counter(record.uid for record in seen[0][1]) == {"2": 2, "7": 2, "12": 2, "17": 2, "6": 2}
     assert seen[0][1] == seen[1][1] == seen[2][1]
     assert all(int(record.by) % 5 != 2 and record.by != "6" for record in seen[0][1])

@@ -27,7 +27,7 @@ from stages.train.data.repeats import Repeats, shown_once
 from stages.train.data.sampler import Stream
 from stages.train.data.shuffle import Order
 from stages.train.data.source_subset import by_source
-from stages.train.trainer.batching import accumulation_steps
+from stages.train.trainer.schedule import accumulation_steps
 
 often = st.lists(st.integers(1, 5), min_size=1, max_size=60)
 

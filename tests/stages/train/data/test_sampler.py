@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from stages.base.artifact import Artifact
 from stages.base.contract import UserError
+from stages.train.config import OptimizationConfig
 from stages.train.data.dataset import Sample
 from stages.train.data.repeats import Repeats
-from stages.train.data.sampler import Stream
+from stages.train.data.sampler import Stream, rank_rows
 from stages.train.data.shuffle import LANES
 from stages.train.data.source_subset import SourceMembers, by_source, wanted_members
-from stages.train.trainer.batching import rows
+from stages.train.trainer.schedule import accumulation_steps
 
 
 class Listed:
@@ -83,7 +84,7 @@ def test_all_ranks_together_see_one_global_batch_at_each_step_wherever_they_star
             for rank in range(world):
                 epochs, numbers = restarted.batch(step)
                 for part in range(accumulation):
-                    own = rows(part, rank, accumulation, micro)
+                    own = rank_rows(part, rank, accumulation, micro)
                     union += list(zip(epochs[own].tolist(), numbers[own].tolist(), strict=True))
             assert union == whole[step]
 
@@ -156,7 +157,7 @@ def test_uneven_shards_and_more_ranks_than_shards(
     for step in range(size):  # eight epochs
         epochs, numbers = stream.batch(step)
         for rank in range(8):
-            own = rows(0, rank, 1, 1)
+            own = rank_rows(0, rank, 1, 1)
             ranks[rank] += [
                 data.sample(n, e).uid for e, n in zip(epochs[own].tolist(), numbers[own].tolist(), strict=True)
             ]
@@ -167,3 +168,13 @@ def test_uneven_shards_and_more_ranks_than_shards(
 def test_without_a_sample_there_is_no_stream() -> None:
     with pytest.raises(UserError, match="no sample"):
         Stream(Listed("", []), 0, 4)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 8), st.integers(1, 5), st.integers(1, 6))
+def test_ranks_and_micro_steps_cover_a_step_exactly_once(micro: int, world: int, accumulation: int) -> None:
+    size = micro * world * accumulation
+    assert accumulation_steps(OptimizationConfig(global_batch=size, micro_batch=micro), world, "train") == accumulation
+    batch = list(range(size))
+    rows = [batch[rank_rows(part, rank, accumulation, micro)] for rank in range(world) for part in range(accumulation)]
+    assert [row for some in rows for row in some] == batch  # a rank's rows lie together
