@@ -143,8 +143,8 @@ def open_dataset(job: TrainingJob) -> Dataset:
         from stages.train.data.pairs import PairDataset
 
         source = job.source
-        mirrors = settings.augmentation.horizontal_flip > 0
-        return PairDataset(source.shards, source.tokens, settings.max_text_tokens, job.special, mirrors)
+        flips = settings.augmentation.horizontal_flip > 0
+        return PairDataset(source.shards, source.tokens, settings.max_text_tokens, job.special, flips)
     from stages.tokenizer.load import load
     from stages.train.data.annotated import AnnotatedDataset
 

@@ -1,4 +1,4 @@
-"""The batches of one rank: which samples a step takes, read and augmented, a few prepared ahead."""
+"""The batches of one rank: the samples of each step, transformed and collated, a few micro-batches ahead."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from models.batch import Batch
 from stages.tokenizer.special import SpecialIds
 from stages.train.config import OptimizationConfig
-from stages.train.data.dataset import Dataset, Text
-from stages.train.data.sampler import Stream, rank_rows
-from stages.train.data.transform import Preparation, Prepared, Preparer, ReplacedSample
-from stages.train.data.workers.memory import Layout
+from stages.train.data.dataset import Dataset, TokenizedText
+from stages.train.data.sampler import BatchSampler, rank_rows
+from stages.train.data.transform import ReplacedSample, SampleTransform, TransformedSample, TransformSettings
 from stages.train.data.workers.pool import WorkerPool
+from stages.train.data.workers.protocol import Layout
 
-#: Micro-batches in the workers' memory that whoever trains may hold at a time; of further ones it gets copies.
+#: Micro-batches in the workers' memory that the caller may hold at a time; of further ones it gets copies.
 _HELD = 2
 
 Key = tuple[int, int]
@@ -52,10 +52,10 @@ class Loader:
         self.world_size = world_size
         self.accumulation = accumulation
         self.special = special or SpecialIds()
-        self.stream = Stream(dataset, settings.seed, settings.global_batch, mixture)
+        self.sampler = BatchSampler(dataset, settings.seed, settings.global_batch, mixture)
         self._replaced: list[ReplacedSample] = []
         """Samples replaced in the micro-batches handed out since the last call of :meth:`take_replaced`."""
-        preparation = Preparation(
+        transform_settings = TransformSettings(
             settings.seed,
             image_size,
             settings.image_mean,
@@ -63,11 +63,12 @@ class Loader:
             settings.augmentation,
             settings.corrupt_samples,
         )
-        # What a worker decoded another one cannot use, so only a loader without workers keeps images.
-        self._preparer = Preparer(dataset, preparation, 0 if settings.loader_workers else settings.image_cache_mb)
+        # Workers cannot use what another one decoded, so only a loader without workers caches images.
+        cache_mb = 0 if settings.loader_workers else settings.image_cache_mb
+        self._transform = SampleTransform(dataset, transform_settings, cache_mb)
         self._pool: WorkerPool | None = None
         self._free: deque[int] = deque()
-        """Slots of the pool that neither workers nor whoever trains use."""
+        """Slots of the pool that neither workers nor the model use."""
 
     def micro_batch(self, step: int, micro_step: int) -> Batch:
         """What this rank takes through the model in one micro-step of a run-wide, 0-based step, made at once."""
@@ -76,7 +77,7 @@ class Loader:
         return batch
 
     def batches(self, first: int, last: int) -> Generator[Batch, None, None]:
-        """Every micro-batch of the steps `first` to `last - 1`, the next ones prepared meanwhile."""
+        """Every micro-batch of the steps `first` to `last - 1`, the next ones made meanwhile."""
         keys = [(step, micro) for step in range(first, last) for micro in range(self.accumulation)]
         if self.settings.loader_workers:
             made = self._from_workers(keys)
@@ -104,20 +105,20 @@ class Loader:
     def _samples(self, key: Key) -> list[tuple[int, int]]:
         """(epoch, number) of each sample of the rank's micro-batch."""
         step, micro_step = key
-        epochs, numbers = self.stream.batch(step)
+        epochs, numbers = self.sampler.batch(step)
         mine = rank_rows(micro_step, self.rank, self.accumulation, self.settings.micro_batch)
         return list(zip(epochs[mine].tolist(), numbers[mine].tolist(), strict=True))
 
     def _make(self, key: Key) -> Made:
         pixels = np.empty((self.settings.micro_batch, 3, self.image_size, self.image_size), dtype=np.float32)
         samples = [
-            self._preparer(epoch, number, row) for (epoch, number), row in zip(self._samples(key), pixels, strict=True)
+            self._transform(epoch, number, row) for (epoch, number), row in zip(self._samples(key), pixels, strict=True)
         ]
         return self._collate(key, pixels, samples)
 
-    def _collate(self, key: Key, pixels: NDArray[np.float32], samples: Sequence[Prepared]) -> Made:
+    def _collate(self, key: Key, pixels: NDArray[np.float32], samples: Sequence[TransformedSample]) -> Made:
         step, micro_step = key
-        epochs, numbers = self.stream.batch(step)
+        epochs, numbers = self.sampler.batch(step)
         # All ranks pad to the longest text of any of them.
         shape = (self.world_size, self.accumulation, self.settings.micro_batch)
         of_all_ranks = (part.reshape(shape)[:, micro_step].ravel() for part in (numbers, epochs))
@@ -136,7 +137,7 @@ class Loader:
         ahead = max(1, self.settings.prefetch)
         if self._pool is None:
             layout = Layout(ahead + _HELD, self.settings.micro_batch, self.image_size)
-            self._pool = WorkerPool(self._preparer, self.settings.loader_workers, layout)
+            self._pool = WorkerPool(self._transform, self.settings.loader_workers, layout)
             self._free = deque(range(layout.slots))
             weakref.finalize(self, self._pool.close)
         pool, free = self._pool, self._free
@@ -175,7 +176,7 @@ class Loader:
                     ready.put(item, timeout=0.5)
                     return
 
-        def prepare() -> None:
+        def produce() -> None:
             try:
                 for key in keys:
                     if stopped.is_set():
@@ -184,7 +185,7 @@ class Loader:
             except BaseException as error:  # noqa: BLE001 - raised again by the thread that takes the batches
                 put(error)
 
-        thread = threading.Thread(target=prepare, name="loader", daemon=True)
+        thread = threading.Thread(target=produce, name="loader", daemon=True)
         thread.start()
         try:
             for _ in keys:
@@ -201,7 +202,7 @@ class Loader:
 def collate(
     pixels: NDArray[np.float32],
     image_ids: Sequence[int],
-    texts: Sequence[Sequence[Text]],
+    texts: Sequence[Sequence[TokenizedText]],
     prompt_length: int = 0,
     target_length: int = 1,
     pad: int = 0,

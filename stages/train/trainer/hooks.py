@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from stages.train.data.transform import ReplacedSample
     from stages.train.trainer.trainer import Trainer
 
@@ -92,13 +92,13 @@ class Hook:
         """Called after the last step, with the engine still there; then the phase's weights are saved."""
 
     def on_exception(self, trainer: Trainer, error: BaseException) -> None:
-        """Called on each rank whose loop raises. Other ranks may be gone: no collective operations here.
+        """Called on each rank whose loop raises. Other ranks may have ended: no collective operations here.
 
         The error is raised again afterwards; an exception of the hook is logged and goes no further.
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """What the hook needs to go on from a checkpoint, for JSON; rank 0's is kept."""
+        """What the hook needs to go on from a checkpoint, for JSON; that of rank 0 is saved."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -6,10 +6,12 @@ import logging
 import os
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-from stages.train.job import TrainingJob
+    from stages.train.job import TrainingJob
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Ranks:
 def set_up_process(job: TrainingJob) -> Ranks:
     """Configure torch and DeepSpeed in a process that Ray Train started; returns its place in the group."""
     import ray.train.torch
+    import torch
 
     torch.set_num_threads(job.threads)
     device = ray.train.torch.get_device()

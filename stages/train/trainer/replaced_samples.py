@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.train.trainer.hooks import Hook, StepResult
-from stages.train.trainer.ranks import Ranks
 
 if TYPE_CHECKING:
+    from stages.train.trainer.ranks import Ranks
     from stages.train.trainer.trainer import Trainer
 
 _LOG = logging.getLogger(__name__)
