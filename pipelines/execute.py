@@ -35,7 +35,7 @@ class Job:
     tombstones: str = ""
 
     def context(self, folder: Path) -> StageContext:
-        """The context of one partition, or of the finish, that works in a folder of its own."""
+        """The context of one partition, or of `finish`, with a working folder of its own."""
         return StageContext(
             self.inputs, folder / "out", folder / "parts", self.scratch, self.cluster, self.cache, self.tombstones
         )

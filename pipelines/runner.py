@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def pending(workspace: Workspace, targets: Sequence[str]) -> dict[str, Node]:
-    """The nodes that must run so that the targets exist; what a finished artifact was made from is not looked at."""
+    """The nodes that must run so that the targets exist; ancestors of a finished artifact are not considered."""
     todo: dict[str, Node] = {}
     stack = list(targets)
     while stack:

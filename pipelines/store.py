@@ -36,7 +36,7 @@ class Commit:
     parts: list[dict[str, Any]]
     counts: dict[str, int]
     report: dict[str, Any] = field(default_factory=dict)
-    """What the stage wants to watch while it runs; never part of the artifact."""
+    """The partition's report for `Stage.on_commit`; never part of the artifact."""
 
 
 class ArtifactDir:
@@ -130,7 +130,7 @@ class ArtifactDir:
         return Commit(**json.loads(text))
 
     def seal(self, manifest: Mapping[str, Any], run: Mapping[str, Any]) -> Artifact:
-        """Write the manifest, and with it bring the artifact into being; then drop what was needed to make it."""
+        """Write the manifest, from which on the artifact exists; then remove what was only needed to make it."""
         self.write(RUN_RECORD, json.dumps(run, indent=1, sort_keys=True, default=str))
         self.write(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
         self.tidy()
@@ -152,12 +152,12 @@ class ArtifactDir:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the artifact while making it; a second run on the same workspace is told so (local folders only)."""
+        """Hold the artifact while making it; a second run on the same workspace is refused (local folders only)."""
         if self.remote:
             yield
             return
         Path(self.url).mkdir(parents=True, exist_ok=True)
-        # The file stays: unlinking it could let two runs hold two different locks of one name.
+        # The file stays: unlinking it would let two runs hold different locks of the same name.
         with open(Path(self.url, "_lock"), "w") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

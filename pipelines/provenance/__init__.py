@@ -1,1 +1,1 @@
-"""`pairmill why`: everything the artifacts of a workspace say of one sample."""
+"""`pairmill why`: what the artifacts of a workspace hold on one sample."""

@@ -99,7 +99,7 @@ def test_a_failed_download_says_why(made: Any) -> None:
     verdicts = made.verdicts()
     row = next(r for r in made.pairs("demo_cc3m") if verdicts[r["uid"]]["reason"] == "download.http_410")
     done = made.command("why", row["url"])
-    assert "dropped, download.http_410: its image could not be had" in done.stdout
+    assert "dropped, download.http_410: its image could not be downloaded" in done.stdout
     assert "shard" not in done.stdout
 
 

@@ -1,4 +1,4 @@
-"""From DICOM to 8 bits: windows, tables, inversion, padding, colour, frames; what is refused."""
+"""DICOM and image files as 8-bit pixels: windows, tables, inversion, padding, colour, frames, rejects."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from stages.ingest.medical.burned_in import without_text
-from stages.ingest.medical.dicom import DicomFile, Picture, Unusable, encode_png, read_image
-from stages.ingest.medical.grey import to_8_bit, window
+from stages.ingest.medical.dicom import DecodedImage, DicomFile, Unusable, encode_png, read_image
+from stages.ingest.medical.grayscale import to_8_bit, window
 
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 LIMIT = 100_000_000
@@ -34,18 +34,14 @@ def _load(name: str) -> Dataset:
     return pydicom.dcmread(FILES / name)
 
 
-def _picture(content: bytes, frame: int = 0) -> Picture:
-    return DicomFile(content, LIMIT).picture(frame)
-
-
 def _reason(content: bytes, limit: int = 100_000_000) -> str:
-    """What becomes of a file: "" for a picture."""
+    """The reason why a file is rejected; "" for an image."""
     try:
         dicom = DicomFile(content, limit)
-        for frame in dicom.chosen("middle"):
-            picture = dicom.picture(frame)
-            assert picture.pixels.dtype == np.uint8
-            assert picture.pixels.ndim in (2, 3)
+        for frame in dicom.frame_numbers("middle"):
+            image = dicom.image(frame)
+            assert image.pixels.dtype == np.uint8
+            assert image.pixels.ndim in (2, 3)
         assert all(isinstance(name, str) for name in (*dicom.names, *dicom.numbers))
     except Unusable as error:
         return str(error)
@@ -58,12 +54,12 @@ def test_windows_agree_with_pydicom_to_one_grey_level(name: str, function: str) 
     dataset = _load(name)
     dataset.VOILUTFunction = function
     values = apply_modality_lut(dataset.pixel_array, dataset)
-    theirs = apply_voi_lut(values, dataset).astype(float)
+    reference = apply_voi_lut(values, dataset).astype(float)
     # pydicom maps the window onto the range of the stored values; ours is 0..255.
     bits, slope, shift = int(dataset.BitsStored), dataset.get("RescaleSlope", 1), dataset.get("RescaleIntercept", 0)
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
     low, high = low * slope + shift, high * slope + shift
-    assert np.abs((theirs - low) / (high - low) * 255 - to_8_bit(dataset)).max() <= 1
+    assert np.abs((reference - low) / (high - low) * 255 - to_8_bit(dataset)).max() <= 1
 
 
 def test_the_linear_window_is_the_standard_s_formula() -> None:
@@ -116,7 +112,7 @@ def test_frames_are_counted_and_only_coded_facts_are_kept() -> None:
     dataset = _load("MR_small.dcm")
     dataset.BodyPartExamined = "Knee of John"
     dicom = DicomFile(_bytes(dataset), LIMIT)
-    assert dicom.picture().facts == {
+    assert dicom.image().facts == {
         "Rows": 64,
         "Columns": 64,
         "NumberOfFrames": 1,
@@ -128,20 +124,20 @@ def test_frames_are_counted_and_only_coded_facts_are_kept() -> None:
 
 def test_which_frames_become_images_is_configured() -> None:
     several = DicomFile((FILES / "examples_ybr_color.dcm").read_bytes(), LIMIT)
-    count = several.picture().facts["NumberOfFrames"]
+    count = several.image().facts["NumberOfFrames"]
     assert count > 2
-    assert several.chosen("first") == [0]
-    assert several.chosen("middle") == [count // 2]
-    assert several.chosen("all") == list(range(count))
-    assert several.picture(2).facts["Frame"] == 2
+    assert several.frame_numbers("first") == [0]
+    assert several.frame_numbers("middle") == [count // 2]
+    assert several.frame_numbers("all") == list(range(count))
+    assert several.image(2).facts["Frame"] == 2
     with pytest.raises(Unusable, match=r"^multi_frame$"):
-        several.chosen("reject")
+        several.frame_numbers("reject")
     single = DicomFile((FILES / "MR_small.dcm").read_bytes(), LIMIT)
-    assert single.chosen("reject") == single.chosen("all") == single.chosen("middle") == [0]
-    assert "Frame" not in single.picture().facts
+    assert single.frame_numbers("reject") == single.frame_numbers("all") == single.frame_numbers("middle") == [0]
+    assert "Frame" not in single.image().facts
 
 
-def test_a_frame_of_an_enhanced_file_is_shown_by_its_own_window() -> None:
+def test_a_frame_of_an_enhanced_file_is_displayed_by_its_own_window() -> None:
     dataset = _load("MR_small.dcm")
     plain = to_8_bit(dataset)
     shared, own, transform, voi = Dataset(), Dataset(), Dataset(), Dataset()
@@ -160,7 +156,7 @@ def test_a_frame_of_an_enhanced_file_is_shown_by_its_own_window() -> None:
     assert (without != plain).any()
 
 
-def test_an_empty_window_is_as_good_as_none() -> None:
+def test_an_empty_window_counts_as_absent() -> None:
     dataset = _load("CT_small.dcm")
     plain = to_8_bit(dataset)
     dataset.WindowCenter = dataset.WindowWidth = ""
@@ -178,11 +174,11 @@ def test_an_empty_window_is_as_good_as_none() -> None:
         ("README.txt", "not_dicom"),
     ],
 )
-def test_files_that_give_no_picture_are_refused_by_reason(name: str, reason: str) -> None:
+def test_files_without_an_image_are_rejected_with_a_reason(name: str, reason: str) -> None:
     assert _reason((FILES / name).read_bytes()) == reason
 
 
-def test_a_frame_too_large_is_refused_before_it_is_decoded() -> None:
+def test_a_frame_too_large_is_rejected_before_it_is_decoded() -> None:
     dataset = _load("SC_rgb_rle.dcm")
     dataset.Rows = dataset.Columns = 65_535
     assert _reason(_bytes(dataset)) == "too_many_pixels"
@@ -192,7 +188,7 @@ def test_a_frame_too_large_is_refused_before_it_is_decoded() -> None:
         read_image(huge.getvalue(), 1_000_000)
 
 
-def test_every_file_of_pydicom_is_a_picture_or_a_named_reason() -> None:
+def test_every_file_of_pydicom_is_an_image_or_a_named_reason() -> None:
     reasons = {path: _reason(path.read_bytes()) for path in sorted(FILES.parent.rglob("*")) if path.is_file()}
     assert len(reasons) > 150
     named = {"", "not_a_picture", "no_pixels", "undecodable", "not_dicom", "unsupported_compression"}
@@ -202,13 +198,13 @@ def test_every_file_of_pydicom_is_a_picture_or_a_named_reason() -> None:
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_a_damaged_file_is_a_picture_or_a_named_reason(data: st.DataObject) -> None:
+def test_a_damaged_file_is_an_image_or_a_named_reason(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(["CT_small.dcm", "MR_small_RLE.dcm", "SC_rgb_rle_2frame.dcm", "JPEG2000.dcm"]))
     content = bytearray((FILES / name).read_bytes())
     # The header takes the first two thousand bytes of these files: damage it more often than pixels.
-    place = st.one_of(st.integers(128, 2000), st.integers(128, len(content) - 1))
-    for where in data.draw(st.lists(place, min_size=1, max_size=12)):
-        content[where] = data.draw(st.integers(0, 255))
+    position = st.one_of(st.integers(128, 2000), st.integers(128, len(content) - 1))
+    for index in data.draw(st.lists(position, min_size=1, max_size=12)):
+        content[index] = data.draw(st.integers(0, 255))
     cut = data.draw(st.one_of(st.none(), st.integers(0, len(content))))
     assert _reason(bytes(content[:cut]), 1_000_000) in {
         "",
@@ -222,7 +218,7 @@ def test_a_damaged_file_is_a_picture_or_a_named_reason(data: st.DataObject) -> N
 
 
 @pytest.mark.parametrize("boxes", [b"\x00" * 8, b"\x00\x00\x00\x08ftyp" + b"\x00"])
-def test_a_jpeg_2000_box_without_length_ends(boxes: bytes) -> None:
+def test_a_jpeg_2000_box_without_length_is_rejected(boxes: bytes) -> None:
     """A walk from box to box by their length would never end."""
     dataset = _load("JPEG2000.dcm")
     dataset.PixelData = encapsulate([b"\x00\x00\x00\x0cjP  \r\n\x87\n" + boxes])
@@ -230,28 +226,28 @@ def test_a_jpeg_2000_box_without_length_ends(boxes: bytes) -> None:
     assert _reason(_bytes(dataset)) == "undecodable"
 
 
-def test_without_a_look_at_the_pixels_the_header_decides() -> None:
-    def kept(modality: str, said: str) -> bool:
-        picture = Picture(np.zeros((8, 8), np.uint8), {}, modality, said)
+def test_without_text_detection_the_header_decides() -> None:
+    def kept(modality: str, burned_in: str) -> bool:
+        image = DecodedImage(np.zeros((8, 8), np.uint8), {}, modality, burned_in)
         try:
-            without_text(picture, "keep", None, frozenset({"US"}), 0.2, 0.3)
+            without_text(image, "keep", None, frozenset({"US"}), 0.2, 0.3)
         except Unusable:
             return False
         return True
 
-    assert [kept("US", said) for said in ("", "YES", "NO")] == [False, False, True]
-    assert [kept("MR", said) for said in ("", "YES", "NO")] == [True, False, True]
+    assert [kept("US", value) for value in ("", "YES", "NO")] == [False, False, True]
+    assert [kept("MR", value) for value in ("", "YES", "NO")] == [True, False, True]
 
 
 def test_an_image_file_keeps_its_pixels_and_loses_its_text(tmp_path: Path) -> None:
     from PIL.PngImagePlugin import PngInfo
 
-    told = PngInfo()
-    told.add_text("Patient", "Margaret Fontaine")
+    text = PngInfo()
+    text.add_text("Patient", "Margaret Fontaine")
     deep: Any = np.array([[100, 1123], [612, 4000]], dtype=np.uint16)
-    Image.fromarray(deep).save(tmp_path / "deep.png", pnginfo=told)
-    picture = read_image((tmp_path / "deep.png").read_bytes(), LIMIT)
-    assert b"Fontaine" not in encode_png(picture.pixels)
-    assert picture.pixels.tolist() == [[0, 67], [33, 255]]
+    Image.fromarray(deep).save(tmp_path / "deep.png", pnginfo=text)
+    image = read_image((tmp_path / "deep.png").read_bytes(), LIMIT)
+    assert b"Fontaine" not in encode_png(image.pixels)
+    assert image.pixels.tolist() == [[0, 67], [33, 255]]
     with pytest.raises(Unusable, match="undecodable"):
         read_image(b"no image", LIMIT)

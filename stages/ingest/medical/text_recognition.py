@@ -1,7 +1,7 @@
-"""Telling large letters from anatomy: the text detector takes ribs and vessels for writing, a reader does not.
+"""Text recognition that separates large letters from anatomy: the text detector takes ribs and vessels for text.
 
 Measured on real radiographs (docs/medical.md): large boxes of anatomy are read upright with a confidence below 0.6,
-clear text with 0.99. Only large boxes are asked about: a small one costs little when it is filled for nothing.
+clear text with 0.99. Only large boxes are checked: filling a small one without need costs little.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 #: Share of the image's longer side above which a box's shorter side makes it large.
 _LARGE = 0.05
-#: Least mean probability of what is read, upright, and turned or mirrored (where chance has more tries).
+#: Minimum mean probability of the characters, upright, and rotated or mirrored (four attempts, so a higher one).
 _UPRIGHT, _TURNED = 0.5, 0.9
 #: Grey levels between neighbouring pixels, 98th percentile, of sharp print: several lines in one box cannot be read.
 _SHARP = 110
-_HEIGHT, _LEAST, _MOST = 48, 320, 1280  # pixels: what the network reads
+_HEIGHT, _MIN_WIDTH, _MAX_WIDTH = 48, 320, 1280  # pixels: the network's input
 
 
-class Reader:
-    """PP-OCRv4's recogniser, asked how surely something is text, never what it says."""
+class TextRecognizer:
+    """PP-OCRv4's recogniser, used for its confidence that a box holds text; what it reads is never used."""
 
     def __init__(self) -> None:
         self._session = network(*READER)
         self._input = self._session.get_inputs()[0].name
 
     def legible(self, image: Image, boxes: Iterable[Box]) -> list[Box]:
-        """The boxes that are small, or hold something that can be read."""
-        least = _LARGE * max(image.size)
+        """The boxes that are small or hold legible text."""
+        limit = _LARGE * max(image.size)
         return [
             box
             for box in boxes
-            if min(box.bottom - box.top, box.right - box.left) <= least
+            if min(box.bottom - box.top, box.right - box.left) <= limit
             or self._is_text(image.crop((box.left, box.top, box.right, box.bottom)))
         ]
 
@@ -49,18 +49,18 @@ class Reader:
         return any(self.confidence(part.transpose(turn)) >= _TURNED for turn in turns)
 
     def confidence(self, part: Image) -> float:
-        """Mean probability of the characters read in a picture of one line, 0..1; 0 where none is read."""
+        """Mean probability of the characters recognised in an image of one line, 0..1; 0 where there are none."""
         import numpy as np
         from PIL.Image import Resampling
 
-        width = min(_MOST, max(16, round(_HEIGHT * part.width / part.height)))
+        width = min(_MAX_WIDTH, max(16, round(_HEIGHT * part.width / part.height)))
         scaled = part.convert("RGB").resize((width, _HEIGHT), Resampling.BILINEAR)
-        feed = np.zeros((1, 3, _HEIGHT, max(_LEAST, width)), dtype=np.float32)
+        feed = np.zeros((1, 3, _HEIGHT, max(_MIN_WIDTH, width)), dtype=np.float32)
         feed[0, :, :, :width] = (np.asarray(scaled, dtype=np.float32)[:, :, ::-1] / 127.5 - 1).transpose(2, 0, 1)
-        steps = self._session.run(None, {self._input: feed})[0][0]  # [step, character], 0 is "nothing"
-        best, sure = steps.argmax(axis=1), steps.max(axis=1)
+        steps = self._session.run(None, {self._input: feed})[0][0]  # [step, character]; character 0 is CTC's blank
+        best, probability = steps.argmax(axis=1), steps.max(axis=1)
         new = np.concatenate([[True], best[1:] != best[:-1]]) & (best != 0)
-        return float(sure[new].mean()) if new.any() else 0.0
+        return float(probability[new].mean()) if new.any() else 0.0
 
 
 def _sharpness(part: Image) -> float:

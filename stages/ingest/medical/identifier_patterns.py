@@ -1,6 +1,6 @@
-"""Patterns of what identifies a patient and is no name: dates, record numbers, phones, addresses, institutions.
+"""Regular expressions for identifiers other than names: dates, record numbers, phones, addresses, institutions.
 
-Each is (label, pattern); they are tried in this order, the more specific first.
+Each rule is (label, pattern). Rules are applied in the order given here, the more specific first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _RECORD = (
     r"|chart(?:\s*(?:number|no\.?|\#))|policy(?:\s*(?:number|no\.?))|insurance\s*(?:number|no\.?|id)"
     r"|serial(?:\s*(?:number|no\.?))?|s/n|licen[cs]e(?:\s*(?:number|no\.?))|dob|date\s+of\s+birth)"
 )
-#: Behind a number, what says that it is a measurement.
+#: Not followed by a unit, which would make a number a measurement.
 _UNIT = (
     r"(?!\s*-?\s*(?:mm|cm|ml|mg|hu|mgy|mas|kvp?|ms|s|sec|cc|units?|x|%|hz|g|kg|msv|h|hours?|weeks?|days?"
     r"|months?|years?|degrees?|ct|images?)\b)"
@@ -43,8 +43,8 @@ def _compiled(*rules: tuple[str, str]) -> _Rules:
     return tuple((label, regex.compile(pattern)) for label, pattern in rules)
 
 
-#: Before the file's own identifiers, which would otherwise leave half an address behind.
-NUMBERS = _compiled(
+#: Applied before the identifiers that the file itself states, which would otherwise leave half an address behind.
+IDENTIFIERS = _compiled(
     ("email", r"(?i)[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
     ("url", r"(?i)\b(?:https?|ftp)://\S+|\bwww\.\S+"),
     (
@@ -130,8 +130,8 @@ _INSTITUTION = (
     r"|imaging\s+cent(?:er|re))"
 )
 _PROPER = r"(?:\p{Lu}[\p{L}'’]*(?:-\p{Lu}?\p{L}+)*|St\.|Mt\.)"
-#: After them.
-PLACES = _compiled(
+#: Applied after the identifiers that the file itself states.
+INSTITUTIONS_AND_CODES = _compiled(
     (
         "hospital",
         rf"(?<![\p{{L}}\d])(?!(?:The|Outside|Our|This|At|From|Another|Transferred|Patient|Admitted|Her|His"

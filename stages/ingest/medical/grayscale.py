@@ -1,4 +1,4 @@
-"""From stored DICOM values to the 8 bits a viewer would show.
+"""Converts stored DICOM values to the 8 bits that a viewer would display.
 
 Grey values follow DICOM PS3.3 C.11: modality LUT or rescale, then VOI LUT or window, then MONOCHROME1 inverted.
 """
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pydicom import Dataset
 
-#: Functional groups of multi-frame files (PS3.3 C.7.6.16) that say how a frame is shown, and what they say it with.
-_GROUPS = {
+#: Functional groups of multi-frame files (PS3.3 C.7.6.16) that determine how a frame is displayed, and their keywords.
+_FUNCTIONAL_GROUPS = {
     "PixelValueTransformationSequence": ("RescaleIntercept", "RescaleSlope"),
     "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction"),
 }
 
 
 def to_8_bit(dataset: Dataset, frame: int = 0) -> NDArray[np.uint8]:
-    """One frame as it is meant to be seen: uint8 [height, width], or [height, width, 3] in colour.
+    """One frame as it is meant to be displayed: uint8 [height, width], or [height, width, 3] in colour.
 
     Raises what pydicom and its decoders raise for damaged or contradictory data, mostly ValueError.
     """
@@ -39,16 +39,16 @@ def to_8_bit(dataset: Dataset, frame: int = 0) -> NDArray[np.uint8]:
     if not interpretation.startswith("MONOCHROME"):
         raise ValueError(f"one sample per pixel in {interpretation}")
 
-    said = _of_frame(dataset, frame)
-    padding = _padding(stored, said)
-    values = np.asarray(apply_modality_lut(stored, said), dtype=np.float64)
-    center, width = _first(said.get("WindowCenter")), _first(said.get("WindowWidth"))
-    if said.get("VOILUTSequence"):
-        table = said.VOILUTSequence[0].LUTDescriptor
-        shown = apply_voi(apply_modality_lut(stored, said), said).astype(np.float64)
-        grey = np.rint(shown / (2 ** int(table[2]) - 1) * 255)
+    header = _frame_header(dataset, frame)
+    padding = _padding(stored, header)
+    values = np.asarray(apply_modality_lut(stored, header), dtype=np.float64)
+    center, width = _first(header.get("WindowCenter")), _first(header.get("WindowWidth"))
+    if header.get("VOILUTSequence"):
+        table = header.VOILUTSequence[0].LUTDescriptor
+        displayed = apply_voi(apply_modality_lut(stored, header), header).astype(np.float64)
+        grey = np.rint(displayed / (2 ** int(table[2]) - 1) * 255)
     elif center is not None and width is not None:
-        grey = np.rint(window(values, center, width, str(said.get("VOILUTFunction") or "LINEAR")) * 255)
+        grey = np.rint(window(values, center, width, str(header.get("VOILUTFunction") or "LINEAR")) * 255)
     else:
         grey = scaled(values, padding)
     grey = np.clip(grey, 0, 255).astype(np.uint8)
@@ -60,9 +60,9 @@ def to_8_bit(dataset: Dataset, frame: int = 0) -> NDArray[np.uint8]:
 
 
 def window(values: NDArray[np.float64], center: float, width: float, function: str) -> NDArray[np.float64]:
-    """Values in [0, 1] by a window (PS3.3 C.11.2.1.2 for LINEAR, C.11.2.1.3 for LINEAR_EXACT and SIGMOID).
+    """Values mapped to [0, 1] by a window (PS3.3 C.11.2.1.2 for LINEAR, C.11.2.1.3 for LINEAR_EXACT and SIGMOID).
 
-    Raises ValueError for a width the standard does not allow.
+    Raises ValueError for a width that the standard does not allow.
     """
     import numpy as np
 
@@ -83,7 +83,10 @@ def window(values: NDArray[np.float64], center: float, width: float, function: s
 
 
 def scaled(values: NDArray[np.float64], padding: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
-    """Smallest to largest value onto 0..255, where the file names no window."""
+    """Values scaled so that the smallest and largest become 0 and 255, for files without a window.
+
+    `padding`: pixels that do not count. Raises ValueError without a finite value.
+    """
     import numpy as np
 
     seen = values if padding is None or padding.all() else values[~padding]
@@ -95,25 +98,25 @@ def scaled(values: NDArray[np.float64], padding: NDArray[np.bool_] | None) -> ND
     return np.rint(np.clip((filled - low) / ((high - low) or 1), 0, 1) * 255).astype(np.uint8)
 
 
-def _of_frame(dataset: Dataset, frame: int) -> Dataset:
-    """The header with what an enhanced multi-frame file says of this frame (or of all) put in its usual place."""
+def _frame_header(dataset: Dataset, frame: int) -> Dataset:
+    """The header with an enhanced multi-frame file's values for this frame (or for all) at the top level."""
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
     single = dataset.get("PerFrameFunctionalGroupsSequence") or []
     groups = [*shared[:1], *single[frame : frame + 1]]
     if not groups:
         return dataset
-    said = copy(dataset)
+    header = copy(dataset)
     for group in groups:
-        for name, keywords in _GROUPS.items():
+        for name, keywords in _FUNCTIONAL_GROUPS.items():
             for item in (group.get(name) or [])[:1]:
                 for keyword in keywords:
                     if item.get(keyword) is not None:
-                        setattr(said, keyword, item.get(keyword))
-    return said
+                        setattr(header, keyword, item.get(keyword))
+    return header
 
 
 def _padding(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.bool_] | None:
-    """Where the pixels are filling outside the picture (PS3.3 C.7.5.1.1.2), to be shown black."""
+    """Mask of the padding around the image (PS3.3 C.7.5.1.1.2), which is displayed black; None without padding."""
     value = dataset.get("PixelPaddingValue")
     if value is None:
         return None
@@ -124,7 +127,7 @@ def _padding(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.bool_] | None
 
 
 def _first(value: Any) -> float | None:
-    # Several windows are alternatives for the viewer; the first is the default. Empty is as good as absent.
+    # Several windows are alternatives for the viewer; the first is the default. An empty value counts as absent.
     if value is None or isinstance(value, int | float):
         return value
     values = [value] if isinstance(value, str) else list(value)

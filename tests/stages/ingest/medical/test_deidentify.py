@@ -1,4 +1,4 @@
-"""De-identification of text: what must go, and what must stay."""
+"""De-identification of text: identifiers are removed, findings are kept."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from types import ModuleType
 
 import pytest
 
-from stages.ingest.medical.deidentify import Scrubber, stated
+from stages.ingest.medical.deidentify import Scrubber, stated_identifiers
 
-BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[4] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
 def planting() -> ModuleType:
-    """The benchmark's own measure, on the sentences it uses."""
+    """The benchmark's module, with its sentences and its measure of recall."""
     name = "planted_reports"
     for name in ("planted_reports", "deidentification"):
         spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
@@ -28,7 +28,7 @@ def planting() -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    ("text", "gone"),
+    ("text", "identifier"),
     [
         ("Discussed with Dr. Harold Pembroke by phone.", "Pembroke"),
         ("Mrs O'Neill-Vargas was seen again.", "Vargas"),
@@ -60,8 +60,8 @@ def planting() -> ModuleType:
         ("Film 20190314001.", "20190314001"),
     ],
 )
-def test_identifiers_go(text: str, gone: str) -> None:
-    assert gone not in Scrubber()(text)
+def test_identifiers_are_removed(text: str, identifier: str) -> None:
+    assert identifier not in Scrubber()(text)
 
 
 @pytest.mark.parametrize(
@@ -77,20 +77,20 @@ def test_identifiers_go(text: str, gone: str) -> None:
         "SUV of 12.5, density of 1024 HU, 95% stenosis.",
     ],
 )
-def test_findings_stay_word_for_word(text: str) -> None:
+def test_findings_are_kept_word_for_word(text: str) -> None:
     assert Scrubber()(text) == text
 
 
-def test_what_the_file_states_is_found_anywhere_in_any_case() -> None:
+def test_identifiers_stated_by_the_file_are_removed_anywhere_in_any_case() -> None:
     scrub = Scrubber(names=["Fontaine^Margaret^A", "Ng^Li"], numbers=["MRN-0048213", "St. Brigid's Ward"])
     text = "MARGARET came with fontaine; Ng saw 0048213 at st. brigid's ward. Li, lifting and angina stay."
     assert scrub(text) == "[name] came with [name]; [name] saw [record] at [record]. [name], lifting and angina stay."
-    assert scrub.knows("CHEST FONTAINE")
-    assert not scrub.knows("CHEST")
+    assert scrub.contains_known("CHEST FONTAINE")
+    assert not scrub.contains_known("CHEST")
 
 
 @pytest.mark.parametrize("half", ["tuning", "held_out"])
-def test_the_recall_that_the_documentation_states_is_reached(planting: ModuleType, half: str) -> None:
+def test_recall_is_as_documented(planting: ModuleType, half: str) -> None:
     sentences = list(planting.planted(half, 12, seed=7))
     cleaned = planting.ours([sentence.text for sentence in sentences])
     recall = planting.recall(sentences, cleaned)
@@ -100,7 +100,7 @@ def test_the_recall_that_the_documentation_states_is_reached(planting: ModuleTyp
 
 
 @pytest.mark.parametrize("half", ["tuning", "held_out"])
-def test_eponyms_devices_and_measurements_are_no_names(planting: ModuleType, half: str) -> None:
+def test_eponyms_devices_and_measurements_are_not_names(planting: ModuleType, half: str) -> None:
     clean = planting.CLEAN[half]
     assert planting.ours(list(clean)) == [" ".join(text.split()) for text in clean]
 
@@ -110,7 +110,7 @@ def test_real_notes_keep_their_words(planting: ModuleType, shared: Path) -> None
 
     notes = sorted({entry["report"] for entry in json.loads((shared / "data/cxr/meta.json").read_text("utf-8"))})
     lost, _ = planting.words_lost(notes, planting.ours(notes))
-    assert lost < 0.004  # of which most are dates, rightly
+    assert lost < 0.004  # most of them are dates, correctly
 
 
 @pytest.mark.parametrize(
@@ -123,28 +123,28 @@ def test_real_notes_keep_their_words(planting: ModuleType, shared: Path) -> None
         "MR Brain shows MS plaques; MR angiography is normal.",
     ],
 )
-def test_departments_formulas_and_headings_are_no_names(text: str) -> None:
+def test_departments_formulas_and_headings_are_not_names(text: str) -> None:
     assert Scrubber()(text) == text
 
 
-def test_words_of_the_house_are_kept_on_request() -> None:
+def test_configured_words_are_kept() -> None:
     text = "The tip of the Zephyrine is unchanged."
     assert Scrubber()(text) == "The tip of the [name] is unchanged."
     assert Scrubber(keep=["Zephyrine"])(text) == text
 
 
-def test_names_in_a_report_s_head_and_foot_are_looked_for_in_its_sections() -> None:
+def test_names_of_a_report_s_header_and_footer_are_removed_from_its_sections() -> None:
     report = (
         "PATIENT NAME: FONTAINE, MARGARET   MRN: AB-0048213\nAttending: Present\nFINDINGS: fontaine improves.\n"
         "Dictated by: Sarah Miller, MD on 3/4\nSigned: ___\n"
     )
-    names, numbers = stated(report)
+    names, numbers = stated_identifiers(report)
     assert names == ["FONTAINE MARGARET", "Sarah Miller"]
     assert numbers == ["AB-0048213"]
     assert Scrubber(names, numbers)("margaret fontaine, 0048213, present") == "[name], [record], present"
 
 
-def test_a_name_is_found_in_other_spellings_and_scripts() -> None:
+def test_a_name_is_removed_in_other_spellings_and_scripts() -> None:
     scrub = Scrubber(names=["Müller^Jürgen", "Yamada^Tarou=山田^太郎", "Nuñez"])
     assert scrub("mueller and MULLER, nunez") == "[name] and [name]"
     assert "山田" not in scrub("患者山田太郎です")

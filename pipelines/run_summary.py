@@ -1,4 +1,4 @@
-"""The table a run ends with: the data funnel, the losses, the scores, and where to look next."""
+"""The table at the end of a run: images fetched, pairs kept, losses, scores, and where to browse them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pipelines.retry_passes import EarlierPass
 from pipelines.state import Workspace
 
 
-def print_closing(config: PairmillConfig, workspace: Workspace, wanted: Sequence[str]) -> None:
-    """Print one row per figure of the artifacts asked for and of those they were made from."""
+def print_summary(config: PairmillConfig, workspace: Workspace, targeted: Sequence[str]) -> None:
+    """Print one row per artifact of the nodes `targeted` and of those they depend on."""
     from rich.console import Console
     from rich.table import Table
 
-    rows = [row for node in with_ancestors(workspace.dag, wanted) for row in _rows(workspace, node.id)]
+    rows = [row for node in with_ancestors(workspace.dag, targeted) for row in _rows(workspace, node.id)]
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -30,15 +30,15 @@ def print_closing(config: PairmillConfig, workspace: Workspace, wanted: Sequence
     console.print(f"Browse runs, reports and scores: {command}")
 
 
-def final_scores(workspace: Workspace, wanted: Sequence[str]) -> dict[str, float]:
-    """`<benchmark>/<metric>` -> score, of the finished benchmarks among the nodes asked for."""
-    found = {}
-    for node in (workspace.dag[node_id] for node_id in wanted):
+def final_scores(workspace: Workspace, targeted: Sequence[str]) -> dict[str, float]:
+    """`<benchmark>/<metric>` -> score, of the finished benchmarks among the nodes `targeted`."""
+    scores = {}
+    for node in (workspace.dag[node_id] for node_id in targeted):
         artifact = workspace.artifact(node) if node.stage.name == "evaluate" else None
         if artifact is not None:
             name = node.instance.rsplit("/", 1)[-1]
-            found.update({f"{name}/{k}": v for k, v in _numbers(artifact.read_json("scores.json"))})
-    return found
+            scores.update({f"{name}/{k}": v for k, v in _numbers(artifact.read_json("scores.json"))})
+    return scores
 
 
 def _numbers(scores: dict[str, Any]) -> list[tuple[str, float]]:
@@ -74,12 +74,12 @@ def _rows(workspace: Workspace, node_id: str) -> list[tuple[str, str]]:
 
 def _losses(train: dict[str, Any]) -> str:
     phases = train.get("phases") or [train]
-    told = [
+    parts = [
         f"{phase.get('objective', 'loss')}: {phase['first_loss']:.3f} → {phase['last_loss']:.3f}" for phase in phases
     ]
     if replaced := train.get("replaced", {}).get("samples"):
-        told.append(f"{replaced:,} damaged samples replaced (their uids: train.json)")
-    return "; ".join(told)
+        parts.append(f"{replaced:,} damaged samples replaced (their uids: train.json)")
+    return "; ".join(parts)
 
 
 def _scores(scores: dict[str, Any]) -> str:

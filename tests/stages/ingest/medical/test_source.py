@@ -1,4 +1,4 @@
-"""The medical source as a whole: reports found and cut, and nobody's name in anything it writes."""
+"""The medical source as a whole: reports are linked and cut, and nothing it writes contains a planted name."""
 
 from __future__ import annotations
 
@@ -71,10 +71,12 @@ def test_all_images_of_a_study_get_its_findings_and_impression(
     }
 
 
-def test_nothing_planted_is_in_any_file_name_table_or_image(ingest: Any, studies: dict[str, Any], pairs: Any) -> None:
+def test_no_planted_identifier_is_in_any_file_name_table_or_image(
+    ingest: Any, studies: dict[str, Any], pairs: Any
+) -> None:
     artifact = ingest(studies, pairs_per_file=1, files_per_partition=1)
     for name in artifact.names():
-        if name == "rejects.parquet":  # names the file to mend, for its owner's eyes
+        if name == "rejects.parquet":  # names the file to repair, for its owner
             continue
         content = artifact.path(name).read_bytes()
         assert not [word for word in PLANTED if word in name or word.encode() in content], name
@@ -83,7 +85,7 @@ def test_nothing_planted_is_in_any_file_name_table_or_image(ingest: Any, studies
     assert not [word for word in PLANTED if word in text]
 
 
-def test_images_are_in_the_artifact_under_names_that_tell_nothing(
+def test_images_are_in_the_artifact_under_names_that_identify_nobody(
     ingest: Any, pairs: Any, contents: Any, studies: dict[str, Any]
 ) -> None:
     artifact = ingest(studies)
@@ -116,13 +118,13 @@ def test_reports_are_linked_by_accession_or_file_name_too(
     assert [row["caption"] for row in pairs(ingest(fields))] == ["Nothing to see. Normal."]
 
 
-def test_a_csv_without_the_columns_says_which_keys_to_set(ingest: Any, studies: dict[str, Any], tmp_path: Path) -> None:
+def test_a_csv_without_the_columns_names_the_keys_to_set(ingest: Any, studies: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "reports.csv").write_text("id,text\n1,x\n")
     with pytest.raises(UserError, match=r"test.reports, file 1: needs a column 'study'.* its 2; set study_column"):
         ingest(studies)
 
 
-def test_sections_are_found_by_heading_in_the_order_asked_for() -> None:
+def test_sections_are_selected_by_heading_in_the_configured_order() -> None:
     report = "HISTORY: old\nImpression: good\nFindings : a\nb: c\nFINDING: more"
     assert sections(report, ["findings", "impression"]) == "a\nb: c more good"
     assert sections(report, ["technique"]) == ""
@@ -135,7 +137,7 @@ def test_a_damaged_file_is_a_reject_of_its_own(ingest: Any, rejects: Any, studie
     assert ("broken.dcm", 0, "undecodable") in rejects(ingest(studies))
 
 
-def test_what_pydicom_says_of_odd_values_is_not_heard(
+def test_logs_and_warnings_of_pydicom_about_odd_values_are_silenced(
     ingest: Any, studies: dict[str, Any], caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
 ) -> None:
     path = Path(studies["paths"][0]) / "Fontaine_1.dcm"
@@ -152,7 +154,7 @@ def test_what_pydicom_says_of_odd_values_is_not_heard(
 
 
 def _scan(path: Path, words: str = "", height: int = 24, burned_in: str = "", modality: str = "CR") -> None:
-    """A smooth 400x320 picture, as DICOM or PNG, with words printed on it."""
+    """A smooth 400x320 image, as DICOM or PNG, with words printed on it."""
     from PIL import ImageDraw, ImageFont
 
     rows, columns = np.mgrid[0:320, 0:400]
@@ -176,7 +178,7 @@ def _scan(path: Path, words: str = "", height: int = 24, burned_in: str = "", mo
 
 @pytest.fixture
 def scans(tmp_path: Path) -> dict[str, Any]:
-    """A folder for :func:`_scan` and a report for whatever is put there."""
+    """A folder for :func:`_scan`, and a report that belongs to every scan in it."""
     (tmp_path / "scans").mkdir()
     (tmp_path / "reports.csv").write_text("study,report\n1.2.3,FINDINGS: A clear picture.\n")
     return {"kind": "medical", "paths": [str(tmp_path / "scans")], "reports": [str(tmp_path / "reports.csv")]}
@@ -192,7 +194,7 @@ def test_words_on_the_pixels_are_filled_and_counted(ingest: Any, pairs: Any, sca
     for row in pairs(artifact):
         with Image.open(artifact.path(row["path"])) as image:
             assert TextDetector().boxes(image) == []
-            # Filled in the grey around it: nothing bright is left, and no black block either.
+            # Filled with the grey around it: nothing bright is left, and there is no black block.
             grey = np.asarray(image)
             assert int(grey.max()) <= 110
             assert int(grey.min()) >= 15
@@ -205,21 +207,21 @@ def test_the_policy_for_words_on_the_pixels_is_configured(
     folder = Path(scans["paths"][0])
     _scan(folder / "clear.dcm")
     _scan(folder / "clear_us.dcm", modality="US")
-    _scan(folder / "said.dcm", burned_in="YES")
+    _scan(folder / "stated.dcm", burned_in="YES")
     _scan(folder / "words.dcm", "FONTAINE 0048213")
-    _scan(folder / "words_said.dcm", "FONTAINE 0048213", burned_in="YES")
+    _scan(folder / "words_stated.dcm", "FONTAINE 0048213", burned_in="YES")
 
-    def refused(policy: str) -> set[str]:
-        found = rejects(ingest({**scans, "burned_in_text": policy}))
-        assert {reason for _, _, reason in found} == {"burned_in_annotation"}
-        return {file.removesuffix(".dcm") for file, _, _ in found}
+    def rejected(policy: str) -> set[str]:
+        rows = rejects(ingest({**scans, "burned_in_text": policy}))
+        assert {reason for _, _, reason in rows} == {"burned_in_annotation"}
+        return {file.removesuffix(".dcm") for file, _, _ in rows}
 
-    assert refused("mask") == {"said"}  # there is text, and it was not seen
-    assert refused("drop") == {"said", "words", "words_said"}
-    assert refused("keep") == {"said", "words_said", "clear_us"}
+    assert rejected("mask") == {"stated"}  # the header states text that is not detected
+    assert rejected("drop") == {"stated", "words", "words_stated"}
+    assert rejected("keep") == {"stated", "words_stated", "clear_us"}
 
 
-def test_a_page_of_text_is_no_picture(ingest: Any, rejects: Any, scans: dict[str, Any]) -> None:
+def test_a_page_of_text_is_rejected(ingest: Any, rejects: Any, scans: dict[str, Any]) -> None:
     folder = Path(scans["paths"][0])
     _scan(folder / "clear.dcm")
     _scan(folder / "page.dcm", "\n".join(["FINDINGS of a long report"] * 9))
@@ -244,7 +246,7 @@ def test_outside_the_regions_of_an_ultrasound_picture_nothing_is_kept(
     assert grey.astype(int).sum() == grey[60:300, 50:350].astype(int).sum()
 
 
-def test_every_frame_is_an_image_of_its_own_on_request(
+def test_every_frame_becomes_an_image_if_configured(
     ingest: Any, pairs: Any, rejects: Any, scans: dict[str, Any]
 ) -> None:
     dataset = pydicom.dcmread(FILES / "examples_ybr_color.dcm")
@@ -341,7 +343,7 @@ def test_an_upper_case_heading_needs_no_colon() -> None:
     assert sections("FINAL REPORT\nFINDINGS\nclear\nFINAL IMPRESSION: good", ["findings", "impression"]) == "clear good"
 
 
-def test_a_place_without_files_is_named_by_its_number_alone(scans: dict[str, Any], tmp_path: Path) -> None:
+def test_a_path_without_files_is_named_by_its_number_alone(scans: dict[str, Any], tmp_path: Path) -> None:
     from stages.ingest.plugins import source_config
 
     _scan(Path(scans["paths"][0]) / "a.png")
