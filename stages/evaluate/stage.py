@@ -16,6 +16,7 @@ class Evaluate(Stage[EvaluateConfig]):
     name = "evaluate"
     version = 2
     tracked = ("scores.json", "samples.json")
+    holds_samples = False  # texts for images of benchmarks, which are no source
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """Equal runs of the benchmark's images, with all their questions. Raises UserError for missing files."""

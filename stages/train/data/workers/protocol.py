@@ -1,4 +1,4 @@
-"""Memory that a rank and its worker processes share: slots, each with room for the pixels of a micro-batch."""
+"""What a rank and its worker processes share: memory for the pixels of micro-batches, and messages over a pipe."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.train.data.transform import TransformedSample
+
 
 @dataclass(frozen=True)
 class Layout:
-    """Slots of float32 [rows, 3, size, size], one after the other."""
+    """Slots of float32 [rows, 3, size, size], one after the other; each has room for a micro-batch."""
 
     slots: int
     rows: int
@@ -30,7 +32,7 @@ class Layout:
         return 4 * int(np.prod(self.shape))
 
 
-def create(layout: Layout) -> int:
+def create_memory(layout: Layout) -> int:
     """File descriptor of new memory, for this process and, inherited, for workers.
 
     An anonymous file, not one below /dev/shm: containers often grant that folder 64 MB and kill whoever exceeds it.
@@ -44,6 +46,39 @@ def create(layout: Layout) -> int:
     return descriptor
 
 
-def attach(descriptor: int, layout: Layout) -> NDArray[np.float32]:
+def attach_memory(descriptor: int, layout: Layout) -> NDArray[np.float32]:
     """The memory as an array, float32 [slots, rows, 3, size, size]; the descriptor may be closed afterwards."""
     return np.frombuffer(mmap.mmap(descriptor, layout.nbytes), dtype=np.float32).reshape(layout.shape)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Rows of a micro-batch for one worker to make."""
+
+    batch: int
+    """Number of the micro-batch among those submitted."""
+    slot: int
+    """Where its pixels go."""
+    first: int
+    """Row of the first sample in the slot; the others follow."""
+    samples: tuple[tuple[int, int], ...]
+    """(epoch, number) of each."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """The pixels of the work are in their slot; this is the rest."""
+
+    batch: int
+    first: int
+    samples: tuple[TransformedSample, ...]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The work raised an error that is not a damaged sample."""
+
+    text: str
+    """One line for a user's mistake, else a traceback."""
+    user_error: bool
+    """Whether it was a UserError."""

@@ -1,4 +1,4 @@
-"""What a list asks to forget: uids, URLs, sha256 digests and domains, one a line."""
+"""The list of samples to forget: uids, URLs, sha256 digests and domains, one a line."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+#: Columns by which tables name samples.
+IDENTITY = frozenset({"uid", "image_uid", "url", "sha256", "source_sha256"})
+
 _UID = re.compile(r"[0-9a-fA-F]{32}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _URL = re.compile(r"https?://\S+", re.IGNORECASE)
@@ -22,11 +25,11 @@ _DOMAIN = re.compile(r"(?!-)[^\s/:@?#]+\.[^\s/:@?#.]+\.?")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ForgetList:
     """The entries of a list, by kind."""
 
     uids: frozenset[str]
-    """Of pairs or of images: nothing tells one from the other but where it is found."""
+    """Of pairs or of images: they differ only in the column in which they occur."""
     urls: frozenset[str]
     sha256: frozenset[str]
     domains: frozenset[str]
@@ -35,7 +38,7 @@ class Wanted:
         return len(self.uids) + len(self.urls) + len(self.sha256) + len(self.domains)
 
     def tombstones(self) -> Tombstones:
-        """The entries as the workspace's list holds them."""
+        """The entries in the form of the workspace's file of tombstones."""
         return Tombstones(
             pairs=self.uids,
             images=self.uids,
@@ -44,23 +47,24 @@ class Wanted:
             domains=frozenset(map(domain_digest, self.domains)),
         )
 
-    def images(self, table: pa.Table) -> NDArray[np.bool_]:
-        """Rows whose whole image is meant: by `image_uid`, and by `url`, `sha256`, `source_sha256` where they are."""
+    def image_rows(self, table: pa.Table) -> NDArray[np.bool_]:
+        """Boolean per row: whether the list names its image, by those of the columns `image_uid`, `url`, `sha256` and
+        `source_sha256` that the table has."""
         import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        found = np.zeros(table.num_rows, dtype=bool)
+        named = np.zeros(table.num_rows, dtype=bool)
         sets = {"image_uid": self.uids, "sha256": self.sha256, "source_sha256": self.sha256, "url": self.urls}
         for column, values in sets.items():
             if values and column in table.column_names:
-                found |= pc.is_in(table[column], value_set=pa.array(sorted(values), pa.string())).to_numpy()
+                named |= pc.is_in(table[column], value_set=pa.array(sorted(values), pa.string())).to_numpy()
         if self.domains and "url" in table.column_names:
-            found |= self._in_domain(table["url"])
-        return found
+            named |= self._in_domain(table["url"])
+        return named
 
-    def pairs(self, table: pa.Table) -> NDArray[np.bool_]:
-        """Rows meant by their own `uid`."""
+    def pair_rows(self, table: pa.Table) -> NDArray[np.bool_]:
+        """Boolean per row: whether the list names its `uid`."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -70,21 +74,21 @@ class Wanted:
         import numpy as np
         import pyarrow.compute as pc
 
-        # A cheap look for the name first; what a URL's host is, only the list of tombstones decides.
-        stated = Tombstones(domains=frozenset(map(domain_digest, self.domains)))
-        found = np.zeros(len(urls), dtype=bool)
+        # A cheap search for the name first; only the tombstones decide what a URL's host is.
+        tombstones = Tombstones(domains=frozenset(map(domain_digest, self.domains)))
+        named = np.zeros(len(urls), dtype=bool)
         for domain in self.domains:
             hit = pc.fill_null(pc.match_substring(urls, domain, ignore_case=True), False).to_numpy().astype(bool)
-            found |= hit
-        for row in np.flatnonzero(found).tolist():
-            found[row] = stated.address(urls[row].as_py())
-        return found
+            named |= hit
+        for row in np.flatnonzero(named).tolist():
+            named[row] = tombstones.covers_url(urls[row].as_py())
+        return named
 
 
-def read_wanted(lines: Iterable[str], name: str) -> Wanted:
-    """Entries of a list; empty lines and those that begin with ``#`` are skipped.
+def read_forget_list(lines: Iterable[str], name: str) -> ForgetList:
+    """Parse a list; empty lines and those that begin with ``#`` are skipped.
 
-    Raises UserError naming the line of an entry that is none, and for a list without any.
+    Raises UserError naming the line of an invalid entry, and for a list without any. `name` is used in messages.
     """
     kinds: dict[str, set[str]] = {"uids": set(), "urls": set(), "sha256": set(), "domains": set()}
     for number, line in enumerate(lines, start=1):
@@ -104,7 +108,7 @@ def read_wanted(lines: Iterable[str], name: str) -> Wanted:
                 f"{name}, line {number}: neither a uid (32 hex digits), a sha256 (64), an http(s) URL nor a domain; "
                 "mend or remove it"
             )
-    wanted = Wanted(**{kind: frozenset(values) for kind, values in kinds.items()})
-    if not len(wanted):
+    entries = ForgetList(**{kind: frozenset(values) for kind, values in kinds.items()})
+    if not len(entries):
         raise UserError(f"{name}: nothing to forget in it; write one uid, URL, sha256 or domain a line")
-    return wanted
+    return entries
