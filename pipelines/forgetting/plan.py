@@ -102,11 +102,11 @@ def resolve(lineage: Lineage, wanted: Wanted) -> Plan:
 
 
 def _count_shards(lineage: Lineage, plan: Plan) -> None:
-    from stages.shard.index import Index
+    from stages.shard.index import ShardIndex
 
     gone = Gone(frozenset(plan.pairs), frozenset())
     for artifact in lineage.of_stage("shard"):
-        uids = Index.open(artifact.path("index.arrow")).table["uid"]
+        uids = ShardIndex.open(artifact.path("index.arrow")).table["uid"]
         found = int(pc.sum(gone.has_pair(uids)).as_py() or 0)
         if found:
             plan.shards[artifact.fingerprint] = found

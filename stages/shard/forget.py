@@ -17,9 +17,9 @@ def forget(artifact: Artifact, inputs: Known, gone: Gone, out: Path | None) -> T
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from stages.shard.index import Index, write_index
+    from stages.shard.index import ShardIndex, write_index
 
-    table = Index.open(artifact.path("index.arrow")).table
+    table = ShardIndex.open(artifact.path("index.arrow")).table
     lost = gone.has_pair(table["uid"])
     rows = table.filter(lost)
     taken = Taken(samples=rows.num_rows)

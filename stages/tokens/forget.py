@@ -18,13 +18,13 @@ def forget(artifact: Artifact, inputs: Known, gone: Gone, out: Path | None) -> T
     import numpy as np
     import pyarrow.compute as pc
 
-    from stages.shard.index import Index
+    from stages.shard.index import ShardIndex
 
     taken = Taken()
     (shards,) = inputs["shards"]
     if shards is None:
         return taken
-    index = Index.open(shards.path("index.arrow"))
+    index = ShardIndex.open(shards.path("index.arrow"))
     lost = gone.has_pair(index.table["uid"]).to_numpy().astype(bool)
     content = artifact.read_json("tokens.json")
     names = index.table["source"]

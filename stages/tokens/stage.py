@@ -86,12 +86,12 @@ class Tokens(Stage[TokensConfig]):
 
 
 def _encoded(reader: ShardReader, shard: int, tokenizer: LoadedTokenizer) -> Encoded:
-    from stages.shard.damage import Damaged
+    from stages.shard.reader import DamagedShard
     from stages.tokens.encode import encode
 
     try:
         return encode(tokenizer, reader.captions(shard))
-    except Damaged as damage:
+    except DamagedShard as damage:
         raise UserError(f"{damage}; make the shards anew, or fetch them again") from None
 
 

@@ -25,7 +25,8 @@ from pipelines.store import Store
 from stages.base.artifact import Artifact, file_sha256
 from stages.base.contract import UserError
 from stages.base.forgetting import Gone
-from stages.shard.index import scan_tar, to_table, write_index
+from stages.shard.index import to_table, write_index
+from stages.shard.scan import scan_tar
 from stages.tokenizer.config import TokenizerConfig
 from stages.tokenizer.load import load
 from stages.tokenizer.train import train, write
