@@ -68,14 +68,16 @@ class Tokenizer(Stage[TokenizerConfig]):
         from stages.tokenizer.report import page, report
 
         if self.config.brought:
-            from stages.tokenizer.given import write_given
+            from stages.tokenizer.imported import write_imported
 
-            write_given(self.config, context.out)
+            write_imported(self.config, context.out)
         else:
-            from stages.tokenizer.counting import total
+            from stages.tokenizer.counting import sum_counts
             from stages.tokenizer.train import learn, write
 
-            write(self.config, learn(self.config, total(context.intermediate.glob("words-*.parquet"))), context.out)
+            write(
+                self.config, learn(self.config, sum_counts(context.intermediate.glob("words-*.parquet"))), context.out
+            )
         tokenizer = load(context.out)
         corpora = open_corpora(self.config, context.inputs, find_last_uid(self.config, context.inputs))
         figures = report(self.config, corpora, tokenizer)
