@@ -180,14 +180,14 @@ class Bench:
         one = pa.array(np.arange(len(rows) + 1, dtype=np.int32))
         ratio = np.maximum(width, height) / np.minimum(width, height)  # ours is long over short, and so is this one
         stats = {
-            "text_len": pa.array(pool.said["characters"][rows].astype(np.int64)),
-            "num_words": pa.array(pool.said["words"][rows].astype(np.int64)),
+            "text_len": pa.array(pool.captions["characters"][rows].astype(np.int64)),
+            "num_words": pa.array(pool.captions["words"][rows].astype(np.int64)),
             "image_width": pa.ListArray.from_arrays(one, pa.array(width.astype(np.int64))),
             "image_height": pa.ListArray.from_arrays(one, pa.array(height.astype(np.int64))),
             "aspect_ratios": pa.ListArray.from_arrays(one, pa.array(ratio)),
         }
         # A pair without a score passes ours; here it has one that passes.
-        similarity = np.where(pool.scored[rows], pool.said["similarity"][rows], np.float32(1))
+        similarity = np.where(pool.scored[rows], pool.captions["similarity"][rows], np.float32(1))
         low = np.float32(RULES["min_similarity"])
         similarity = np.where(
             similarity >= low, np.maximum(similarity.astype(np.float64), RULES["min_similarity"]), 0.0
@@ -195,7 +195,7 @@ class Bench:
         table = {
             "uid": pool.uids[rows],
             "text": ["a caption"] * len(rows),
-            "language": pool.said["language"][rows],
+            "language": pool.captions["language"][rows],
             "similarity": similarity,
             "__dj__stats__": pa.StructArray.from_arrays(list(stats.values()), names=list(stats)),
         }

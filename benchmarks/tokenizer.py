@@ -97,15 +97,15 @@ def check_ids(folder: str, file: str, size: int) -> int:
     """All ids, ours and theirs; returns their number. Raises RuntimeError where they differ."""
     tokenizer, theirs = load(folder), HuggingFace.from_file(f"{folder}/tokenizer.json")
     theirs.encode_special_tokens = True
-    found = 0
+    result = 0
     for number, shard in enumerate(shards(file, size)):
         ids, offsets = PieceEncoder(tokenizer).encode(texts_array(shard))
         expected = [encoding.ids for encoding in theirs.encode_batch(shard, add_special_tokens=False)]
         lengths = np.fromiter(map(len, expected), np.int64)
         if not np.array_equal(np.diff(offsets), lengths) or not np.array_equal(ids, np.concatenate(expected)):
             raise RuntimeError(f"ids differ in shard {number}")
-        found += len(ids)
-    return found
+        result += len(ids)
+    return result
 
 
 def their_encoding(theirs: HuggingFace, name: str, file: str, size: int) -> Callable[[], None]:
@@ -192,8 +192,8 @@ def main() -> None:
                 warmup=True,
                 finish=False,
             )
-    found = {"training_s": trained, "encoding_mb_s": encoded}
-    merged = {key: {name: part[key] for name, part in found.items()} for key in ("ours", "peers", "ratios", "inputs")}
+    result = {"training_s": trained, "encoding_mb_s": encoded}
+    merged = {key: {name: part[key] for name, part in result.items()} for key in ("ours", "peers", "ratios", "inputs")}
     print(json.dumps({"name": "tokenizer", **merged, "machine": trained["machine"]}))
 
 

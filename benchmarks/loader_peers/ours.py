@@ -16,13 +16,13 @@ from stages.base.artifact import Artifact, file_sha256
 from stages.shard.index import IndexRow, checksum, to_table, write_index
 from stages.shard.writer import ShardWriter
 from stages.tokens.encode import Encoded, id_type
-from stages.train.collate import collate as collate
 from stages.train.config import OptimizationConfig
-from stages.train.loader import Loader
-from stages.train.pairs import PairDataset
+from stages.train.data.collate import collate as collate
+from stages.train.data.loader import Loader
+from stages.train.data.pairs import PairDataset
 
 PACKAGE = "pairmill"
-DECODER = "stages.train.decode"
+DECODER = "stages.train.data.decode"
 #: Whether both ways read the same files.
 SAME_DATA = True
 
@@ -43,8 +43,8 @@ def convert(files: Sequence[Path], folder: Path, way: transforms.Way, batch: int
         with ShardWriter(path) as tar:
             for number, file in enumerate(part, start):
                 uid = hashlib.md5(f"{number}".encode(), usedforsecurity=False).hexdigest()
-                told = {"uid": uid, "image_uid": uid, "source": "photographs", "caption": _CAPTION}
-                parts = {"jpg": file.read_bytes(), "txt": _CAPTION.encode(), "json": json.dumps(told).encode()}
+                record = {"uid": uid, "image_uid": uid, "source": "photographs", "caption": _CAPTION}
+                parts = {"jpg": file.read_bytes(), "txt": _CAPTION.encode(), "json": json.dumps(record).encode()}
                 at = tar.add(uid, parts)
                 places = (*at["jpg"], *at["txt"], *at["json"])
                 sums = (checksum(parts[name]) for name in ("jpg", "txt", "json"))
