@@ -18,7 +18,7 @@ Measured over epoch 0 with seeds 0 to `--rounds` - 1:
 Ours: `stages.train.data.shuffle.Order`, batches dealt to ranks by `stages.train.data.sampler.Stream`. Peers: a uniform
 permutation (numpy), and webdataset's own shuffle stage, one reader per rank, over its share of shards of `--shard`
 samples in a random order, with buffers of 1,000 and 10,000 samples (`--peer-python` names a Python that has webdataset;
-without it these are left out). A uniform permutation's own *ks*, *tv* and *rank ks* are what chance alone gives. """
+without it these are left out). A uniform permutation's own *ks*, *tv* and *rank ks* are what chance alone gives."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def drop_unfinished(artifact_dir: ArtifactDir, plan: Plan, wanted: Wanted, dry_r
 def drop_scratch(store: Store, scratch: str | None, plan: Plan, wanted: Wanted) -> None:
     """Empty the scratch folders of unfinished data artifacts: they hold captions and pictures in passing.
 
-    Of a download only the partitions go whose journal (`stages/download/spool.py`) has a forgotten image.
+    Of a download only the partitions go whose journal (`stages/download/journal.py`) has a forgotten image.
     """
     root = Path(scratch) if scratch else Path(store.tombstones).parent / "scratch"
     if is_remote(store.workspace) and not scratch:

@@ -14,17 +14,17 @@ from stages.base.artifact import Artifact, is_remote
 from stages.download.address import Dialer, host_of, request_url
 from stages.download.client import Client, retry_after
 from stages.download.config import DownloadConfig
-from stages.download.optout import OptOut
+from stages.download.opt_out import OptOut
 from stages.download.outcome import Failure, Reason
-from stages.download.robots import MAX_BYTES, Notices, shared_notices
+from stages.download.robots import MAX_BYTES, CrawlRules, shared_crawl_rules
 
 _ACCEPT = "image/jpeg,image/png,image/webp,image/*;q=0.8,*/*;q=0.5"
 #: RFC 9309, section 2.3.1.2: at least five redirects of a robots.txt are followed.
-_NOTICE_REDIRECTS = 5
+_RULES_REDIRECTS = 5
 
 
 @dataclass(frozen=True)
-class Moved:
+class Redirect:
     """A redirect: where the image is to be asked for next."""
 
     url: str
@@ -36,27 +36,27 @@ class Web:
 
     client: Client
     dialer: Dialer
-    notices: Notices
+    rules: CrawlRules
     opt_out: OptOut
     max_bytes: int
 
-    def __call__(self, url: str) -> bytes | Moved:
-        """The answer for a URL that `address.request_url` made and `notices` allow. Raises Failure."""
+    def __call__(self, url: str) -> bytes | Redirect:
+        """The answer for a URL that `address.request_url` made and `rules` allow. Raises Failure."""
         answer = self.client.get(url, self.max_bytes, _ACCEPT, self.opt_out)
         if answer.location:
-            return Moved(answer.location)
+            return Redirect(answer.location)
         if answer.status >= 300:
             wait = retry_after(answer.headers.get("Retry-After"))
             raise Failure(f"http_{answer.status}", host=host_of(url), retry_after=wait)
         return answer.body
 
-    def read_notice(self, file: str) -> None:
-        """Read a robots.txt or tdmrep.json that `notices.missing` named and `notices.claim` granted. Raises Failure."""
-        self.notices.read(file, self._follow)
+    def read_rules(self, file: str) -> None:
+        """Read a robots.txt or tdmrep.json that `rules.missing` named and `rules.claim` granted. Raises Failure."""
+        self.rules.read(file, self._follow)
 
     def _follow(self, url: str) -> tuple[int, bytes]:
-        for _ in range(_NOTICE_REDIRECTS + 1):
-            answer = self.client.get(url, MAX_BYTES, cut=True)
+        for _ in range(_RULES_REDIRECTS + 1):
+            answer = self.client.get(url, MAX_BYTES, truncate=True)
             if not answer.location:
                 return answer.status, answer.body
             url = answer.location
@@ -76,12 +76,12 @@ def web(config: DownloadConfig, served: Mapping[str, str], run: str = "") -> Ite
     """
     dialer = Dialer(served, config.private_hosts)
     tdm = config.tdm_reservation
-    reads = partial(shared_notices, run) if run else Notices
-    notices = reads(config.user_agent_token, config.robots, tdm == "header_and_file")
+    reads = partial(shared_crawl_rules, run) if run else CrawlRules
+    rules = reads(config.user_agent_token, config.robots, tdm == "header_and_file")
     opt_out = OptOut(config.opt_out_directives, config.user_agent_token, tdm != "ignore")
     agent = user_agent(config.user_agent_token, config.contact)
     with Client(dialer, config.timeout, config.total_timeout, agent) as client:
-        yield Web(client, dialer, notices, opt_out, config.max_bytes)
+        yield Web(client, dialer, rules, opt_out, config.max_bytes)
 
 
 class Files:

@@ -54,7 +54,7 @@ def _hosts(artifact: Artifact, out: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from stages.download.attempts import Listed
+    from stages.download.attempts import ListedImage
     from stages.download.hosts import hosts_table, listed_host
 
     rows = []
@@ -62,7 +62,7 @@ def _hosts(artifact: Artifact, out: Path) -> None:
         source = out / name if (out / name).exists() else artifact.path(name)
         table = pq.read_table(source, columns=["source", "url", "path", "status", "length"])
         for row in table.to_pylist():
-            host = listed_host(Listed("", row["source"], row["url"], row["path"]), private=False)
+            host = listed_host(ListedImage("", row["source"], row["url"], row["path"]), private=False)
             rows.append({"host": host, "status": row["status"], "images": 1, "bytes": row["length"] or 0})
     types = {"host": pa.string(), "status": pa.string(), "images": pa.int64(), "bytes": pa.int64()}
     every = pa.Table.from_pylist(rows, pa.schema(types))

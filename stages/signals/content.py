@@ -123,7 +123,7 @@ class Faces(ImageFamily[FacesConfig]):
         """Load the network on one thread; raises UserError if the package ships another one."""
         import onnxruntime
 
-        from stages.signals.onnxfile import with_free_shapes
+        from stages.signals.onnx_shapes import with_free_shapes
 
         spec = find_spec(_FACES_PACKAGE)
         assert spec is not None

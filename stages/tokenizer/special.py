@@ -101,7 +101,7 @@ def special_ids(folder: Path, ids: Mapping[str, int]) -> SpecialIds:
     eos = numbers["eos"]
     if eos is None:
         raise UserError(
-            f"{folder}: this tokenizer has no eos token to end a text; "
+            f"{folder}: this tokenizer has no eos token, so a text could not end; "
             'name one of its tokens as "eos_token" in tokenizer_config.json'
         )
     pad, bos = (eos if numbers[role] is None else int(numbers[role] or 0) for role in ("pad", "bos"))

@@ -182,5 +182,5 @@ def test_a_body_above_the_limit_is_refused_by_its_announced_length_or_cut_on_req
         with pytest.raises(Failure) as failure:
             fetch.get("http://a.test/big", 9)
         assert failure.value.status == "too_large"
-        assert fetch.get("http://a.test/big", 4, cut=True).body == b"0123"
+        assert fetch.get("http://a.test/big", 4, truncate=True).body == b"0123"
         assert fetch.get("http://a.test/big", 10).body == b"0123456789"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from stages.download.address import Allowed, Dialer
+from stages.download.address import AllowedHosts, Dialer
 from stages.download.config import DownloadConfig
 from stages.download.outcome import Failure
 from stages.ingest.config import SourceConfig
@@ -85,11 +85,11 @@ def test_a_name_that_does_not_exist_is_asked_for_once(monkeypatch: pytest.Monkey
             dialer.connect(("no.test", 80), 1.0)
         assert failure.value.status == "dns"
     assert asked == ["no.test"]
-    assert dialer.death("no.test") == "dns"
+    assert dialer.dead_status("no.test") == "dns"
 
 
 def test_hosts_and_networks_are_allowed_by_name_and_by_address() -> None:
-    allowed = Allowed(("Intra.test", "10.1.0.0/16", "fd00::/8"))
+    allowed = AllowedHosts(("Intra.test", "10.1.0.0/16", "fd00::/8"))
     assert allowed("intra.test", "192.168.0.1")
     assert allowed("any.test", "10.1.2.3")
     assert allowed("any.test", "fd12::1")

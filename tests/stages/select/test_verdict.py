@@ -31,7 +31,7 @@ def test_every_pair_has_one_verdict_and_a_copy_names_an_image_that_is_kept(rando
     uids, statuses = index.images["image_uid"].to_pylist(), index.images["status"].to_pylist()
     rows = table.to_pylist()
     kept = {row["image_uid"] for row in rows if row["keep"]}
-    assert kept == {uids[n] for n in decision.alive()}
+    assert kept == {uids[n] for n in decision.kept_images()}
     for row, image in zip(rows, index.pairs["image"].to_pylist(), strict=True):
         assert row["image_uid"] == uids[image]
         assert row["keep"] == (row["reason"] == "") == (row["repeats"] == 1)

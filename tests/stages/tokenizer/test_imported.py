@@ -172,12 +172,12 @@ def test_mistakes_are_named(saved: Any, take: Any, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", r"tokenizer\.folder: .*empty has no tokenizer\.json, and transformers finds no other")
     folder = saved(gpt2(["<|endoftext|>"]))
-    refused(folder, "no eos token, so nothing could end a text")
+    refused(folder, "no eos token, so a text could not end")
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "eos_token": "<end>"}))
     refused(folder, "its eos_token '<end>' has no id")
     (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "eos_token": "<|endoftext|>"}))
-    refused(folder, r"tokenizer\.vocabulary=300, but .* comes to \d+ ids", vocabulary=300)
+    refused(folder, r"tokenizer\.vocabulary=300, but .* has \d+ ids", vocabulary=300)
     (folder / "tokenizer.json").write_text("{}")
     refused(folder, r"tokenizer\.json cannot be read")
 
@@ -188,7 +188,7 @@ def test_gaps_between_ids_are_refused_where_a_token_would_take_one_in_use(saved:
     last = max(vocabulary, key=vocabulary.get)
     vocabulary[last] += 1
     folder = saved(Tokenizer.from_str(json.dumps(content)), eos_token="<|endoftext|>")
-    with pytest.raises(UserError, match="leaves gaps between its ids"):
+    with pytest.raises(UserError, match="has gaps between its ids"):
         write_imported(TokenizerConfig(folder=str(folder), task_tokens=["<caption>"]), tmp_path)
 
 

@@ -145,7 +145,7 @@ def test_no_redirect_leads_to_an_address_that_is_not_public(server: Any, ended: 
 
 def test_chains_of_redirects_end(server: Any, ended: Callable[..., Any]) -> None:
     def moved(path: str, target: str, code: int = 302) -> None:
-        head = f"HTTP/1.1 {code} Moved\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n"
+        head = f"HTTP/1.1 {code} Redirect\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n"
         server.says(path, head.encode())
 
     moved("/self", "/self")
