@@ -83,7 +83,7 @@ class Dialer:
     """
 
     def __init__(self, served: Mapping[str, str], allow_private: Collection[str] = ()) -> None:
-        """`served` maps host names to the ``ip:port`` of the loopback server that simulates them."""
+        """`served` maps host names to the ``ip:port`` of a server on this machine that stands in for them."""
         self._served = {host.lower(): address for host, address in served.items()}
         self._allowed = AllowedHosts(allow_private)
         self._lock = threading.Lock()
@@ -92,7 +92,7 @@ class Dialer:
         self._dead: dict[str, str] = {}
 
     def is_served(self, host: str) -> bool:
-        """Whether the loopback server simulates the host."""
+        """Whether a server on this machine stands in for the host."""
         return host in self._served
 
     def mark_dead(self, failure: Failure) -> None:

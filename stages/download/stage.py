@@ -1,4 +1,4 @@
-"""The download stage: from pairs to raw shards and a row for every attempt."""
+"""The download stage: fetches the listed images into raw shards, with a row for every attempt."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 class Download(Stage[DownloadConfig]):
     """Fetches the images of one source; one partition per file of pairs.
 
-    With an input `previous`, the artifact of the retry pass before, only what failed there for reasons that may pass is
-    fetched again; all else is taken over.
+    With an input `previous`, the artifact of the previous pass, only its transient failures are fetched again;
+    everything else is taken over.
     """
 
     name = "download"
@@ -37,8 +37,8 @@ class Download(Stage[DownloadConfig]):
     def run(self, partition: Partition, context: StageContext) -> None:
         """Write `raw-NNNNN.tar` and `attempts-NNNNN.parquet`.
 
-        What arrives is also kept in ``context.scratch`` until both are written: a partition that is killed or stopped
-        goes on where it was.
+        Fetched bytes are also kept in ``context.scratch`` until both files are written, so a partition that is killed
+        or stopped resumes where it was.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -103,11 +103,11 @@ class Download(Stage[DownloadConfig]):
 
     @property
     def _rate_counts(self) -> bool:
-        """Whether the success rate means something: a retry pass fetches only what failed before."""
+        """Whether the success rate is meaningful: not in a retry pass, which fetches only what failed before."""
         return self.config.retry_pass == 0 and self.config.min_success_rate > 0
 
     def on_commit(self, reports: Sequence[Mapping[str, Any]]) -> None:
-        """Stop when too few of the newest attempts succeed; warn, once each, of hosts that give little."""
+        """Stop if too few of the newest attempts succeed; warn once of each host with a low success rate."""
         if not self._rate_counts:
             return
         from stages.download import success_rate
@@ -126,7 +126,7 @@ class Download(Stage[DownloadConfig]):
         success_rate.check(config.name, config.min_success_rate, config.watch_after, reports)
 
     def finish(self, context: StageContext) -> None:
-        """Write `hosts.parquet`, unless the source is private. Raises UserError when the whole list gave too little."""
+        """Write `hosts.parquet`, unless the source is private. Raises UserError if too few of all images succeeded."""
         import pyarrow.parquet as pq
 
         from stages.download import success_rate
@@ -134,14 +134,14 @@ class Download(Stage[DownloadConfig]):
 
         counts = sum_counts(sorted(context.intermediate.glob("endings-*.parquet")))
         if self._rate_counts:
-            # A stopped run that is started again without a change ends the same way, even if nothing is left to do.
+            # A stopped run that is restarted without a change fails the same way, even if nothing is left to do.
             total = success_rate.report(iter_counts(counts))
             success_rate.check(self.config.name, self.config.min_success_rate, self.config.watch_after, [total])
         if not self.config.source.private:
             pq.write_table(hosts_table(counts), context.out / "hosts.parquet", compression="zstd")
 
     def _at_once(self, partitions: int) -> int:
-        """How many partitions of this artifact run at a time, in all of the cluster."""
+        """Number of partitions of this artifact that run at a time, over the whole cluster."""
         ray: Any = sys.modules.get("ray")
         if ray is None or not ray.is_initialized():
             return 1
