@@ -48,7 +48,7 @@ Answer = tuple[int, dict[str, str], bytes | Iterator[bytes]]
 
 
 class Web:
-    """A server whose paths answer as told, and others 404; counts what was asked, and how much of it at once."""
+    """A server with configured responses, 404 for other paths; counts requests, and how many were concurrent."""
 
     def __init__(self) -> None:
         self.routes: dict[str, Callable[[int], Answer]] = {}

@@ -89,8 +89,8 @@ def test_a_connection_that_the_server_closed_meanwhile_is_replaced_without_a_fai
     assert server.accepted == 2
 
 
-def test_an_answer_nobody_asked_for_is_not_taken_for_the_next_one(raw: Any) -> None:
-    server = raw([ok(b"one") + ok(b"not asked for")], [ok(b"two")])
+def test_an_unrequested_response_is_not_mistaken_for_the_next_one(raw: Any) -> None:
+    server = raw([ok(b"one") + ok(b"not requested")], [ok(b"two")])
     with client(server.address) as fetch:
         assert fetch.get(URL, 10).body == b"one"
         time.sleep(0.05)
@@ -146,11 +146,11 @@ def test_whatever_a_server_says_is_an_answer_or_a_failure(noise: bytes, start: b
     server = Raw([start + noise])
     with client(server.address, 1.0, 1.0) as fetch:
         try:
-            said = fetch.get(URL, 1000).status >= 200
+            outcome = fetch.get(URL, 1000).status >= 200
         except Failure as failure:
-            said = failure.host == "a.test"
+            outcome = failure.host == "a.test"
     server.listener.close()
-    assert said
+    assert outcome
 
 
 def test_headers_that_drip_end_at_the_deadline(raw: Any) -> None:

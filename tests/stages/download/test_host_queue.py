@@ -1,4 +1,4 @@
-"""Hosts are spared: few requests at a time, pauses when asked, and none at all to the dead."""
+"""Few requests per host at a time, pauses as required, and none to dead hosts."""
 
 from __future__ import annotations
 

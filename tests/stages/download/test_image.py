@@ -117,6 +117,7 @@ def inflated(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+@settings(deadline=None)
 @given(width=st.integers(1, 70), height=st.integers(1, 50), pieces=st.integers(1, 9), lacking=st.integers(1, 40))
 def test_every_missing_byte_is_noticed_in_all_kinds_of_pixels(
     mode: str, width: int, height: int, pieces: int, lacking: int

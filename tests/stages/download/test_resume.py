@@ -92,7 +92,7 @@ def test_two_processes_never_share_a_journal(tmp_path: Path) -> None:
         assert (tmp_path / "s" / "images").read_bytes() == b"firstthird"
 
 
-def test_a_partition_that_broke_off_asks_only_for_the_rest(
+def test_a_partition_that_broke_off_requests_only_the_rest(
     web: Any, make_picture: Callable[..., bytes], pairs_of: Callable[..., Any], tmp_path: Path
 ) -> None:
     broken = {"now": True}
@@ -170,7 +170,7 @@ def test_a_later_round_tries_only_what_may_pass_and_keeps_everything_else(
         assert second.path(name).read_bytes() == fresh.path(name).read_bytes()
 
 
-def test_what_is_forgotten_is_neither_asked_for_nor_kept(
+def test_what_is_forgotten_is_neither_requested_nor_kept(
     web: Any,
     make_picture: Callable[..., bytes],
     pairs_of: Callable[..., Any],

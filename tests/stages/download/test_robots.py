@@ -18,7 +18,7 @@ from stages.download.robots import MAX_BYTES, CrawlRules
 SETTINGS = {"backoff": 0.01, "max_wait": 0.05}
 
 
-def test_robots_txt_is_asked_for_once_per_host_and_obeyed(
+def test_robots_txt_is_read_once_per_host_and_obeyed(
     web: Any,
     make_picture: Callable[..., bytes],
     pairs_of: Callable[..., Any],
@@ -72,7 +72,7 @@ def test_a_server_without_robots_txt_forbids_nothing(
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
-def test_a_server_that_cannot_say_its_rules_is_asked_again_and_then_left_alone(
+def test_rules_that_cannot_be_read_are_retried_and_then_forbid_everything(
     web: Any,
     make_picture: Callable[..., bytes],
     pairs_of: Callable[..., Any],
@@ -209,9 +209,9 @@ def test_any_bytes_are_a_robots_txt(content: bytes) -> None:
         rules.read(file, lambda url: (200, b"User-agent: *\nDisallow: /x\n" + content))
     try:
         rules.check("http://a.test/x")
-        said = "allowed"
+        outcome = "allowed"
     except Failure as failure:
-        said = failure.status
-    assert said in ("allowed", "robots", "opt_out")
+        outcome = failure.status
+    assert outcome in ("allowed", "robots", "opt_out")
     assert rules.missing("http://a.test/y") is None
     assert rules.delay("http://a.test/y") >= 0

@@ -71,11 +71,11 @@ def test_a_name_that_resolves_differently_the_second_time_gains_nothing(monkeypa
     assert connected == [("93.184.216.34", 80)] * 3
 
 
-def test_a_name_that_does_not_exist_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_a_name_that_does_not_exist_is_resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved = []
 
     def resolve(host: str, port: int, **_: Any) -> list[Any]:
-        asked.append(host)
+        resolved.append(host)
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
@@ -84,7 +84,7 @@ def test_a_name_that_does_not_exist_is_asked_for_once(monkeypatch: pytest.Monkey
         with pytest.raises(Failure) as failure:
             dialer.connect(("no.test", 80), 1.0)
         assert failure.value.status == "dns"
-    assert asked == ["no.test"]
+    assert resolved == ["no.test"]
     assert dialer.dead_status("no.test") == "dns"
 
 

@@ -1,4 +1,4 @@
-"""The mixture: the largest set with the shares asked for, and pairs shown several times an epoch."""
+"""The mixture: the largest set with the given shares, and pairs shown several times an epoch."""
 
 from __future__ import annotations
 
@@ -116,9 +116,7 @@ def test_no_source_is_shown_more_than_it_has_and_shares_hold_to_the_last_sample(
 
 @settings(max_examples=100, deadline=None)
 @given(count=st.integers(0, 80), times=st.sampled_from([0.4, 1, 1.3, 2, 2.5, 9.99]), number=st.integers(0, 900))
-def test_repeats_show_as_many_samples_as_asked_for_where_there_are_enough(
-    count: int, times: float, number: int
-) -> None:
+def test_repeats_show_the_given_number_of_samples_if_there_are_enough(count: int, times: float, number: int) -> None:
     uids = pa.array(sorted(hashlib.md5(f"{n}".encode()).hexdigest() for n in range(count)), pa.string())
     found = repeats(uids, times, number)
     assert int(found.sum()) <= number
