@@ -117,10 +117,10 @@ class PartitionDownload:
     def _known(self, image: ListedImage, known: Mapping[str, FetchedImage | Failure]) -> FetchedImage | Failure | None:
         """The outcome of an image that needs no request, or None."""
         forgotten = self._forgotten
-        if image.image_uid in forgotten.images or (image.url is not None and forgotten.address(image.url)):
+        if image.image_uid in forgotten.images or (image.url is not None and forgotten.covers_url(image.url)):
             return Failure(Reason.FORGOTTEN)
         outcome = known.get(image.image_uid)
-        if isinstance(outcome, FetchedImage) and forgotten.content(outcome.sha256, outcome.source_sha256):
+        if isinstance(outcome, FetchedImage) and forgotten.covers_content(outcome.sha256, outcome.source_sha256):
             return Failure(Reason.FORGOTTEN)
         return outcome
 
@@ -167,7 +167,7 @@ class PartitionDownload:
             raise Failure(Reason.REDIRECT_LOOP)
         if len(job.visited) > self._config.max_redirects:
             raise Failure(Reason.TOO_MANY_REDIRECTS)
-        if self._forgotten.address(response.url):
+        if self._forgotten.covers_url(response.url):
             raise Failure(Reason.FORGOTTEN)
         job.url = response.url
         job.visited.add(response.url)
@@ -180,7 +180,7 @@ class PartitionDownload:
         source_sha256 = hashlib.sha256(data).hexdigest()
         stored = picture.data
         sha256 = source_sha256 if stored is data else hashlib.sha256(stored).hexdigest()
-        if self._forgotten.content(sha256, source_sha256):
+        if self._forgotten.covers_content(sha256, source_sha256):
             raise Failure(Reason.FORGOTTEN)
         hash_ok = None
         if listed.hash is not None:
