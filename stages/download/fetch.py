@@ -84,7 +84,7 @@ def web(config: DownloadConfig, served: Mapping[str, str], run: str = "") -> Ite
         yield Web(client, dialer, rules, opt_out, config.max_bytes)
 
 
-class Files:
+class LocalImages:
     """Reads images from the ingest artifact, or else from the folder that a source names."""
 
     def __init__(self, pairs: Artifact, root: str, max_bytes: int) -> None:

@@ -12,7 +12,7 @@ from stages.base.tombstones import Tombstones
 from stages.download.address import host_of
 from stages.download.attempts import FetchedImage, ListedImage
 from stages.download.config import DownloadConfig
-from stages.download.fetch import Files, Redirect, Web, listed_location
+from stages.download.fetch import LocalImages, Redirect, Web, listed_location
 from stages.download.host_queue import HostQueue, backoff_seconds
 from stages.download.image import Inspector, VerifiedImage
 from stages.download.journal import Journal
@@ -54,7 +54,7 @@ class PartitionDownload:
         self,
         images: Sequence[ListedImage],
         config: DownloadConfig,
-        files: Files,
+        files: LocalImages,
         web: Web,
         journal: Journal,
         forgotten: Tombstones,

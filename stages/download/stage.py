@@ -50,7 +50,7 @@ class Download(Stage[DownloadConfig]):
 
         from stages.base.tombstones import Tombstones
         from stages.download.attempts import FetchedImage, attempt_rows, attempts_schema, listed_images, write_tar
-        from stages.download.fetch import Files, web
+        from stages.download.fetch import LocalImages, web
         from stages.download.hosts import iter_counts, listed_host, outcome_counts
         from stages.download.journal import Journal, PreviousPass
         from stages.download.outcome import Failure
@@ -74,7 +74,7 @@ class Download(Stage[DownloadConfig]):
             download = PartitionDownload(
                 images,
                 config,
-                Files(pairs, self._root(context), config.max_bytes),
+                LocalImages(pairs, self._root(context), config.max_bytes),
                 fetch,
                 journal,
                 Tombstones.load(context.tombstones),

@@ -20,7 +20,7 @@ from stages.imaging.perceptual_hash import UNDECODABLE
 from stages.shard.index import IndexRow
 from stages.shard.reader import ShardReader
 from stages.shard.scan import BrokenTar, iter_samples, to_row
-from stages.shard.tarcheck import RESTORE, Problem, TarCheck
+from stages.shard.tarcheck import RESTORE, ShardFault, TarCheck
 
 _PIECE = 1 << 20
 _FETCH = "fetch or write the tar again"
@@ -34,7 +34,7 @@ class ShardCheck:
     shard: int
     samples: int = 0
     bytes: int = 0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[ShardFault] = field(default_factory=list)
     uids: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
     """xxh3_64 of each sample's uid, in order: enough to detect repeated uids over all shards."""
 
@@ -47,7 +47,7 @@ class Report:
     shards: int
     samples: int = 0
     bytes: int = 0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[ShardFault] = field(default_factory=list)
 
 
 #: Runs :func:`check_shard` on shards by number, in any order; the flag is its `by_index`.
@@ -63,7 +63,7 @@ def check(reader: ShardReader, execute: Execute) -> Report:
             problems += _index_faults(reader)
             by_index = True
         except (pa.ArrowInvalid, ValueError, KeyError, OSError) as error:
-            problems.append(Problem("index.arrow", f"cannot be read ({_line(error)})", RESTORE))
+            problems.append(ShardFault("index.arrow", f"cannot be read ({_line(error)})", RESTORE))
     try:
         names = reader.shards
     except (ValueError, KeyError, FileNotFoundError) as error:
@@ -104,17 +104,17 @@ def check_shard(reader: ShardReader, number: int, by_index: bool) -> ShardCheck:
                 result.problems += _against_list(name, file, size, listed)
     except FileNotFoundError:
         lost = f" with {len(rows)} samples" if rows else ""
-        result.problems.append(Problem(name, f"the shard is missing{lost}", RESTORE))
+        result.problems.append(ShardFault(name, f"the shard is missing{lost}", RESTORE))
     except OSError as error:
-        result.problems.append(Problem(name, f"cannot be read ({_line(error)})", "check the disk or the store"))
+        result.problems.append(ShardFault(name, f"cannot be read ({_line(error)})", "check the disk or the store"))
     if result.samples != listed.get("samples", result.samples):
         what = f"{result.samples} samples are in the index, {listed['samples']} in dataset.json"
         what = what if by_index else f"{result.samples} samples are in the tar, {listed['samples']} in dataset.json"
-        result.problems.append(Problem(name, what, RESTORE))
+        result.problems.append(ShardFault(name, what, RESTORE))
     return result
 
 
-def _own_files(reader: ShardReader) -> Iterator[Problem]:
+def _own_files(reader: ShardReader) -> Iterator[ShardFault]:
     """Compare index and `dataset.json` with the artifact's manifest, if there is one."""
     try:
         manifest = json.loads(reader.files.whole("manifest.json").read_bytes())
@@ -122,7 +122,7 @@ def _own_files(reader: ShardReader) -> Iterator[Problem]:
     except FileNotFoundError:
         return
     except (ValueError, KeyError, TypeError):
-        yield Problem("manifest.json", "is not a manifest", RESTORE)
+        yield ShardFault("manifest.json", "is not a manifest", RESTORE)
         return
     for name in ("dataset.json", "index.arrow"):
         if hashes.get(name) is None:
@@ -131,27 +131,27 @@ def _own_files(reader: ShardReader) -> Iterator[Problem]:
             with open(reader.files.whole(name), "rb") as file:
                 same = hashlib.file_digest(file, "sha256").hexdigest() == hashes[name]
         except FileNotFoundError:
-            yield Problem(name, "is missing", RESTORE)
+            yield ShardFault(name, "is missing", RESTORE)
             continue
         if not same:
-            yield Problem(name, "is not what was written (its sha256 differs from the manifest's)", RESTORE)
+            yield ShardFault(name, "is not what was written (its sha256 differs from the manifest's)", RESTORE)
 
 
-def _index_faults(reader: ShardReader) -> Iterator[Problem]:
+def _index_faults(reader: ShardReader) -> Iterator[ShardFault]:
     """Counts that disagree. Raises whatever opening an index raises."""
     index, dataset = reader.index, reader.dataset
     if len(index) != dataset["samples"]:
         what = f"has {len(index)} rows, dataset.json {dataset['samples']} samples"
-        yield Problem("index.arrow", what, RESTORE)
+        yield ShardFault("index.arrow", what, RESTORE)
     for i in np.flatnonzero((index.shards < 0) | (index.shards >= len(reader.shards))):
         row = index[int(i)]
-        yield Problem("index.arrow", f"row {i} refers to shard {row.shard}, which does not exist", RESTORE, row.uid)
+        yield ShardFault("index.arrow", f"row {i} refers to shard {row.shard}, which does not exist", RESTORE, row.uid)
 
 
-def _against_list(name: str, file: IO[bytes], size: int, listed: dict[str, Any]) -> Iterator[Problem]:
+def _against_list(name: str, file: IO[bytes], size: int, listed: dict[str, Any]) -> Iterator[ShardFault]:
     """Compare an otherwise intact shard with `dataset.json`: a flipped bit needs no second line for the whole file."""
     if size != listed.get("bytes", size):
-        yield Problem(name, f"{size} bytes instead of {listed['bytes']}", RESTORE)
+        yield ShardFault(name, f"{size} bytes instead of {listed['bytes']}", RESTORE)
         return
     expected = listed.get("sha256")
     if expected is None:
@@ -161,7 +161,7 @@ def _against_list(name: str, file: IO[bytes], size: int, listed: dict[str, Any])
     while piece := file.read(_PIECE):
         digest.update(piece)
     if digest.hexdigest() != expected:
-        yield Problem(name, f"its sha256 is {digest.hexdigest()}, in dataset.json {expected}", RESTORE)
+        yield ShardFault(name, f"its sha256 is {digest.hexdigest()}, in dataset.json {expected}", RESTORE)
 
 
 def _look(row: IndexRow, parts: dict[str, bytes]) -> Iterator[str]:
@@ -204,7 +204,7 @@ def _decoded(data: bytes) -> tuple[int, int] | None:
     return size
 
 
-def _foreign(name: str, file: IO[bytes], problems: list[Problem]) -> Iterator[tuple[str, int]]:
+def _foreign(name: str, file: IO[bytes], problems: list[ShardFault]) -> Iterator[tuple[str, int]]:
     """uid and image offset of each sample of a tar without an index; appends what is wrong to `problems`."""
     try:
         for key, parts in iter_samples(file):
@@ -212,22 +212,22 @@ def _foreign(name: str, file: IO[bytes], problems: list[Problem]) -> Iterator[tu
             try:
                 row = to_row(0, key, parts)
             except ValueError as error:
-                problems.append(Problem(name, f"it {error}", _SAMPLE, key, first))
+                problems.append(ShardFault(name, f"it {error}", _SAMPLE, key, first))
                 continue
             file.seek(row.image_offset)
             if _decoded(file.read(row.image_length)) is None:
-                problems.append(Problem(name, "its image does not decode", _SAMPLE, row.uid, row.image_offset))
+                problems.append(ShardFault(name, "its image does not decode", _SAMPLE, row.uid, row.image_offset))
             yield row.uid, row.image_offset
     except BrokenTar as broken:
         lost = "; what follows cannot be read" if broken.lost else ""
-        problems.append(Problem(name, f"{broken}{lost}", _FETCH, None, broken.offset))
+        problems.append(ShardFault(name, f"{broken}{lost}", _FETCH, None, broken.offset))
 
 
 def _digests(uids: Iterable[str]) -> np.ndarray:
     return np.array([xxh3_64_intdigest(uid.encode()) for uid in uids], np.uint64)
 
 
-def _repeated(reader: ShardReader, results: Sequence[ShardCheck], by_index: bool) -> Iterator[Problem]:
+def _repeated(reader: ShardReader, results: Sequence[ShardCheck], by_index: bool) -> Iterator[ShardFault]:
     """uids shared by several samples, over all shards."""
     if not results:
         return
@@ -251,7 +251,7 @@ def _repeated(reader: ShardReader, results: Sequence[ShardCheck], by_index: bool
         second, other, at = locate(int(order[i + 1]))
         if uid == other:  # not just equal digests
             what = f"its uid is also that of the sample in {first} at offset {offset}"
-            yield Problem(second, what, RESTORE if by_index else _SAMPLE, uid, at)
+            yield ShardFault(second, what, RESTORE if by_index else _SAMPLE, uid, at)
 
 
 def _identities(reader: ShardReader, shard: int, by_index: bool) -> list[tuple[str, int]]:

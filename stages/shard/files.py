@@ -25,7 +25,7 @@ _PAUSE_SECONDS = 0.5
 T = TypeVar("T")
 
 
-class Files(Protocol):
+class ShardFiles(Protocol):
     """Read access to a folder. All methods raise FileNotFoundError for a name that it does not contain."""
 
     def read(self, name: str, offset: int, length: int) -> bytes:
@@ -49,7 +49,7 @@ class Files(Protocol):
         ...
 
 
-def files_of(where: str) -> Files:
+def files_of(where: str) -> ShardFiles:
     """The files of a folder or fsspec URL."""
     return RemoteFiles(where) if is_remote(where) else LocalFiles(where.removeprefix("file://"))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from stages.base.artifact import Artifact
 from stages.base.contract import UserError
-from stages.shard.files import Files, files_of
+from stages.shard.files import ShardFiles, files_of
 from stages.shard.index import IndexRow, ShardIndex, checksum, to_table
 from stages.shard.scan import scan
 
@@ -52,7 +52,7 @@ class ShardReader:
     def __init__(self, where: Artifact | Path | str) -> None:
         """A folder without `index.arrow` has its `*.tar` scanned once, in name order."""
         self.where = where.url if isinstance(where, Artifact) else str(where)
-        self.files: Files = files_of(self.where)
+        self.files: ShardFiles = files_of(self.where)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"where": self.where, "files": self.files}

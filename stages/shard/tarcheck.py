@@ -21,7 +21,7 @@ Look = Callable[[IndexRow, dict[str, bytes]], Iterator[str]]
 
 
 @dataclass(frozen=True)
-class Problem:
+class ShardFault:
     """One fault in a folder of shards, located exactly and without quoting a sample's content."""
 
     file: str
@@ -84,7 +84,7 @@ class TarCheck:
         self._unlisted: dict[str, tuple[int, int]] = {}
         """Offset and length by name of members that no row points at."""
 
-    def problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[ShardFault]:
         """All problems: sample by sample, then index rows without a member, then members without a row."""
         lost: list[_ExpectedMember] = []
         for row in self._rows:
@@ -110,7 +110,7 @@ class TarCheck:
             yield self._problem(None, offset, f"the tar holds {name} ({length} bytes), which the index does not list")
         yield from rest
 
-    def _sample(self, row: IndexRow, members: Sequence[_ExpectedMember]) -> Iterator[Problem]:
+    def _sample(self, row: IndexRow, members: Sequence[_ExpectedMember]) -> Iterator[ShardFault]:
         parts: dict[str, bytes] = {}
         for member in members:
             data = self._read(member.offset, member.length)
@@ -135,7 +135,7 @@ class TarCheck:
             for what in self._look(row, parts):
                 yield self._problem(row.uid, row.image_offset, what)
 
-    def _unaccounted(self, whole: bool) -> Iterator[Problem]:
+    def _unaccounted(self, whole: bool) -> Iterator[ShardFault]:
         """Byte ranges that no row accounts for: members without a row, damage, and the end mark of a `whole` tar."""
         offset = 0
         for start, stop in sorted(self._accounted):
@@ -174,8 +174,8 @@ class TarCheck:
         self._file.seek(offset)
         return self._file.read(min(length, self._size - offset))
 
-    def _problem(self, uid: str | None, offset: int, what: str) -> Problem:
-        return Problem(self._name, what, RESTORE, uid, offset)
+    def _problem(self, uid: str | None, offset: int, what: str) -> ShardFault:
+        return ShardFault(self._name, what, RESTORE, uid, offset)
 
 
 def _expected_members(row: IndexRow) -> list[_ExpectedMember]:

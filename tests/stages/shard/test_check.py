@@ -23,7 +23,7 @@ from stages.shard.check import check, check_shard
 from stages.shard.forget import forget
 from stages.shard.index import ShardIndex, write_index
 from stages.shard.reader import ShardReader
-from stages.shard.tarcheck import Problem
+from stages.shard.tarcheck import ShardFault
 from stages.shard.verify import missing_or_short
 
 SETTINGS = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -34,7 +34,7 @@ def artifact(world: Any, shard: Callable[..., Artifact]) -> Artifact:
     return shard(world.inputs())
 
 
-def problems(where: Artifact | Path) -> list[Problem]:
+def problems(where: Artifact | Path) -> list[ShardFault]:
     reader = ShardReader(where)
     return check(reader, lambda numbers, by_index: (check_shard(reader, n, by_index) for n in numbers)).problems
 
@@ -118,7 +118,7 @@ def test_a_missing_shard_hides_no_other_fault(artifact: Artifact) -> None:
     assert (fault.shard, str(fault), fault.samples) == (0, "train-00000.tar: missing (7 samples)", range(7))
 
 
-def changed(artifact: Artifact, change: Callable[[list[dict[str, Any]]], Any]) -> list[Problem]:
+def changed(artifact: Artifact, change: Callable[[list[dict[str, Any]]], Any]) -> list[ShardFault]:
     """Problems after a change of the index's rows, but for the index's own hash."""
     path = artifact.path("index.arrow")
     table = ShardIndex.open(path).table
