@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from models.common.config import ModelConfig
+from models.registry import config_class
 from pipelines.config import PairmillConfig
 from stages.contract import UserError
 from stages.ingest.config import SourceConfig
@@ -35,7 +37,7 @@ def load(overrides: Sequence[str] = (), conf: Path = CONF) -> PairmillConfig:
     try:
         config = PairmillConfig.model_validate({**values, "sources": {} if wrong else sources})
     except ValidationError as error:
-        wrong += _lines(error, PairmillConfig)
+        wrong += _lines(error, PairmillConfig, model=_model_schema(values.get("model")))
     if wrong:
         raise UserError("\n".join(wrong))
     return config
@@ -126,10 +128,20 @@ def _hydra_line(error: Exception, overrides: Sequence[str], conf: Path) -> str:
     return f"the configuration cannot be put together: {first} (overrides: {' '.join(overrides) or 'none'})"
 
 
-def _lines(error: ValidationError, root: type[BaseModel], prefix: tuple[str, ...] = ()) -> list[str]:
+def _model_schema(fields: Any) -> type[BaseModel]:
+    """The schema of the chosen architecture, as far as there is one."""
+    try:
+        return config_class(fields) if isinstance(fields, Mapping) else ModelConfig
+    except ValidationError:
+        return ModelConfig
+
+
+def _lines(
+    error: ValidationError, root: type[BaseModel], prefix: tuple[str, ...] = (), model: type[BaseModel] = ModelConfig
+) -> list[str]:
     lines = []
     for item in error.errors(include_url=False):
-        schema, path = _walk(item["loc"], root)
+        schema, path = _walk(item["loc"], root, model)
         path = [*prefix, *path]
         key = ".".join(path)
         if item["type"] == "extra_forbidden":
@@ -146,7 +158,7 @@ def _lines(error: ValidationError, root: type[BaseModel], prefix: tuple[str, ...
     return lines
 
 
-def _walk(loc: Sequence[int | str], root: type[BaseModel]) -> tuple[list[str], list[str]]:
+def _walk(loc: Sequence[int | str], root: type[BaseModel], model: type[BaseModel]) -> tuple[list[str], list[str]]:
     """Follow an error's location through the schema: field names of its parent, and the path as a user writes it."""
     path: list[str] = []
     annotation: Any = root
@@ -163,6 +175,8 @@ def _walk(loc: Sequence[int | str], root: type[BaseModel]) -> tuple[list[str], l
             fields = list(known[0].model_fields)
             field = known[0].model_fields.get(str(part))
             annotation = field.annotation if field else None
+            if annotation is ModelConfig:
+                annotation = model
         else:
             annotation = get_args(annotation)[-1] if get_args(annotation) else None
     return fields, path
@@ -179,9 +193,6 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _tags(model: type[BaseModel]) -> set[str]:
-    return {
-        str(value)
-        for name in ("architecture", "kind")
-        if name in model.model_fields
-        for value in get_args(model.model_fields[name].annotation)
-    }
+    return (
+        {str(tag) for tag in get_args(model.model_fields["kind"].annotation)} if "kind" in model.model_fields else set()
+    )

@@ -19,7 +19,7 @@ class Pretrain(Stage[PretrainConfig]):
     registers = True
 
     def check(self) -> None:
-        """Raises UserError where the weights to start from are not there, or of another kind of model."""
+        """Raises UserError where the weights to start from are missing, or of another kind of model."""
         from stages.pretrain.embeddings import check_start
 
         check_start(self.config.model)
@@ -29,7 +29,7 @@ class Pretrain(Stage[PretrainConfig]):
         return [Partition("train")]
 
     def run(self, partition: Partition, task: Task) -> None:
-        """Train. Raises UserError for data and model that do not go together, before any worker starts."""
+        """Train. Raises UserError for data and model that do not match, before any worker starts."""
         from stages.pretrain.embeddings import check_embeddings
         from stages.train.job import PairSource, make_job
         from stages.train.launch import train

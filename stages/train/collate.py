@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.batch import Batch
+from models.common.batch import Batch
 from stages.train.dataset import Text
 
 

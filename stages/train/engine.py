@@ -148,9 +148,9 @@ class _Phase:
             ids = job.special
             model = registry.build(job.model, pad_id=ids.pad, bos_id=ids.bos, eos_id=ids.eos)
         objective = self.config.objective
-        registry.set_trainable(model, self.config.trainable or registry.used_parts(job.model, objective))
+        registry.set_trainable(model, self.config.trainable or registry.objective_parts(job.model, objective))
         torch.manual_seed(job.settings.seed + 1 + self.index)
-        return model, registry.training_task(model, objective, self.config.settings)
+        return model, registry.objective(model, objective, self.config.settings)
 
     def _engine(self, task: nn.Module) -> Any:
         import deepspeed

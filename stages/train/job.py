@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.blip2.config import Blip2Config
-from models.florence2.config import Florence2Config
+from models.common.config import ModelConfig
 from stages.artifact import Artifact, is_remote
 from stages.contract import Task, UserError
 from stages.tokenizer.special import SpecialIds, read_special, token_ids
 from stages.train.annotated_files import AnnotatedFiles
 from stages.train.config import OptimizationConfig, PhaseConfig
-
-ModelConfig = Blip2Config | Florence2Config
 
 
 @dataclass(frozen=True)
@@ -83,14 +79,6 @@ def check_vocabulary(model: int, tokenizer: int) -> None:
 def tokenizer_vocabulary(tokenizer: Artifact) -> int:
     """Number of ids of a `tokenizer` artifact, special tokens included."""
     return max(token_ids(tokenizer.read_json("tokenizer.json")).values()) + 1
-
-
-def saved_architecture(folder: Path) -> ModelConfig:
-    """The architecture of a model saved in `folder`, without loading it."""
-    described = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architecture"]
-    if described["architecture"] == "blip2":
-        return Blip2Config.model_validate(described)
-    return Florence2Config.model_validate(described)
 
 
 def make_job(

@@ -12,7 +12,7 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from models.batch import Batch
+from models.common.batch import Batch
 from stages.tokenizer.special import SpecialIds
 from stages.train.batching import rows
 from stages.train.collate import collate

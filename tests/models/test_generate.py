@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models import registry
-from models.batch import Batch
+from models.common.batch import Batch
 
 
 @pytest.fixture

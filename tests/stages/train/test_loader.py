@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models.batch import Batch
+from models.common.batch import Batch
 from stages.contract import UserError
 from stages.train.batching import accumulation_steps
 from stages.train.collate import collate

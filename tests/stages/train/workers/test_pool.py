@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.batch import Batch
+from models.common.batch import Batch
 from stages.artifact import Artifact
 from stages.contract import UserError
 from stages.train.batching import accumulation_steps
