@@ -31,8 +31,8 @@ import numpy as np  # noqa: E402
 from common import report  # noqa: E402
 from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 
+from stages.imaging.text_boxes import Box, covered  # noqa: E402
 from stages.ingest.medical.burned_in import Finder  # noqa: E402
-from stages.textboxes import Box, covered  # noqa: E402
 
 _WORDS = ("FONTAINE, M", "Okonkwo C", "MRN 0048213", "12/03/1956", "St. Brigid", "Acc 55-1028")
 _SIZES = (8, 12, 16, 24, 32, 40)
@@ -69,8 +69,8 @@ def peer() -> Boxes:
     engine = RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1)
 
     def boxes(image: Image.Image) -> list[Box]:
-        found, _ = engine(np.asarray(image.convert("RGB"))[:, :, ::-1], use_cls=False)
-        corners = [np.asarray(corner) for corner, _, _ in found or []]
+        detections, _ = engine(np.asarray(image.convert("RGB"))[:, :, ::-1], use_cls=False)
+        corners = [np.asarray(corner) for corner, _, _ in detections or []]
         ends = [(c.min(axis=0).astype(int), c.max(axis=0).astype(int) + 1) for c in corners]
         return [Box(int(low[1]), int(low[0]), int(high[1]), int(high[0]), 1.0) for low, high in ends]
 
@@ -86,8 +86,8 @@ def measure(pictures: Sequence[Image.Image], who: dict[str, Boxes], seed: int) -
     for number, picture in enumerate(pictures, 1):
         spent = dict.fromkeys(who, 0.0)
         for name, boxes in who.items():
-            found = boxes(picture)
-            clean[name].append((len(found), float(covered(found, picture.size, _MARGIN).mean())))
+            regions = boxes(picture)
+            clean[name].append((len(regions), float(covered(regions, picture.size, _MARGIN).mean())))
         for size in _SIZES:
             for ink in _INKS:
                 image, mask, contrast = planted(picture, size, ink, draw)
@@ -95,9 +95,9 @@ def measure(pictures: Sequence[Image.Image], who: dict[str, Boxes], seed: int) -
                     continue
                 for name, boxes in who.items():
                     start = time.perf_counter()
-                    found = boxes(image)
+                    regions = boxes(image)
                     spent[name] += time.perf_counter() - start
-                    filled = covered(found, image.size, _MARGIN)[mask]
+                    filled = covered(regions, image.size, _MARGIN)[mask]
                     hits[name][contrast, size].append(bool(filled.mean() >= 0.9))
         for name in who:
             seconds[name].append(spent[name] / (len(_SIZES) * len(_INKS)))
@@ -111,18 +111,18 @@ def _recall(hits: dict[tuple[str, int], list[bool]]) -> dict[str, dict[str, floa
     table: dict[str, dict[str, float]] = {}
     for contrast in ("high", "medium", "low"):
         of = {size: hits[contrast, size] for size in _SIZES if hits[contrast, size]}
-        every = [hit for found in of.values() for hit in found]
+        every = [hit for hits in of.values() for hit in hits]
         if every:
-            table[contrast] = {str(size): round(statistics.mean(found), 3) for size, found in of.items()}
+            table[contrast] = {str(size): round(statistics.mean(hits), 3) for size, hits in of.items()}
             table[contrast] |= {"all": round(statistics.mean(every), 3), "words": len(every)}
     return table
 
 
-def _clean(found: list[tuple[int, float]]) -> dict[str, float]:
-    shares = sorted(share for _, share in found)
+def _clean(boxes: list[tuple[int, float]]) -> dict[str, float]:
+    shares = sorted(share for _, share in boxes)
     return {
-        "images_with_boxes": round(statistics.mean(count > 0 for count, _ in found), 3),
-        "boxes_per_image": round(statistics.mean(count for count, _ in found), 2),
+        "images_with_boxes": round(statistics.mean(count > 0 for count, _ in boxes), 3),
+        "boxes_per_image": round(statistics.mean(count for count, _ in boxes), 2),
         "mean_share_filled": round(statistics.mean(shares), 4),
         "share_filled_95th": round(shares[int(0.95 * (len(shares) - 1))], 4),
         "largest_share_filled": round(shares[-1], 4),
@@ -160,14 +160,14 @@ def main() -> int:
     if not options.no_peer:
         who["rapidocr"] = peer()
     figures = measure(pictures, who, options.seed)
-    for name, found in figures.items():
+    for name, result in figures.items():
         print(name)
-        for contrast, recall in found["recall"].items():
+        for contrast, recall in result["recall"].items():
             print(f"  recall, contrast {contrast:7} {recall}")
-        print(f"  images as they are  {found['clean']}")
+        print(f"  images as they are  {result['clean']}")
     if options.sheet:
         sheet(pictures, who["ours"], options.sheet)
-    seconds = {name: found.pop("seconds") for name, found in figures.items()}
+    seconds = {name: result.pop("seconds") for name, result in figures.items()}
     mine = seconds.pop("ours")
     report(
         "burned_in_text",

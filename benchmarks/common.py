@@ -44,18 +44,18 @@ def compare(
     `warmup` one unmeasured round goes first. Progress goes to standard error.
     """
     runs: dict[str, Measure] = {"ours": ours, **peers}
-    taken: dict[str, list[float]] = {who: [] for who in runs}
+    values: dict[str, list[float]] = {who: [] for who in runs}
     order = list(runs)
     for number in range(-1 if warmup else 0, repeats):
         shift = number % len(order)
         for who in order[shift:] + order[:shift]:
             value = runs[who]()
             if number >= 0:
-                taken[who].append(value)
+                values[who].append(value)
             label = "warm-up" if number < 0 else f"round {number + 1}/{repeats}"
             print(f"{name}: {label}: {who}: {value:.4g} {unit}", file=sys.stderr, flush=True)
-    mine = taken.pop("ours")
-    return report(name, mine, taken, unit, better, inputs, finish)
+    mine = values.pop("ours")
+    return report(name, mine, values, unit, better, inputs, finish)
 
 
 def report(
@@ -78,7 +78,7 @@ def report(
     for peer, values in peers.items():
         pairs = list(zip(ours, values, strict=True))
         ratios[peer] = _spread([a / b if better == "higher" else b / a for a, b in pairs])
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "name": name,
         "unit": unit,
         "better": better,
@@ -90,16 +90,16 @@ def report(
         **more,
     }
     print(f"\n{name}, in {unit}: {better} is better; {len(ours)} rounds in turns")
-    for key, value in found["inputs"].items():
+    for key, value in result["inputs"].items():
         print(f"  {key}: {value}")
     print(f"  {'':24}{'median':>12}{'min':>12}{'max':>12}{'ours is better by':>34}")
-    for who, spread in {"ours": found["ours"], **found["peers"]}.items():
+    for who, spread in {"ours": result["ours"], **result["peers"]}.items():
         ratio = ratios.get(who)
         shown = f"{ratio['median']:.2f}x ({ratio['min']:.2f}..{ratio['max']:.2f})" if ratio else ""
         print(f"  {who:24}{spread['median']:12.4g}{spread['min']:12.4g}{spread['max']:12.4g}{shown:>34}")
     if finish:
-        print(json.dumps(found), flush=True)
-    return found
+        print(json.dumps(result), flush=True)
+    return result
 
 
 def machine() -> dict[str, Any]:

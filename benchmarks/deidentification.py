@@ -41,12 +41,12 @@ def survives(part: str, text: str) -> bool:
 
 def misses(sentences: Sequence[Sentence], cleaned: Sequence[str]) -> list[tuple[str, str, str]]:
     """(kind, sentence, what came out) of every identifier of which something survived."""
-    found: list[tuple[str, str, str]] = []
+    survivors: list[tuple[str, str, str]] = []
     for sentence, after in zip(sentences, cleaned, strict=True):
-        found.extend(
+        survivors.extend(
             (kind, sentence.text, after) for kind, parts in sentence.secrets if any(survives(p, after) for p in parts)
         )
-    return found
+    return survivors
 
 
 def recall(sentences: Sequence[Sentence], cleaned: Sequence[str]) -> dict[str, float]:

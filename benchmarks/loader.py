@@ -75,18 +75,18 @@ class Bench:
 
     def collect(self) -> dict[str, Any]:
         """Choose the photographs; returns what they are."""
-        found = sorted(p for p in self.arguments.images.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
-        if not found:
+        photographs = sorted(p for p in self.arguments.images.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+        if not photographs:
             raise SystemExit(f"--images {self.arguments.images}: no JPEG in it")
         # A multiple of the tars' size times the workers: all of them then have the same number of tars.
         step = 4 * self.arguments.workers
         batches = -(-(self.batches + self.arguments.warmup + _TAIL) // step) * step
-        wanted = batches * self.arguments.batch
-        files = (found * -(-wanted // len(found)))[:wanted]
+        needed = batches * self.arguments.batch
+        files = (photographs * -(-needed // len(photographs)))[:needed]
         random.Random(0).shuffle(files)
         self.list.write_text("\n".join(str(path.resolve()) for path in files), encoding="utf-8")
-        size = sum(path.stat().st_size for path in found) / len(found)
-        return {"photographs": len(found), "mean_bytes": round(size), "samples_stored": wanted}
+        size = sum(path.stat().st_size for path in photographs) / len(photographs)
+        return {"photographs": len(photographs), "mean_bytes": round(size), "samples_stored": needed}
 
     def prepare(self) -> None:
         """Ask every contender for its versions and have it write its data."""
@@ -113,7 +113,7 @@ class Bench:
     def measure(self) -> dict[Run, list[dict[str, float]]]:
         """All runs, `--rounds` times in turns."""
         runs: list[Run] = [*self.data, *(("limit", name) for name in _DECODERS)]
-        taken: dict[Run, list[dict[str, float]]] = defaultdict(list)
+        runs: dict[Run, list[dict[str, float]]] = defaultdict(list)
         for number in range(-1, self.arguments.rounds):
             shift = number % len(runs)
             for run in runs[shift:] + runs[:shift]:
@@ -125,7 +125,7 @@ class Bench:
                     self._drop(run, f"does not run: {error}")
                     continue
                 if number >= 0:
-                    taken[run].append(figures)
+                    runs[run].append(figures)
                 label = "warm-up" if number < 0 else f"round {number + 1}/{self.arguments.rounds}"
                 print(
                     f"{label}: {run[0]} ({run[1]}): {figures['rate']:.0f}/s, {figures['cpu_ms']:.2f} ms CPU",
@@ -133,7 +133,7 @@ class Bench:
                     flush=True,
                 )
             runs = [run for run in runs if _name(run) not in self.absent]
-        return taken
+        return runs
 
     def split(self) -> dict[str, float]:
         """CPU milliseconds of ours per sample and step of the work."""
@@ -193,54 +193,54 @@ def _name(run: Run) -> str:
 
 def shares(ours: Sequence[float], limit: Sequence[float]) -> dict[str, float]:
     """Median, least and greatest of ours over the limit, round by round."""
-    found = [mine / most for mine, most in zip(ours, limit, strict=True)]
-    return {"median": median(found), "min": min(found), "max": max(found)}
+    result = [mine / most for mine, most in zip(ours, limit, strict=True)]
+    return {"median": median(result), "min": min(result), "max": max(result)}
 
 
-def tables(bench: Bench, taken: dict[Run, list[dict[str, float]]], inputs: dict[str, Any]) -> dict[str, Any]:
+def tables(bench: Bench, runs: dict[Run, list[dict[str, float]]], inputs: dict[str, Any]) -> dict[str, Any]:
     """Print every table; returns the JSON object."""
 
     def column(run: Run, key: str = "rate") -> list[float]:
-        return [figures[key] for figures in taken[run]]
+        return [figures[key] for figures in runs[run]]
 
     def peers(way: str, key: str = "rate") -> dict[str, list[float]]:
-        return {run[0]: column(run, key) for run in taken if run[1] == way and run[0] not in ("ours", "limit")}
+        return {run[0]: column(run, key) for run in runs if run[1] == way and run[0] not in ("ours", "limit")}
 
     mine: Run = ("ours", "standard")
     rates = column(mine)
-    found = report("loader", rates, peers("standard"), "samples/s", "higher", inputs, finish=False)
+    result = report("loader", rates, peers("standard"), "samples/s", "higher", inputs, finish=False)
     swapped = report("loader, peers with our decode", rates, peers("our_decode"), "samples/s", "higher", finish=False)
     first = report("first batch", column(mine, "first_batch"), peers("standard", "first_batch"), finish=False)
-    found["with_our_decode"] = {key: swapped[key] for key in ("peers", "ratios")}
-    found["first_batch"] = {key: first[key] for key in ("unit", "ours", "peers", "ratios")}
-    found["limit"] = {
+    result["with_our_decode"] = {key: swapped[key] for key in ("peers", "ratios")}
+    result["first_batch"] = {key: first[key] for key in ("unit", "ours", "peers", "ratios")}
+    result["limit"] = {
         name: {"rate": median(column(("limit", name))), "ours": shares(rates, column(("limit", name)))}
         for name in _DECODERS
     }
     print(f"\nDecoding alone, {bench.arguments.workers} processes, nothing read, nothing augmented")
-    for name, figures in found["limit"].items():
+    for name, figures in result["limit"].items():
         share = figures["ours"]
         spread = f"{share['median']:.0%} ({share['min']:.0%}..{share['max']:.0%})"
         print(f"  {name:24}{figures['rate']:12.4g} samples/s; ours, all done, is {spread} of it")
-    found["split"] = bench.split()
-    found["cpu_ms"] = {_name(run): median(column(run, "cpu_ms")) for run in taken}
-    found["process_ms"] = {_name(run): median(column(run, "process_ms")) for run in taken if run[0] != "limit"}
-    total = sum(found["split"].values())
+    result["split"] = bench.split()
+    result["cpu_ms"] = {_name(run): median(column(run, "cpu_ms")) for run in runs}
+    result["process_ms"] = {_name(run): median(column(run, "process_ms")) for run in runs if run[0] != "limit"}
+    total = sum(result["split"].values())
     print("\nWhere our time goes, CPU milliseconds per sample in a single process")
-    for name, value in found["split"].items():
+    for name, value in result["split"].items():
         print(f"  {name:24}{value:12.3f}{value / total:8.1%}")
     print("\nCPU milliseconds per sample: of all processes, and of the one that trains")
-    for name, value in found["cpu_ms"].items():
-        own = found["process_ms"].get(name)
+    for name, value in result["cpu_ms"].items():
+        own = result["process_ms"].get(name)
         print(f"  {name:34}{value:10.3f}" + (f"{own:10.3f}" if own is not None else ""))
-    found["fastest_peer"] = min(found["ratios"].items(), key=lambda item: item[1]["median"], default=(None, None))[0]
-    if found["fastest_peer"]:
-        ratio = found["ratios"][found["fastest_peer"]]["median"]
-        print(f"\nOurs is {ratio:.2f}x the fastest peer ({found['fastest_peer']}); the target is 1.3x")
+    result["fastest_peer"] = min(result["ratios"].items(), key=lambda item: item[1]["median"], default=(None, None))[0]
+    if result["fastest_peer"]:
+        ratio = result["ratios"][result["fastest_peer"]]["median"]
+        print(f"\nOurs is {ratio:.2f}x the fastest peer ({result['fastest_peer']}); the target is 1.3x")
     if bench.absent:
         print(f"Not measured: {'; '.join(f'{name} {why}' for name, why in bench.absent.items())}")
-    found["not_measured"] = bench.absent
-    return found
+    result["not_measured"] = bench.absent
+    return result
 
 
 def main() -> None:
@@ -264,10 +264,10 @@ def main() -> None:
         inputs |= {"batch": arguments.batch, "workers": arguments.workers, "samples_timed": bench.batches}
         inputs["samples_timed"] *= arguments.batch
         inputs["page_cache"] = "warm: all files of a contender are read before each of its runs"
-        for name, told in bench.about.items():
-            inputs[name] = ", ".join(f"{key} {value}" for key, value in told.items() if key != "same_data")
-        found = tables(bench, bench.measure(), inputs)
-    print(json.dumps(found), flush=True)
+        for name, versions in bench.about.items():
+            inputs[name] = ", ".join(f"{key} {value}" for key, value in versions.items() if key != "same_data")
+        result = tables(bench, bench.measure(), inputs)
+    print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

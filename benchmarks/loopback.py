@@ -20,7 +20,7 @@ class Photographs(asyncio.Protocol):
     """One connection."""
 
     files: list[bytes] = []
-    asked: list[float] = []  # monotonic seconds of the first and the last request
+    times: list[float] = []  # monotonic seconds of the first and the last request
     transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -41,12 +41,12 @@ class Photographs(asyncio.Protocol):
 def answer(path: bytes, close: bool) -> list[bytes]:
     """The pieces of an answer: 404 for all but photographs (robots.txt, above all)."""
     last = b"Connection: close\r\n\r\n" if close else b"\r\n"
-    asked, now = Photographs.asked, time.monotonic()
+    times, now = Photographs.times, time.monotonic()
     if path == b"/seconds":
-        told = b"%.6f" % (asked[-1] - asked[0] if asked else 0)
-        asked.clear()
-        return [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n" % len(told), last, told]
-    asked[1 if asked else 0 :] = [now]
+        elapsed = b"%.6f" % (times[-1] - times[0] if times else 0)
+        times.clear()
+        return [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n" % len(elapsed), last, elapsed]
+    times[1 if times else 0 :] = [now]
     number = path[1:-4]
     if not (path.endswith(b".jpg") and number.isdigit()):
         return [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n" + last]

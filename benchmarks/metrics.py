@@ -69,30 +69,30 @@ def main() -> None:
     claims = [claim for claim in PEERS if claim != "meteor" or of_meteor]
     with tempfile.TemporaryDirectory() as scratch:
         sizes = (options.images, options.questions, options.suite_images, of_meteor)
-        inputs = _told(scratch, "prepare", scratch, *sizes)
+        inputs = _child(scratch, "prepare", scratch, *sizes)
         inputs["vqa peer checked"] = _golden(scratch)
         if of_meteor:
-            inputs["meteor tables built in s"] = round(_told(scratch, "build")["seconds"], 2)
+            inputs["meteor tables built in s"] = round(_child(scratch, "build")["seconds"], 2)
         inputs["load before"] = round(os.getloadavg()[0], 2)
-        found = {claim: _claim(claim, scratch, options.rounds, inputs) for claim in claims}
+        results = {claim: _claim(claim, scratch, options.rounds, inputs) for claim in claims}
     inputs["load after"] = round(os.getloadavg()[0], 2)
     merged = {
-        key: {name: part[key] for claim in found.values() for name, part in claim.items()}
+        key: {name: part[key] for claim in results.values() for name, part in claim.items()}
         for key in ("ours", "peers", "ratios", "peak_mb")
     }
     print(json.dumps({"name": "metrics", "unit": "s", **merged, "inputs": inputs, "machine": machine()}), flush=True)
 
 
-def _told(scratch: str, *asked: object) -> dict[str, Any]:
+def _child(scratch: str, *arguments: object) -> dict[str, Any]:
     """What a contender tells, in a process of its own. Raises RuntimeError with what it complained of."""
-    command = [sys.executable, str(CONTENDER), *map(str, asked)]
+    command = [sys.executable, str(CONTENDER), *map(str, arguments)]
     # Tables of METEOR elsewhere would leave nothing to build.
     surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "PAIRMILL_CACHE": scratch}
     done = subprocess.run(command, capture_output=True, text=True, env=surroundings)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, asked))} failed:\n{done.stderr}")
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return told
+        raise RuntimeError(f"{' '.join(map(str, arguments))} failed:\n{done.stderr}")
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def _golden(scratch: str) -> str:
@@ -100,7 +100,7 @@ def _golden(scratch: str) -> str:
     if not folder.is_dir():
         print("vqa: the peer is NOT checked: no golden/vqa; set PAIRMILL_SHARED to the shared data", file=sys.stderr)
         return "no: golden/vqa is absent"
-    return f"on {_told(scratch, 'golden', folder)['questions']} questions of golden/vqa"
+    return f"on {_child(scratch, 'golden', folder)['questions']} questions of golden/vqa"
 
 
 def _claim(claim: str, scratch: str, rounds: int, inputs: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -112,27 +112,27 @@ def _claim(claim: str, scratch: str, rounds: int, inputs: dict[str, Any]) -> dic
     for number in range(rounds):
         shift = number % len(sides)
         for side in sides[shift:] + sides[:shift]:
-            told = _told(scratch, claim, side, scratch)
-            runs[side].append(told)
+            figures = _child(scratch, claim, side, scratch)
+            runs[side].append(figures)
             label = f"{claim}: round {number + 1}/{rounds}: {side}"
-            print(f"{label}: {told['seconds']:.4g} s, {told['peak_mb']:.0f} MB", file=sys.stderr, flush=True)
+            print(f"{label}: {figures['seconds']:.4g} s, {figures['peak_mb']:.0f} MB", file=sys.stderr, flush=True)
         apart = max(apart, *(_apart(scratch, claim, side) for side in sides[:-1]))
-    said: dict[str, Any] = {"largest relative difference of any score": apart}
+    notes: dict[str, Any] = {"largest relative difference of any score": apart}
     if late := max(run["late_imports"] for run in runs["ours"]):
-        said["imports of ours at first use, not in the time, s at most"] = round(late, 2)
-    said |= {name: text for name, text in runs["ours"][-1].items() if isinstance(text, str)}
-    inputs |= {f"{claim}: {key}": value for key, value in said.items()}
-    found = {}
+        notes["imports of ours at first use, not in the time, s at most"] = round(late, 2)
+    notes |= {name: text for name, text in runs["ours"][-1].items() if isinstance(text, str)}
+    inputs |= {f"{claim}: {key}": value for key, value in notes.items()}
+    results = {}
     for side in sides[:-1]:
         name = claim if side == "ours" else f"{claim}_{side}"
         title = f"{claim}, {ways[side]}" if side in ways else claim
         peer = {PEERS[claim]: _seconds(runs["peer"])}
-        shown = dict(inputs) if claim == "cider_d" else said if side == "ours" else {}
+        shown = dict(inputs) if claim == "cider_d" else notes if side == "ours" else {}
         peaks = {"ours": _peaks(runs[side]), "peer": _peaks(runs["peer"])}
-        found[name] = report(title, _seconds(runs[side]), peer, inputs=shown, finish=False, peak_mb=peaks)
+        results[name] = report(title, _seconds(runs[side]), peer, inputs=shown, finish=False, peak_mb=peaks)
         for who, peak in peaks.items():
             print(f"  peak of {who}, MB: " + ", ".join(f"{key} {value:.0f}" for key, value in peak.items()), flush=True)
-    return found
+    return results
 
 
 def _apart(scratch: str, claim: str, side: str) -> float:
@@ -154,12 +154,12 @@ def _apart(scratch: str, claim: str, side: str) -> float:
 
 def _results(scratch: str, claim: str, side: str) -> dict[str, np.ndarray]:
     with np.load(Path(scratch, f"{claim}-{side}.npz")) as file:
-        found = dict(file)
-    if "questions" in found:
+        arrays = dict(file)
+    if "questions" in arrays:
         # Each side has the questions in an order of its own.
-        order = np.argsort(found["questions"])
-        found |= {name: found[name][order] for name in ("questions", "per_question")}
-    return found
+        order = np.argsort(arrays["questions"])
+        arrays |= {name: arrays[name][order] for name in ("questions", "per_question")}
+    return arrays
 
 
 def _seconds(runs: Sequence[dict[str, Any]]) -> list[float]:

@@ -40,12 +40,12 @@ RADII = range(13)
 def main() -> int:
     """Measure quality and speed, print both, end with one JSON object."""
     args = _arguments()
-    found: dict[str, Any] = {"name": "near_duplicates"}
+    result: dict[str, Any] = {"name": "near_duplicates"}
     if not args.no_quality:
-        found["quality"] = _quality(args)
+        result["quality"] = _quality(args)
     if not args.no_speed:
-        found |= _speed(args)
-    print(json.dumps(found), flush=True)
+        result |= _speed(args)
+    print(json.dumps(result), flush=True)
     return 0
 
 
@@ -152,12 +152,12 @@ def _ours(hashes: np.ndarray, radius: int) -> int:
 
 
 def _brute_force(hashes: np.ndarray, radius: int) -> int:
-    found = 0
+    pairs = 0
     for start in range(0, len(hashes), 64):
         block, rest = hashes[start : start + 64], hashes[start:]
         near = np.bitwise_count(block[:, None] ^ rest[None]) <= radius
-        found += int(np.triu(near, 1).sum())
-    return found
+        pairs += int(np.triu(near, 1).sum())
+    return pairs
 
 
 def _imagehash(hashes: np.ndarray, radius: int) -> int:
@@ -197,9 +197,9 @@ print(time.perf_counter() - start, found)
 
 def _faiss(args: argparse.Namespace, file: Path, kind: str, counts: dict[str, int]) -> float:
     command = [args.faiss_python, "-c", _FAISS, kind, str(file), str(args.radius)]
-    taken, found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    counts[kind] = int(found)
-    return float(taken)
+    seconds, pairs = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    counts[kind] = int(pairs)
+    return float(seconds)
 
 
 if __name__ == "__main__":

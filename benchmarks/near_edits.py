@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
 
-from stages.imagehash import (
+from stages.imaging.perceptual_hash import (
     UNDECODABLE,
     decode_rgb,
     hash_words,
@@ -93,14 +93,14 @@ def photographs(folder: Path | None) -> list[Image.Image]:
     own = Path(skimage.__file__).parent / "data"
     places: list[Path] = [own] if folder is None else [folder, own]
     files = [file for place in places for file in sorted(place.rglob("*")) if file.suffix in (".jpg", ".jpeg", ".png")]
-    found: dict[str, Image.Image] = {}
+    pictures: dict[str, Image.Image] = {}
     for file in files:
         try:
             picture = decode_rgb(file.read_bytes())
         except UNDECODABLE:
             continue
-        found.setdefault(pixel_sha256(picture), picture)
-    return list(found.values())
+        pictures.setdefault(pixel_sha256(picture), picture)
+    return list(pictures.values())
 
 
 class Quality:
@@ -114,7 +114,7 @@ class Quality:
         """By rule: `recall`, `wrong` (pairs) and `precision`, one figure per radius."""
         edited = _signatures(edit(picture) for picture in self.pictures)
         count = len(self.pictures)
-        found = {}
+        figures = {}
         for rule, (hash, most, relative) in RULES.items():
             apart = np.bitwise_count(self.originals[hash] ^ edited[hash].T)  # [originals, edited]
             one, other = np.nonzero(apart <= max(radii))
@@ -126,12 +126,12 @@ class Quality:
             bits, same = apart[one, other][agree], (one == other)[agree]
             hits = [int((same & (bits <= radius)).sum()) for radius in radii]
             wrong = [int((~same & (bits <= radius)).sum()) for radius in radii]
-            found[rule] = {
+            figures[rule] = {
                 "recall": [round(hit / count, 4) for hit in hits],
                 "wrong": wrong,
                 "precision": [round(h / (h + w), 4) if h + w else None for h, w in zip(hits, wrong, strict=True)],
             }
-        return found
+        return figures
 
 
 def _signatures(pictures: Iterable[Image.Image]) -> dict[str, Any]:

@@ -101,23 +101,23 @@ def main() -> int:
         if args.peer_python:
             _make_peer(folder, shards, args.peer_python)
             runs["mosaicml-streaming"] = partial(_peer, args, folder, samples)
-        found: dict[str, list[dict[str, float]]] = {who: [] for who in runs}
+        results: dict[str, list[dict[str, float]]] = {who: [] for who in runs}
         names = list(runs)
         for number in range(args.rounds):
             shift = number % len(names)
             for who in names[shift:] + names[:shift]:
                 if args.cold:
                     _drop(folder)
-                found[who].append(runs[who]())
-                print(f"round {number + 1}/{args.rounds}: {who}: {found[who][-1]}", file=sys.stderr, flush=True)
+                results[who].append(runs[who]())
+                print(f"round {number + 1}/{args.rounds}: {who}: {results[who][-1]}", file=sys.stderr, flush=True)
     inputs = {"samples": samples, "shards": shards, "batch": args.batch, "workers": args.workers, "cold": args.cold}
-    seconds = {who: [one["seconds"] for one in rounds] for who, rounds in found.items()}
-    told = report("resume", seconds.pop("ours"), seconds, inputs=inputs, finish=False)
-    for who, rounds in found.items():
+    seconds = {who: [one["seconds"] for one in rounds] for who, rounds in results.items()}
+    summary = report("resume", seconds.pop("ours"), seconds, inputs=inputs, finish=False)
+    for who, rounds in results.items():
         print(
             f"  {who:24}" + ", ".join(f"{key} {max(one[key] for one in rounds):.4g}" for key in rounds[0]) + " at most"
         )
-    print(json.dumps(told | {"runs": found}), flush=True)
+    print(json.dumps(summary | {"runs": results}), flush=True)
     return 0
 
 
@@ -137,25 +137,34 @@ def _arguments() -> argparse.Namespace:
 
 
 def _ours(args: argparse.Namespace, folder: Path, *more: str) -> dict[str, float]:
-    asked = ["--batch", args.batch, "--accumulation", args.accumulation, "--workers", args.workers, "--child", folder]
-    return _told([sys.executable, __file__, *map(str, asked), *more])
+    arguments = [
+        "--batch",
+        args.batch,
+        "--accumulation",
+        args.accumulation,
+        "--workers",
+        args.workers,
+        "--child",
+        folder,
+    ]
+    return _child([sys.executable, __file__, *map(str, arguments), *more])
 
 
 def _peer(args: argparse.Namespace, folder: Path, samples: int) -> dict[str, float]:
-    asked = [str(folder / "mds"), str(samples), str(args.batch)]
-    return _told([args.peer_python, "-c", _MOSAIC, *asked])
+    arguments = [str(folder / "mds"), str(samples), str(args.batch)]
+    return _child([args.peer_python, "-c", _MOSAIC, *arguments])
 
 
-def _told(command: list[str]) -> dict[str, float]:
+def _child(command: list[str]) -> dict[str, float]:
     began = time.perf_counter()
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    told: dict[str, float] = json.loads(output.splitlines()[-1])
-    return told | {"process_seconds": time.perf_counter() - began}
+    summary: dict[str, float] = json.loads(output.splitlines()[-1])
+    return summary | {"process_seconds": time.perf_counter() - began}
 
 
 def _first_batch(args: argparse.Namespace) -> dict[str, float]:
     """In a process of its own: from opening to the first batch at mid-epoch."""
-    from stages.artifact import Artifact
+    from stages.base.artifact import Artifact
     from stages.train.config import AugmentationConfig, OptimizationConfig
     from stages.train.loader import Loader
     from stages.train.pairs import PairDataset
@@ -258,16 +267,16 @@ def _tar(path: Path, files: list[bytes]) -> dict[str, list[Any]]:
     from stages.shard.index import checksum
     from stages.shard.writer import ShardWriter
 
-    found: dict[str, list[Any]] = {}
+    results: dict[str, list[Any]] = {}
     with ShardWriter(path) as tar:
         for number in range(PER_SHARD):
             parts = {"jpg": files[number % len(files)], "json": b"{}", "txt": b"a picture"}
             at = tar.add(f"{number:032x}", parts)
             for name, part in (("image", "jpg"), ("text", "txt"), ("json", "json")):
-                found.setdefault(f"{name}_offset", []).append(at[part].offset)
-                found.setdefault(f"{name}_length", []).append(at[part].length)
-                found.setdefault(f"{name}_xxh3", []).append(checksum(parts[part]))
-    return found
+                results.setdefault(f"{name}_offset", []).append(at[part].offset)
+                results.setdefault(f"{name}_length", []).append(at[part].length)
+                results.setdefault(f"{name}_xxh3", []).append(checksum(parts[part]))
+    return results
 
 
 def _index(path: Path, shards: int, places: dict[str, list[Any]]) -> None:
@@ -308,8 +317,8 @@ def _hex(raw: bytes, rows: int) -> Any:
 
 def _make_peer(folder: Path, shards: int, python: str) -> None:
     if not (folder / "mds" / "index.json").exists():
-        asked = [str(folder / "mds"), str(folder / "pictures"), str(PER_SHARD), str(shards)]
-        subprocess.run([python, "-c", _MOSAIC_WRITE, *asked], check=True)
+        arguments = [str(folder / "mds"), str(folder / "pictures"), str(PER_SHARD), str(shards)]
+        subprocess.run([python, "-c", _MOSAIC_WRITE, *arguments], check=True)
 
 
 def _drop(folder: Path) -> None:

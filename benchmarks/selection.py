@@ -95,7 +95,7 @@ class Bench:
         """Write the artifacts where the config looks for them."""
         from pipelines.compose import load
         from pipelines.dag import build
-        from pipelines.fingerprint import what
+        from pipelines.fingerprint import fingerprinted
         from pipelines.state import Workspace
         from pipelines.store import Store
 
@@ -104,20 +104,20 @@ class Bench:
         dag = workspace.dag
         inputs = dag["select"].inputs
 
-        def place(node: str) -> Path:
-            folder = Path(workspace.place(dag[node]).url)
+        def artifact_dir(node: str) -> Path:
+            folder = Path(workspace.artifact_dir(dag[node]).url)
             folder.mkdir(parents=True, exist_ok=True)
             return folder
 
         pool = Pool(self.args.rows, list(SOURCES))
         extents: list[tuple[int, int]] = []
         for number, (pairs, raw) in enumerate(zip(inputs["pairs"], inputs["raw"], strict=True)):
-            extents = pool.write_source(number, place(pairs), place(raw)) or extents
-        pool.write_index(place(inputs["index"][0]), extents)
+            extents = pool.write_source(number, artifact_dir(pairs), artifact_dir(raw)) or extents
+        pool.write_index(artifact_dir(inputs["index"][0]), extents)
         for node in [*inputs["pairs"], *inputs["raw"], *inputs["index"]]:
             counts = {"rows": self.args.rows, "pairs": self.args.rows}
             mark = workspace.require(dag[node])
-            seal(place(node), dag[node].stage.name, mark, what(dag[node].config), counts)
+            seal(artifact_dir(node), dag[node].stage.name, mark, fingerprinted(dag[node].config), counts)
         if self.args.peer_python:
             self._write_peer(pool)
 
@@ -180,14 +180,14 @@ class Bench:
         one = pa.array(np.arange(len(rows) + 1, dtype=np.int32))
         ratio = np.maximum(width, height) / np.minimum(width, height)  # ours is long over short, and so is this one
         stats = {
-            "text_len": pa.array(pool.said["characters"][rows].astype(np.int64)),
-            "num_words": pa.array(pool.said["words"][rows].astype(np.int64)),
+            "text_len": pa.array(pool.captions["characters"][rows].astype(np.int64)),
+            "num_words": pa.array(pool.captions["words"][rows].astype(np.int64)),
             "image_width": pa.ListArray.from_arrays(one, pa.array(width.astype(np.int64))),
             "image_height": pa.ListArray.from_arrays(one, pa.array(height.astype(np.int64))),
             "aspect_ratios": pa.ListArray.from_arrays(one, pa.array(ratio)),
         }
         # A pair without a score passes ours; here it has one that passes.
-        similarity = np.where(pool.scored[rows], pool.said["similarity"][rows], np.float32(1))
+        similarity = np.where(pool.scored[rows], pool.captions["similarity"][rows], np.float32(1))
         low = np.float32(RULES["min_similarity"])
         similarity = np.where(
             similarity >= low, np.maximum(similarity.astype(np.float64), RULES["min_similarity"]), 0.0
@@ -195,7 +195,7 @@ class Bench:
         table = {
             "uid": pool.uids[rows],
             "text": ["a caption"] * len(rows),
-            "language": pool.said["language"][rows],
+            "language": pool.captions["language"][rows],
             "similarity": similarity,
             "__dj__stats__": pa.StructArray.from_arrays(list(stats.values()), names=list(stats)),
         }

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.artifact import MANIFEST, file_sha256
+from stages.base.artifact import MANIFEST, file_sha256
+from stages.base.pairs import pairs_schema
 from stages.index.schema import BENCHMARK_EXACT, BENCHMARK_NEAR, BENCHMARK_TEXTS, IMAGES, NEAR, PAIRS
-from stages.sample import pairs_schema
 from stages.shard.writer import ShardWriter
 
 PER_SHARD = 10_000
@@ -111,7 +111,7 @@ class Pool:
         words = random.poisson(9, rows).astype(np.int32)
         scored = there & (random.random(rows) < 0.9)  # a source's list may be silent
         real = pa.float32()
-        self.said: dict[str, Any] = {
+        self.captions: dict[str, Any] = {
             "words": words,
             "characters": words * 6,
             "language": random.choice(["en", "de", "fr", "es", "ja"], rows, p=[0.7, 0.1, 0.1, 0.05, 0.05]),
@@ -123,14 +123,14 @@ class Pool:
             "image": pa.array(self.image_of),
             "source": pa.array(self.source[self.image_of]),
             "measured": pa.array(there),
-            "characters": self._null(self.said["characters"], pa.int32(), there),
+            "characters": self._null(self.captions["characters"], pa.int32(), there),
             "words": self._null(words, pa.int32(), there),
             "repetition": self._null(random.beta(1, 12, rows), real, there),
             "letters": self._null(random.beta(20, 3, rows), real, there),
             "digits": self._null(random.beta(1, 20, rows), real, there),
-            "language": self._null(self.said["language"], pa.string(), there),
+            "language": self._null(self.captions["language"], pa.string(), there),
             "language_score": self._null(random.beta(8, 2, rows), real, there),
-            "similarity": self._null(self.said["similarity"], real, scored),
+            "similarity": self._null(self.captions["similarity"], real, scored),
             "unsafe": self._null(random.beta(0.3, 6, rows), real, scored),
             "watermark": self._null(random.beta(0.5, 3, rows), real, scored),
         }
@@ -171,13 +171,22 @@ class Pool:
         near = np.sort(random.permutation(self.leaders)[:few])
         texts = np.sort(random.permutation(self.rows)[: 2 * few])
         names = pa.array(["vqav2"] * few)
-        found = {"image": exact, "benchmark": names, "file": [f"{n}.jpg" for n in range(few)]}
-        close = {**found, "image": near, "distance": random.integers(0, 9, few), "difference": random.random(few)}
+        exact_matches = {"image": exact, "benchmark": names, "file": [f"{n}.jpg" for n in range(few)]}
+        close = {
+            **exact_matches,
+            "image": near,
+            "distance": random.integers(0, 9, few),
+            "difference": random.random(few),
+        }
         close["relative_difference"] = random.random(few)
-        said = {"pair": texts, "benchmark": pa.array(["vqav2"] * len(texts)), "overlap": random.random(len(texts))}
+        captions = {"pair": texts, "benchmark": pa.array(["vqav2"] * len(texts)), "overlap": random.random(len(texts))}
         return tuple(  # type: ignore[return-value]
             pa.table(columns).cast(schema)
-            for columns, schema in ((found, BENCHMARK_EXACT), (close, BENCHMARK_NEAR), (said, BENCHMARK_TEXTS))
+            for columns, schema in (
+                (exact_matches, BENCHMARK_EXACT),
+                (close, BENCHMARK_NEAR),
+                (captions, BENCHMARK_TEXTS),
+            )
         )
 
     def write_index(self, folder: Path, extents: list[tuple[int, int]]) -> None:

@@ -72,7 +72,7 @@ def main() -> int:
     if args.peer_python:
         for buffer in (1000, 10_000):
             orders[f"webdataset {buffer}"] = partial(_webdataset, args, buffer)
-    found: dict[str, list[dict[str, float]]] = {who: [] for who in orders}
+    results: dict[str, list[dict[str, float]]] = {who: [] for who in orders}
     names = list(orders)
     for seed in range(args.rounds):
         shift = seed % len(names)
@@ -80,24 +80,24 @@ def main() -> int:
             # webdataset reads its shards from end to end, and keeps its buffer's samples in memory instead.
             read = {"pieces": 1.0, "read": 1.0} if who.startswith("webdataset") else {}
             batches = orders[who](seed)
-            found[who].append(_measured(batches, batches, args) | read)
+            results[who].append(_measured(batches, batches, args) | read)
             if who == "ours":
                 mixed = np.random.default_rng(99).permutation(args.samples)
-                found.setdefault(_WRITTEN, []).append(_measured(batches, mixed[batches], args))
-            print(f"round {seed + 1}/{args.rounds}: {who}: {found[who][-1]}", file=sys.stderr, flush=True)
-    table = {who: {key: median(r[key] for r in rounds) for key in rounds[0]} for who, rounds in found.items()}
+                results.setdefault(_WRITTEN, []).append(_measured(batches, mixed[batches], args))
+            print(f"round {seed + 1}/{args.rounds}: {who}: {results[who][-1]}", file=sys.stderr, flush=True)
+    table = {who: {key: median(r[key] for r in rounds) for key in rounds[0]} for who, rounds in results.items()}
     _print(table)
-    ours, _ = found.pop("ours"), found.pop(_WRITTEN)
+    ours, _ = results.pop("ours"), results.pop(_WRITTEN)
     inputs = {key: value for key, value in vars(args).items() if key != "peer_python"}
-    told = report(
+    summary = report(
         "shuffle",
         [one["ks"] for one in ours],
-        {who: [one["ks"] for one in rounds] for who, rounds in found.items()},
+        {who: [one["ks"] for one in rounds] for who, rounds in results.items()},
         unit="ks of a batch",
         inputs=inputs | {"block": BLOCK, "window": WINDOW, "lanes": LANES},
         finish=False,
     )
-    print(json.dumps(told | {"medians": table}), flush=True)
+    print(json.dumps(summary | {"medians": table}), flush=True)
     return 0
 
 
@@ -118,8 +118,8 @@ def _ours(args: argparse.Namespace, seed: int) -> Numbers:
     """[batches, batch], each batch's ranks one after the other."""
     order = Order(args.samples, seed)
     places = np.arange(args.samples - args.samples % args.batch).reshape(-1, args.batch)
-    found = [order(own)[1][np.argsort(order.lane(own), kind="stable")] for own in places]
-    return np.stack(found)
+    results = [order(own)[1][np.argsort(order.lane(own), kind="stable")] for own in places]
+    return np.stack(results)
 
 
 def _uniform(args: argparse.Namespace, seed: int) -> Numbers:
@@ -130,8 +130,8 @@ def _uniform(args: argparse.Namespace, seed: int) -> Numbers:
 def _webdataset(args: argparse.Namespace, buffer: int, seed: int) -> Numbers:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "order.npz")
-        asked = [args.samples, args.shard, args.ranks, buffer, seed, out]
-        subprocess.run([args.peer_python, "-c", _WEBDATASET, *map(str, asked)], check=True)
+        arguments = [args.samples, args.shard, args.ranks, buffer, seed, out]
+        subprocess.run([args.peer_python, "-c", _WEBDATASET, *map(str, arguments)], check=True)
         with np.load(out) as file:
             readers = [file[name] for name in file.files]
     own = args.batch // args.ranks

@@ -28,8 +28,8 @@ from tokenizers import models, pre_tokenizers, trainers
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 from benchmarks.common import compare, seconds  # noqa: E402
-from stages.artifact import Artifact  # noqa: E402
-from stages.contract import Partition, Task  # noqa: E402
+from stages.base.artifact import Artifact  # noqa: E402
+from stages.base.contract import Partition, StageContext  # noqa: E402
 from stages.tokenizer.config import TokenizerConfig  # noqa: E402
 from stages.tokenizer.counting import total  # noqa: E402
 from stages.tokenizer.load import load  # noqa: E402
@@ -65,8 +65,8 @@ def plain(config: TokenizerConfig, file: Path) -> dict[str, Any]:
 
 def count(stage: Tokenizer, partition: Partition, parts: str) -> None:
     """One task of our stage."""
-    task = Task({"pairs": (), "verdicts": (Artifact(""),)}, Path(parts), Path(parts), parts)
-    stage.run(partition, task)
+    context = StageContext({"pairs": (), "verdicts": (Artifact(""),)}, Path(parts), Path(parts), parts)
+    stage.run(partition, context)
 
 
 def ours(stage: Tokenizer, pool: ProcessPoolExecutor) -> str:
@@ -97,15 +97,15 @@ def check_ids(folder: str, file: str, size: int) -> int:
     """All ids, ours and theirs; returns their number. Raises RuntimeError where they differ."""
     tokenizer, theirs = load(folder), HuggingFace.from_file(f"{folder}/tokenizer.json")
     theirs.encode_special_tokens = True
-    found = 0
+    result = 0
     for number, shard in enumerate(shards(file, size)):
         ids, offsets = PieceEncoder(tokenizer).encode(texts_array(shard))
         expected = [encoding.ids for encoding in theirs.encode_batch(shard, add_special_tokens=False)]
         lengths = np.fromiter(map(len, expected), np.int64)
         if not np.array_equal(np.diff(offsets), lengths) or not np.array_equal(ids, np.concatenate(expected)):
             raise RuntimeError(f"ids differ in shard {number}")
-        found += len(ids)
-    return found
+        result += len(ids)
+    return result
 
 
 def their_encoding(theirs: HuggingFace, name: str, file: str, size: int) -> Callable[[], None]:
@@ -192,8 +192,8 @@ def main() -> None:
                 warmup=True,
                 finish=False,
             )
-    found = {"training_s": trained, "encoding_mb_s": encoded}
-    merged = {key: {name: part[key] for name, part in found.items()} for key in ("ours", "peers", "ratios", "inputs")}
+    result = {"training_s": trained, "encoding_mb_s": encoded}
+    merged = {key: {name: part[key] for name, part in result.items()} for key in ("ours", "peers", "ratios", "inputs")}
     print(json.dumps({"name": "tokenizer", **merged, "machine": trained["machine"]}))
 
 

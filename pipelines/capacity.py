@@ -18,7 +18,7 @@ from models.common.config import ModelConfig
 from models.registry import count_parameters
 from pipelines import machine
 from pipelines.cluster import ClusterConfig
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.train.config import TrainConfig, ZeroConfig
 
 CONF = Path(__file__).resolve().parents[1] / "conf"

@@ -8,9 +8,9 @@ from typing import Any
 from markupsafe import Markup
 
 from pipelines.lineage import Lineage
-from pipelines.sample_history.find import located, rows
+from pipelines.provenance.find import located, rows
 from pipelines.state import differences
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 from stages.select.report.charts import histogram
 from stages.select.report.compare import compare
 from stages.select.report.page import COMPARE_LINK, COMPARE_SECTION, TITLES, environment

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from models.common.config import ModelConfig
 from models.registry import config_class
 from pipelines.config import PairmillConfig
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.ingest.config import SourceConfig
 from stages.ingest.plugins import source_class, source_config
 
@@ -52,7 +52,7 @@ def _values(overrides: Sequence[str], conf: Path) -> dict[str, Any]:
     with initialize_config_dir(str(conf), version_base=None):
         try:
             chosen = [_override(text, conf) for text in overrides]
-            composed = compose("config", [*_published(chosen, conf), *chosen])
+            composed = compose("config", [*_experiment(chosen, conf), *chosen])
             values = _plain(OmegaConf.to_container(composed, resolve=True))
             # What a benchmark or the selection refers to by name is loaded from conf/ like a choice of its own.
             held_out = {}
@@ -111,11 +111,11 @@ def _override(text: str, conf: Path) -> str:
     return f"{prefix or '++'}{key}={value}"
 
 
-def _published(chosen: Sequence[str], conf: Path) -> list[str]:
-    """The choices that come with a model, from `conf/published/`; Hydra lets them be overridden like defaults."""
+def _experiment(chosen: Sequence[str], conf: Path) -> list[str]:
+    """The choices that come with a model, from `conf/experiment/`; Hydra lets them be overridden like defaults."""
     models = [text.removeprefix("model=") for text in chosen if text.startswith("model=")]
-    if models and (conf / "published" / f"{models[-1]}.yaml").exists():
-        return [f"+published={models[-1]}"]
+    if models and (conf / "experiment" / f"{models[-1]}.yaml").exists():
+        return [f"+experiment={models[-1]}"]
     return []
 
 

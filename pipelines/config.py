@@ -7,7 +7,7 @@ from pydantic import SerializeAsAny, model_validator
 from models.registry import AnyModelConfig
 from pipelines.cluster import ClusterConfig
 from pipelines.tracking.config import TrackingConfig
-from stages.contract import StageConfig
+from stages.base.contract import StageConfig
 from stages.download.config import DownloadSettings
 from stages.evaluate.config import BenchmarkConfig, EvaluateSettings
 from stages.finetune.config import TaskConfig

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from pipelines import rounds
+from pipelines import retry_passes
 from pipelines.config import PairmillConfig
 from pipelines.node import Dag, Node
-from stages.contract import Stage, StageConfig, UserError
+from stages.base.contract import Stage, StageConfig, UserError
 from stages.download.config import DownloadConfig
 from stages.download.stage import Download
 from stages.evaluate.config import EvaluateConfig
@@ -99,7 +99,7 @@ class _Builder:
         return self.add(World, name, self.config.worlds[name], {})
 
     def source(self, name: str) -> dict[str, str]:
-        """Ingest, download (all its rounds) and signals of one source."""
+        """Ingest, download (all its retry passes) and signals of one source."""
         config, source, key = self.config, self.config.sources[name], f"sources.{name}"
         home = self.world(source.world, key)
         ingest = IngestConfig(**dict(config.ingest), name=name, source=source)
@@ -112,13 +112,13 @@ class _Builder:
         images: dict[str, Any] = (
             {"files": partial(source.external_images, key), "files_key": f"{key}.images"} if local else {}
         )
-        rounds_made = rounds.newest(config.workspace, rounds.key(ingest, download))
+        passes = retry_passes.newest(config.workspace, retry_passes.key(ingest, download))
         previous: list[str | None] = []
-        for number in range(rounds_made):
+        for number in range(passes):
             inputs: dict[str, list[str | None]] = {"pairs": [pairs], "world": [home], "previous": previous}
-            settings = download.model_copy(update={"round": number})
-            previous = [self.add(Download, name, settings, inputs, kind=rounds.EarlierRound, **images)]
-        newest = download.model_copy(update={"round": rounds_made})
+            settings = download.model_copy(update={"retry_pass": number})
+            previous = [self.add(Download, name, settings, inputs, kind=retry_passes.EarlierPass, **images)]
+        newest = download.model_copy(update={"retry_pass": passes})
         raw = self.add(Download, name, newest, {"pairs": [pairs], "world": [home], "previous": previous}, **images)
         models = _outside("signals.clip.model", config.signals.external_files())
         signals = self.add(Signals, name, config.signals, {"pairs": [pairs], "raw": [raw]}, **models)

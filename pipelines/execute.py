@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.store import Commit, Place, merged_counts
-from stages.artifact import Artifact
-from stages.contract import Inputs, Partition, Stage, Task
+from pipelines.store import ArtifactDir, Commit, merged_counts
+from stages.base.artifact import Artifact
+from stages.base.contract import Inputs, Partition, Stage, StageContext
 
 
 @dataclass(frozen=True)
@@ -30,24 +30,26 @@ class Job:
     url: str
     inputs: Inputs
     scratch: str
-    how: Mapping[str, Any]
+    cluster: Mapping[str, Any]
     cache: str = ""
     tombstones: str = ""
 
-    def task(self, folder: Path) -> Task:
-        """The task of one partition, or of the finish, that works in a folder of its own."""
-        return Task(self.inputs, folder / "out", folder / "parts", self.scratch, self.how, self.cache, self.tombstones)
+    def context(self, folder: Path) -> StageContext:
+        """The context of one partition, or of `finish`, with a working folder of its own."""
+        return StageContext(
+            self.inputs, folder / "out", folder / "parts", self.scratch, self.cluster, self.cache, self.tombstones
+        )
 
     @property
-    def place(self) -> Place:
+    def artifact_dir(self) -> ArtifactDir:
         """The artifact's folder."""
-        return Place(self.url)
+        return ArtifactDir(self.url)
 
 
 @contextmanager
-def _working_folder(place: Place) -> Iterator[Path]:
+def _working_folder(artifact_dir: ArtifactDir) -> Iterator[Path]:
     # On a file system the folder lies beside the result, so that publishing is a rename.
-    parent = None if place.remote else Path(place.url, "_tmp")
+    parent = None if artifact_dir.remote else Path(artifact_dir.url, "_tmp")
     if parent:
         parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-{uuid.uuid4().hex[:8]}-", dir=parent))
@@ -61,15 +63,15 @@ def _working_folder(place: Place) -> Iterator[Path]:
 
 def run_partition(job: Job, partition: Partition) -> dict[str, Any]:
     """Make and commit one partition; returns its report. Raises whatever the stage raises."""
-    place = job.place
-    with _working_folder(place) as folder:
-        task = job.task(folder)
-        job.stage.run(partition, task)
-        parts = place.publish(folder / "parts", "_parts/")
-        files = place.publish(folder / "out")
-        counts = dict(sorted(task.counts.items()))
-        place.commit(partition.id, Commit(files, parts, counts, task.report))
-    return task.report
+    artifact_dir = job.artifact_dir
+    with _working_folder(artifact_dir) as folder:
+        context = job.context(folder)
+        job.stage.run(partition, context)
+        parts = artifact_dir.publish(folder / "parts", "_parts/")
+        files = artifact_dir.publish(folder / "out")
+        counts = dict(sorted(context.counts.items()))
+        artifact_dir.commit(partition.id, Commit(files, parts, counts, context.report))
+    return context.report
 
 
 def close(job: Job, plan: list[str], identity: Mapping[str, Any], run: Mapping[str, Any]) -> Artifact:
@@ -77,19 +79,19 @@ def close(job: Job, plan: list[str], identity: Mapping[str, Any], run: Mapping[s
 
     `identity` (stage, version, config, inputs, fingerprint) goes into the manifest, `run` (start, host, ...) beside it.
     """
-    place = job.place
-    commits = [place.read_commit(partition) for partition in plan]
-    with _working_folder(place) as folder:
-        task = job.task(folder)
-        place.fetch([f["name"] for c in commits for f in c.parts], "_parts/", task.parts)
-        job.stage.finish(task)
-        made = place.publish(task.out)
+    artifact_dir = job.artifact_dir
+    commits = [artifact_dir.read_commit(partition) for partition in plan]
+    with _working_folder(artifact_dir) as folder:
+        context = job.context(folder)
+        artifact_dir.fetch([f["name"] for c in commits for f in c.parts], "_parts/", context.intermediate)
+        job.stage.finish(context)
+        made = artifact_dir.publish(context.out)
     names = [f["name"] for c in commits for f in c.files] + [f["name"] for f in made]
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:
         raise RuntimeError(f"{job.node}: several partitions wrote {twice[0]}; file names must carry the partition id")
     files = sorted([f for c in commits for f in c.files] + made, key=lambda f: f["name"])
-    manifest = {**identity, "counts": merged_counts(commits, task.counts), "files": files}
-    artifact = place.seal(manifest, run)
+    manifest = {**identity, "counts": merged_counts(commits, context.counts), "files": files}
+    artifact = artifact_dir.seal(manifest, run)
     shutil.rmtree(job.scratch, ignore_errors=True)
     return artifact

@@ -5,26 +5,36 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from stages.artifact import canonical_json, file_sha256, is_remote
-from stages.contract import How, UserError
+from stages.base.artifact import canonical_json, file_sha256, is_remote
+from stages.base.contract import FingerprintedAs, NotFingerprinted, UserError
 
 
-def what(value: Any) -> Any:
-    """The fingerprinted half of a config as plain JSON values: every field except those marked `How`."""
+def fingerprinted(value: Any) -> Any:
+    """The fingerprinted half of a config as plain JSON values: every field except those marked `NotFingerprinted`."""
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
-        return {name: what(getattr(value, name)) for name, field in fields.items() if How not in field.metadata}
+        kept = {name: field.metadata for name, field in fields.items() if NotFingerprinted not in field.metadata}
+        return dict(_spelled(name, getattr(value, name), marks) for name, marks in kept.items())
     if isinstance(value, Mapping):
-        return {str(key): what(item) for key, item in value.items()}
+        return {str(key): fingerprinted(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [what(item) for item in value]
+        return [fingerprinted(item) for item in value]
     return value
+
+
+def _spelled(name: str, value: Any, marks: Sequence[Any]) -> tuple[str, Any]:
+    """Key and value of a field as fingerprints have them (`FingerprintedAs`)."""
+    for mark in marks:
+        if isinstance(mark, FingerprintedAs):
+            name = mark.key or name
+            value = mark.values.get(value, value) if mark.values else value
+    return name, fingerprinted(value)
 
 
 def fingerprint(

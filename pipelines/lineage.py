@@ -10,9 +10,9 @@ from functools import cached_property
 from graphlib import TopologicalSorter
 from typing import Any
 
-from pipelines.store import Place, Store
+from pipelines.store import ArtifactDir, Store
 from pipelines.tracking.tracker import TRACKING_RECORD, model_name
-from stages.artifact import MANIFEST, Artifact, is_remote
+from stages.base.artifact import MANIFEST, Artifact, is_remote
 
 #: Stages whose artifact is a trained model.
 MODELS = ("pretrain", "finetune")
@@ -37,14 +37,14 @@ class Lineage:
         self.store = store
 
     @cached_property
-    def places(self) -> list[Place]:
+    def artifact_dirs(self) -> list[ArtifactDir]:
         """Every artifact's folder, finished or not, sorted by stage and name."""
-        return places(self.store)
+        return artifact_dirs(self.store)
 
     @cached_property
     def by_fingerprint(self) -> dict[str, Artifact]:
         """The finished ones."""
-        found = [artifact for place in self.places if (artifact := place.artifact()) is not None]
+        found = [artifact for artifact_dir in self.artifact_dirs if (artifact := artifact_dir.artifact()) is not None]
         return {artifact.fingerprint: artifact for artifact in found}
 
     def of_stage(self, stage: str) -> list[Artifact]:
@@ -56,7 +56,7 @@ class Lineage:
         return [self.by_fingerprint.get(mark) for mark in artifact.manifest["inputs"].get(role, ())]
 
     def earlier(self, artifact: Artifact, role: str) -> list[Artifact]:
-        """The artifact and what it continues through a role, oldest first (rounds of a download)."""
+        """The artifact and what it continues through a role, oldest first (retry passes of a download)."""
         chain = [artifact]
         while found := [a for a in self.inputs(chain[0], role) if a is not None]:
             chain.insert(0, found[0])
@@ -80,7 +80,7 @@ class Lineage:
         return [_model(a) for a in self.descendants(shards) if a.manifest["stage"] in MODELS]
 
 
-def places(store: Store) -> list[Place]:
+def artifact_dirs(store: Store) -> list[ArtifactDir]:
     """Folders below `<workspace>/artifacts`."""
     root = store.tombstones.rsplit("/", 1)[0] + "/artifacts"
     if is_remote(root):
@@ -90,11 +90,11 @@ def places(store: Store) -> list[Place]:
         if not files.exists(path):
             return []
         names = [n for stage in files.ls(path, detail=False) for n in files.ls(stage, detail=False)]
-        return [Place(files.unstrip_protocol(name)) for name in sorted(names)]
+        return [ArtifactDir(files.unstrip_protocol(name)) for name in sorted(names)]
     if not os.path.isdir(root):
         return []
     found = [(stage.name, entry.name) for stage in _folders(root) for entry in _folders(stage.path)]
-    return [Place(f"{root}/{stage}/{name}") for stage, name in sorted(found)]
+    return [ArtifactDir(f"{root}/{stage}/{name}") for stage, name in sorted(found)]
 
 
 def _folders(path: str) -> list[os.DirEntry[str]]:
@@ -102,20 +102,20 @@ def _folders(path: str) -> list[os.DirEntry[str]]:
         return [entry for entry in entries if entry.is_dir()]
 
 
-def stage_of(place: Place) -> str:
+def stage_of(artifact_dir: ArtifactDir) -> str:
     """The stage whose artifact a folder holds or will hold."""
-    return place.url.rstrip("/").rsplit("/", 2)[-2]
+    return artifact_dir.url.rstrip("/").rsplit("/", 2)[-2]
 
 
 def tracking_record(artifact: Artifact) -> dict[str, Any] | None:
     """What the tracker left beside an artifact."""
-    text = Place(artifact.url).read(TRACKING_RECORD)
+    text = ArtifactDir(artifact.url).read(TRACKING_RECORD)
     return json.loads(text) if text else None
 
 
 def started(artifact: Artifact) -> str:
     """When the run that made an artifact began (ISO 8601, UTC); empty where that is not recorded."""
-    text = Place(artifact.url).read("run.json")
+    text = ArtifactDir(artifact.url).read("run.json")
     return str(json.loads(text).get("started", "")) if text else ""
 
 

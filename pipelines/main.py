@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # the time that `status` takes. A run that has something to do turns the collector on again.
     gc.disable()
     command = importlib.import_module(f"pipelines.commands.{arguments.command.replace('-', '_')}")
-    from stages.contract import UserError
+    from stages.base.contract import UserError
 
     try:
         return int(command.main(arguments) or 0)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stages.contract import Stage, StageConfig
+from stages.base.contract import Stage, StageConfig
 
 
 @dataclass(frozen=True)

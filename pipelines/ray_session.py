@@ -1,4 +1,4 @@
-"""Starting Ray on this machine, or joining the cluster the config names; quiet, and phoning nobody."""
+"""Starting Ray on this machine, or joining the cluster the config names; quiet, and without telemetry."""
 
 from __future__ import annotations
 

@@ -17,25 +17,25 @@ from importlib.metadata import version
 from pipelines import ray_session
 from pipelines.cluster import ClusterConfig
 from pipelines.execute import Job, close
-from pipelines.fingerprint import what
+from pipelines.executor import EXECUTORS
+from pipelines.fingerprint import fingerprinted
 from pipelines.node import Node
-from pipelines.placement import EXECUTORS
 from pipelines.progress import Progress
 from pipelines.state import Workspace
 from pipelines.tracking.tracker import Tracker
-from stages.artifact import Artifact
-from stages.contract import Stage, UserError
+from stages.base.artifact import Artifact
+from stages.base.contract import Stage, UserError
 
 log = logging.getLogger(__name__)
 
 
 def pending(workspace: Workspace, targets: Sequence[str]) -> dict[str, Node]:
-    """The nodes that must run so that the targets exist; what a finished artifact was made from is not looked at."""
+    """The nodes that must run so that the targets exist; ancestors of a finished artifact are not considered."""
     todo: dict[str, Node] = {}
     stack = list(targets)
     while stack:
         node = workspace.dag[stack.pop()]
-        if node.id not in todo and workspace.place(node).artifact() is None:
+        if node.id not in todo and workspace.artifact_dir(node).artifact() is None:
             todo[node.id] = node
             stack.extend(node.parents())
     return {node_id: node for node_id, node in workspace.dag.items() if node_id in todo}
@@ -74,7 +74,7 @@ class Runner:
             while sorter.is_active() and (failure is None or side_by_side):
                 for node_id in sorter.get_ready() if failure is None else ():
                     node = todo[node_id]
-                    if node.stage.placement == "driver":
+                    if node.stage.executor == "driver":
                         waiting.append(node)
                     else:
                         side_by_side[pool.submit(self._make, node)] = node_id
@@ -112,7 +112,7 @@ class Runner:
         return None
 
     def _make(self, node: Node) -> None:
-        if node.stage.placement == "ray_tasks":
+        if node.stage.executor == "ray_tasks":
             self._make_now(node)
             return
         # Two Ray Data pipelines, or one beside Ray Train, would starve each other of CPUs.
@@ -121,26 +121,26 @@ class Runner:
 
     def _make_now(self, node: Node) -> None:
         started = time.time()
-        place = self.workspace.place(node)
+        artifact_dir = self.workspace.artifact_dir(node)
         inputs = self._inputs(node)
         scratch = self.workspace.store.scratch(node.stage.name, self.workspace.require(node), self.cluster.scratch)
-        how = self.cluster.model_dump()
+        cluster = self.cluster.model_dump()
         job = Job(
             node.id,
             node.stage(node.config),
             self.workspace.require(node),
-            place.url,
+            artifact_dir.url,
             inputs,
             str(scratch),
-            how,
+            cluster,
             self.workspace.store.cache(node.stage.name),
             self.workspace.store.tombstones,
         )
-        with place.lock():
+        with artifact_dir.lock():
             self.tracker.node_started(
                 node.id,
                 node.stage,
-                place.url,
+                artifact_dir.url,
                 node.config.model_dump(mode="json"),
                 {role: [a.url for a in artifacts] for role, artifacts in inputs.items()},
                 scratch / "metrics.jsonl",
@@ -157,24 +157,24 @@ class Runner:
         self.progress.finished(node.id, time.time() - started, artifact.counts)
 
     def _partitions_then_close(self, node: Node, job: Job, started: float) -> Artifact:
-        place = job.place
+        artifact_dir = job.artifact_dir
         partitions = job.stage.partitions(job.inputs)
         plan = [partition.id for partition in partitions]
-        if place.plan() != plan:
-            place.write("_plan.json", json.dumps(plan))
-        committed = place.committed()
+        if artifact_dir.plan() != plan:
+            artifact_dir.write("_plan.json", json.dumps(plan))
+        committed = artifact_dir.committed()
         todo = [partition for partition in partitions if partition.id not in committed]
         self.progress.started(node.id, len(plan), len(plan) - len(todo), job.scratch)
-        watched = type(job.stage).watch is not Stage.watch
-        reports = [place.read_commit(id).report for id in plan if id in committed] if watched else []
+        observed = type(job.stage).on_commit is not Stage.on_commit
+        reports = [artifact_dir.read_commit(id).report for id in plan if id in committed] if observed else []
         if todo:
-            made = EXECUTORS[node.stage.placement](job, todo, self.cluster.max_failures)
+            made = EXECUTORS[node.stage.executor](job, todo, self.cluster.max_failures)
             for report in made:
                 self.progress.advanced(node.id)
-                if watched:
+                if observed:
                     reports.append(report)
                     try:
-                        job.stage.watch(reports)
+                        job.stage.on_commit(reports)
                     except UserError:
                         made.close()
                         raise
@@ -183,7 +183,7 @@ class Runner:
             "node": node.id,
             "version": node.stage.version,
             "fingerprint": job.fingerprint,
-            "config": what(node.config),
+            "config": fingerprinted(node.config),
             "inputs": {role: [a.fingerprint for a in artifacts] for role, artifacts in job.inputs.items()},
         }
         moment = datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds")

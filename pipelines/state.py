@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.fingerprint import FileDigests, fingerprint, what
+from pipelines.fingerprint import FileDigests, fingerprint, fingerprinted
 from pipelines.node import Dag, Node
-from pipelines.store import Place, Store
-from stages.artifact import Artifact, is_remote
-from stages.contract import UserError
+from pipelines.store import ArtifactDir, Store
+from stages.base.artifact import Artifact, is_remote
+from stages.base.contract import UserError
 
 Standing = Literal["up to date", "partly done", "stale", "missing", "blocked"]
 
@@ -62,7 +62,7 @@ class Workspace:
                 continue
             inputs = {role: [str(prints[parent][0]) for parent in ids] for role, ids in node.inputs.items()}
             stage = node.stage
-            prints[node.id] = (fingerprint(stage.name, stage.version, what(node.config), inputs, files), "")
+            prints[node.id] = (fingerprint(stage.name, stage.version, fingerprinted(node.config), inputs, files), "")
         return prints
 
     def require(self, node: Node) -> str:
@@ -72,26 +72,26 @@ class Workspace:
             raise UserError(why)
         return print_
 
-    def place(self, node: Node) -> Place:
+    def artifact_dir(self, node: Node) -> ArtifactDir:
         """Where the node's artifact is or will be."""
-        return self.store.place(node.stage.name, node.instance, self.require(node))
+        return self.store.artifact_dir(node.stage.name, node.instance, self.require(node))
 
     def artifact(self, node: Node) -> Artifact | None:
         """The node's finished artifact, or None."""
-        return self.place(node).artifact() if self.fingerprints[node.id] else None
+        return self.artifact_dir(node).artifact() if self.fingerprints[node.id] else None
 
     def state(self, node: Node) -> NodeState:
         """Where one node stands."""
         print_, why = self._prints[node.id]
         if print_ is None:
             return NodeState(node, None, "blocked", why=why)
-        place = self.place(node)
-        if place.artifact():
+        artifact_dir = self.artifact_dir(node)
+        if artifact_dir.artifact():
             return NodeState(node, print_, "up to date")
-        plan = place.plan()
+        plan = artifact_dir.plan()
         because = self.changes(node)
         if plan is not None:
-            return NodeState(node, print_, "partly done", len(place.committed() & set(plan)), len(plan), because)
+            return NodeState(node, print_, "partly done", len(artifact_dir.committed() & set(plan)), len(plan), because)
         return NodeState(node, print_, "stale" if because else "missing", why=because)
 
     def states(self) -> list[NodeState]:
@@ -106,7 +106,7 @@ class Workspace:
         key = CONFIG_KEYS.get(node.stage.name, node.stage.name)
         found = [
             f"{prefixed(key, node, path)}: {_short(old)} → {_short(new)}"
-            for path, old, new in differences(latest["config"], what(node.config))
+            for path, old, new in differences(latest["config"], fingerprinted(node.config))
         ]
         if latest["version"] != node.stage.version:
             found.append(f"{node.stage.name} version {latest['version']} → {node.stage.version}")
@@ -125,7 +125,7 @@ class Workspace:
         return {
             "fingerprint": self.require(node),
             "version": node.stage.version,
-            "config": what(node.config),
+            "config": fingerprinted(node.config),
             "inputs": {role: [[i, self.fingerprints[i]] for i in ids] for role, ids in node.inputs.items()},
         }
 

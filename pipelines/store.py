@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from stages.artifact import MANIFEST, RUN_RECORD, Artifact, canonical_json, file_sha256, is_remote
-from stages.contract import UserError
+from stages.base.artifact import MANIFEST, RUN_RECORD, Artifact, canonical_json, file_sha256, is_remote
+from stages.base.contract import UserError
 
 #: Hex digits of the fingerprint in a folder's name; the whole one is in the manifest.
 SHORT = 12
@@ -36,10 +36,10 @@ class Commit:
     parts: list[dict[str, Any]]
     counts: dict[str, int]
     report: dict[str, Any] = field(default_factory=dict)
-    """What the stage wants to watch while it runs; never part of the artifact."""
+    """The partition's report for `Stage.on_commit`; never part of the artifact."""
 
 
-class Place:
+class ArtifactDir:
     """The folder of one artifact, finished or not; local or at an fsspec URL."""
 
     def __init__(self, url: str) -> None:
@@ -130,7 +130,7 @@ class Place:
         return Commit(**json.loads(text))
 
     def seal(self, manifest: Mapping[str, Any], run: Mapping[str, Any]) -> Artifact:
-        """Write the manifest, and with it bring the artifact into being; then drop what was needed to make it."""
+        """Write the manifest, from which on the artifact exists; then remove what was only needed to make it."""
         self.write(RUN_RECORD, json.dumps(run, indent=1, sort_keys=True, default=str))
         self.write(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
         self.tidy()
@@ -152,12 +152,12 @@ class Place:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the artifact while making it; a second run on the same workspace is told so (local folders only)."""
+        """Hold the artifact while making it; a second run on the same workspace is refused (local folders only)."""
         if self.remote:
             yield
             return
         Path(self.url).mkdir(parents=True, exist_ok=True)
-        # The file stays: unlinking it could let two runs hold two different locks of one name.
+        # The file stays: unlinking it would let two runs hold different locks of the same name.
         with open(Path(self.url, "_lock"), "w") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -178,10 +178,10 @@ class Store:
         root = self.workspace.rstrip("/") if is_remote(self.workspace) else os.path.abspath(self.workspace)
         return "/".join([root, *names])
 
-    def place(self, stage: str, instance: str, fingerprint: str) -> Place:
+    def artifact_dir(self, stage: str, instance: str, fingerprint: str) -> ArtifactDir:
         """Where the artifact of that fingerprint is or will be."""
         label = f"{instance.replace('/', '.')}-" if instance else ""
-        return Place(self._folder("artifacts", stage, label + fingerprint[:SHORT]))
+        return ArtifactDir(self._folder("artifacts", stage, label + fingerprint[:SHORT]))
 
     def scratch(self, stage: str, fingerprint: str, root: str | None = None) -> Path:
         """The local or shared folder for what must outlive a kill of an unfinished artifact."""
@@ -205,12 +205,12 @@ class Store:
 
     def latest(self, node: str) -> dict[str, Any] | None:
         """Fingerprint, config and inputs of the node's newest finished artifact."""
-        text = Place(self._folder("latest")).read(f"{_file_name(node)}.json")
+        text = ArtifactDir(self._folder("latest")).read(f"{_file_name(node)}.json")
         return json.loads(text) if text else None
 
     def set_latest(self, node: str, record: Mapping[str, Any]) -> None:
         """Remember a finished artifact as the node's newest."""
-        Place(self._folder("latest")).write(f"{_file_name(node)}.json", canonical_json(record))
+        ArtifactDir(self._folder("latest")).write(f"{_file_name(node)}.json", canonical_json(record))
 
 
 def _file_name(node: str) -> str:

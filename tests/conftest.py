@@ -35,21 +35,21 @@ def shared() -> Path:
 def run_stage(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """Executes a stage in this process the way the runner does: partitions, run, finish, manifest."""
     from pipelines.execute import Job, close, run_partition
-    from pipelines.fingerprint import fingerprint, what
-    from stages.artifact import Artifact
-    from stages.contract import Stage
+    from pipelines.fingerprint import fingerprint, fingerprinted
+    from stages.base.artifact import Artifact
+    from stages.base.contract import Stage
 
     def run(
         stage: Stage[Any],
         inputs: Mapping[str, Sequence[Artifact]],
-        how: Mapping[str, Any] | None = None,
+        cluster: Mapping[str, Any] | None = None,
         reverse: bool = False,
         cache: Path | None = None,
         tombstones: Path | None = None,
     ) -> Artifact:
         held = {role: tuple(artifacts) for role, artifacts in inputs.items()}
         prints = {role: [a.fingerprint for a in artifacts] for role, artifacts in held.items()}
-        config = what(stage.config)
+        config = fingerprinted(stage.config)
         mark = fingerprint(stage.name, stage.version, config, prints)
         root = tmp_path_factory.mktemp(stage.name)
         default = {
@@ -67,7 +67,7 @@ def run_stage(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
             url,
             held,
             str(root / "scratch"),
-            {**default, **(how or {})},
+            {**default, **(cluster or {})},
             str(cache or root / "cache"),
             str(tombstones or root / "forgotten.json"),
         )
@@ -76,7 +76,7 @@ def run_stage(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
         reports: list[Mapping[str, Any]] = []
         for partition in reversed(plan) if reverse else plan:
             reports.append(run_partition(job, partition))
-            stage.watch(reports)
+            stage.on_commit(reports)
         identity = {
             "stage": stage.name,
             "version": stage.version,

@@ -35,8 +35,8 @@ def about(module: Any) -> dict[str, Any]:
     """Versions of what takes part, and who decodes."""
     own = ["simplejpeg", "opencv-python-headless"] if module.PACKAGE == "pairmill" else [module.PACKAGE]
     packages = [*own, "Pillow", "numpy", "torch"]
-    told = {"decoder": module.DECODER, "same_data": module.SAME_DATA}
-    return {**told, **{package: version(package) for package in packages}}
+    about = {"decoder": module.DECODER, "same_data": module.SAME_DATA}
+    return {**about, **{package: version(package) for package in packages}}
 
 
 def run(module: Any, arguments: argparse.Namespace) -> dict[str, float]:
@@ -47,13 +47,13 @@ def run(module: Any, arguments: argparse.Namespace) -> dict[str, float]:
     """
     start = time.perf_counter()
     stream = module.batches(arguments.data, arguments.batch, arguments.workers, arguments.way)
-    pixels = taken(stream, arguments.batch)
+    pixels = take(stream, arguments.batch)
     first = time.perf_counter() - start
     for _ in range(arguments.warmup - 1):
-        pixels = taken(stream, arguments.batch)
+        pixels = take(stream, arguments.batch)
     start, own, whole = time.perf_counter(), time.process_time(), session_cpu()
     for _ in range(arguments.batches):
-        pixels = taken(stream, arguments.batch)
+        pixels = take(stream, arguments.batch)
     spent, own, whole = time.perf_counter() - start, time.process_time() - own, session_cpu() - whole
     samples = arguments.batches * arguments.batch
     figures = {"rate": samples / spent, "first_batch": first, "process_ms": 1000 * own / samples}
@@ -77,7 +77,7 @@ def session_cpu() -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def taken(stream: Iterator[Any], batch: int) -> Any:
+def take(stream: Iterator[Any], batch: int) -> Any:
     """The next batch. Raises SystemExit when it is not what every contender is to make."""
     import torch
 

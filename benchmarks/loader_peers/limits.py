@@ -122,9 +122,9 @@ def _timed(data: Any, settings: Any, place: tuple[int, int], out: Any, spent: di
     def decoded(shrink: int) -> Any:
         nonlocal decoding
         began = _clock()
-        found = decode(sample.image, shrink)
+        pixels = decode(sample.image, shrink)
         decoding += _clock() - began
-        return found
+        return pixels
 
     epoch, number = place
     times = [_clock()]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import transforms
 
-from stages.artifact import Artifact, file_sha256
+from stages.base.artifact import Artifact, file_sha256
 from stages.shard.index import checksum, to_table, write_index
 from stages.shard.row import Row
 from stages.shard.writer import ShardWriter
@@ -44,8 +44,8 @@ def convert(files: Sequence[Path], folder: Path, way: transforms.Way, batch: int
         with ShardWriter(path) as tar:
             for number, file in enumerate(part, start):
                 uid = hashlib.md5(f"{number}".encode(), usedforsecurity=False).hexdigest()
-                told = {"uid": uid, "image_uid": uid, "source": "photographs", "caption": _CAPTION}
-                parts = {"jpg": file.read_bytes(), "txt": _CAPTION.encode(), "json": json.dumps(told).encode()}
+                record = {"uid": uid, "image_uid": uid, "source": "photographs", "caption": _CAPTION}
+                parts = {"jpg": file.read_bytes(), "txt": _CAPTION.encode(), "json": json.dumps(record).encode()}
                 at = tar.add(uid, parts)
                 places = (*at["jpg"], *at["txt"], *at["json"])
                 sums = (checksum(parts[name]) for name in ("jpg", "txt", "json"))

@@ -38,14 +38,14 @@ from stages.evaluate.metrics.meteor.tables import tables_file  # noqa: E402
 from stages.evaluate.metrics.ptb.tokenize import PtbTokenizer  # noqa: E402
 from stages.evaluate.metrics.vqa.accuracy import MODES, Mode, accuracies  # noqa: E402
 
-Found = dict[str, Any]
-Work = Callable[[], Found]
+Figures = dict[str, Any]
+Work = Callable[[], Figures]
 """Does a task's work and returns its results: name -> score, or array of scores; a text is a remark."""
 
 _RANDOM_PARTS = ("annotations", "results", "expected")
 
 
-def prepare(folder: Path, images: int, questions: int, suite: int, of_meteor: int) -> Found:
+def prepare(folder: Path, images: int, questions: int, suite: int, of_meteor: int) -> Figures:
     """Write all inputs; returns what there is to say about them."""
     with zipfile.ZipFile(reference_file("spice", "spice-1.0.jar")) as jar:
         coco = json.loads(jar.read("coco/annotations/captions_val2014.json"))
@@ -64,27 +64,27 @@ def prepare(folder: Path, images: int, questions: int, suite: int, of_meteor: in
     annotations, results = made_vqa.make(questions, [caption for captions in tokenised for caption in captions])
     (folder / "annotations.json").write_text(json.dumps(annotations))
     (folder / "results.json").write_text(json.dumps(results))
-    said = [[entry["answer"] for entry in record["answers"]] for record in annotations["annotations"]]
+    answers_given = [[entry["answer"] for entry in record["answers"]] for record in annotations["annotations"]]
     return {
         "images": min(images, len(raw)),
         "captions": sum(map(len, raw[:images])),
         "questions": questions,
-        "unanimous": round(sum(len(set(answers)) == 1 for answers in said) / questions, 3),
-        "distinct answers": len({answer for answers in said for answer in answers}),
+        "unanimous": round(sum(len(set(answers)) == 1 for answers in answers_given) / questions, 3),
+        "distinct answers": len({answer for answers in answers_given for answer in answers}),
         "question types": len({record["question_type"] for record in annotations["annotations"]}),
         "suite images": min(suite, len(raw)),
         "meteor images": min(of_meteor, len(raw)),
     }
 
 
-def build() -> Found:
+def build() -> Figures:
     """Build METEOR's tables where they are missing; returns how long that took."""
     began = time.perf_counter()
     tables_file()
     return {"seconds": time.perf_counter() - began, **_peaks()}
 
 
-def golden(folder: Path) -> Found:
+def golden(folder: Path) -> Figures:
     """Check the VQA peer on what the official code gave; returns on how many questions. Raises RuntimeError."""
     cases = json.loads((folder / "tricky.json").read_text())["cases"]
     for case in cases:
@@ -104,21 +104,21 @@ def golden(folder: Path) -> Found:
         {result["question_id"]: result["answer"] for result in results},
     )
     peer.evaluate()
-    found = {
+    result = {
         "overall": round(peer.overall, 2),
         "perAnswerType": {name: round(value, 2) for name, value in peer.per_answer_type.items()},
         "perQuestionType": {name: round(value, 2) for name, value in peer.per_question_type.items()},
     }
     each = {str(question): round(value, 2) for question, value in peer.per_question.items()}
-    if found != expected["accuracy"] or each != expected["evalQA"]:
+    if result != expected["accuracy"] or each != expected["evalQA"]:
         raise RuntimeError("golden/vqa/rand500: the peer's results are not those of the official code")
     return {"questions": len(cases) + len(results)}
 
 
 def _captions(folder: Path, task: str) -> tuple[list[str], list[list[str]]]:
     """First captions, and the other ones of each image."""
-    found = json.loads((folder / f"{task}.json").read_text())
-    return [captions[0] for captions in found], [captions[1:] for captions in found]
+    result = json.loads((folder / f"{task}.json").read_text())
+    return [captions[0] for captions in result], [captions[1:] for captions in result]
 
 
 def _for_peer(candidates: Sequence[str], references: Sequence[list[str]]) -> tuple[dict[int, Any], dict[int, Any]]:
@@ -130,9 +130,9 @@ def cider_ours(folder: Path) -> Work:
     """Counting and CIDEr-D."""
     candidates, references = _captions(folder, "cider_d")
 
-    def work() -> Found:
-        found = cider.cider_d(ngrams.count(candidates, references))
-        return {**found.total(), "per_image": found.per_sample[:, 0]}
+    def work() -> Figures:
+        result = cider.cider_d(ngrams.count(candidates, references))
+        return {**result.total(), "per_image": result.per_sample[:, 0]}
 
     return work
 
@@ -143,7 +143,7 @@ def cider_peer(folder: Path) -> Work:
 
     gts, res = _for_peer(*_captions(folder, "cider_d"))
 
-    def work() -> Found:
+    def work() -> Figures:
         score, scores = Cider().compute_score(gts, res)
         return {"CIDEr": score, "per_image": scores}
 
@@ -159,12 +159,12 @@ def vqa_ours(folder: Path, modes: Sequence[Mode] = ("official",)) -> Work:
     annotations = read_annotations(folder / "annotations.json", problems)
     answers = read_answers(folder / "results.json", annotations, problems)
 
-    def work() -> Found:
-        asked = [annotations.questions[i] for i in answers]
-        kinds = {key: labels([getattr(annotation, key) for annotation in asked]) for key in _TYPES}
-        found = accuracies(list(answers.values()), [annotation.answers for annotation in asked], modes)
-        means = {mode: mean_by_group("overall", 100 * found[mode], kinds).total() for mode in modes}
-        return {**means["official"], "per_question": 100 * found["official"], "questions": np.array(list(answers))}
+    def work() -> Figures:
+        annotated = [annotations.questions[i] for i in answers]
+        kinds = {key: labels([getattr(annotation, key) for annotation in annotated]) for key in _TYPES}
+        result = accuracies(list(answers.values()), [annotation.answers for annotation in annotated], modes)
+        means = {mode: mean_by_group("overall", 100 * result[mode], kinds).total() for mode in modes}
+        return {**means["official"], "per_question": 100 * result["official"], "questions": np.array(list(answers))}
 
     return work
 
@@ -180,10 +180,10 @@ def vqa_alone(folder: Path) -> Work:
     annotations = read_annotations(folder / "annotations.json", problems)
     answers = read_answers(folder / "results.json", annotations, problems)
 
-    def work() -> Found:
-        said = [annotations.questions[i].answers for i in answers]
-        found = accuracies(list(answers.values()), said, ("official",))
-        return {"per_question": 100 * found["official"], "questions": np.array(list(answers))}
+    def work() -> Figures:
+        answers_given = [annotations.questions[i].answers for i in answers]
+        result = accuracies(list(answers.values()), answers_given, ("official",))
+        return {"per_question": 100 * result["official"], "questions": np.array(list(answers))}
 
     return work
 
@@ -207,7 +207,7 @@ def vqa_peer(folder: Path) -> Work:
         {result["question_id"]: result["answer"] for result in results},
     )
 
-    def work() -> Found:
+    def work() -> Figures:
         evaluation.evaluate()
         return {
             "overall": evaluation.overall,
@@ -224,9 +224,9 @@ def captions_ours(folder: Path) -> Work:
     """The suite, tokenization included."""
     candidates, references = _captions(folder, "captions")
 
-    def work() -> Found:
-        found = CaptionScorer(references, ["bleu", "rouge_l", "cider_d"]).score(candidates)
-        return {**found.total(), "tokenizer": found.protocol["tokenizer"]}
+    def work() -> Figures:
+        result = CaptionScorer(references, ["bleu", "rouge_l", "cider_d"]).score(candidates)
+        return {**result.total(), "tokenizer": result.protocol["tokenizer"]}
 
     return work
 
@@ -242,12 +242,12 @@ def captions_peer(folder: Path) -> Work:
     raw_gts = {number: [{"caption": text} for text in texts] for number, texts in enumerate(references)}
     raw_res = {number: [{"caption": text}] for number, text in enumerate(candidates)}
 
-    def work() -> Found:
+    def work() -> Figures:
         tokenizer = PTBTokenizer()
         gts, res = tokenizer.tokenize(raw_gts), tokenizer.tokenize(raw_res)
         of_bleu, _ = Bleu(4).compute_score(gts, res)
-        found = {f"Bleu_{n}": score for n, score in enumerate(of_bleu, 1)}
-        return {**found, "ROUGE_L": Rouge().compute_score(gts, res)[0], "CIDEr": Cider().compute_score(gts, res)[0]}
+        result = {f"Bleu_{n}": score for n, score in enumerate(of_bleu, 1)}
+        return {**result, "ROUGE_L": Rouge().compute_score(gts, res)[0], "CIDEr": Cider().compute_score(gts, res)[0]}
 
     return work
 
@@ -256,9 +256,9 @@ def meteor_ours(folder: Path) -> Work:
     """Opening the tables and scoring, in one process."""
     candidates, references = _captions(folder, "meteor")
 
-    def work() -> Found:
-        found = meteor(candidates, references)
-        return {"METEOR": found.corpus, "per_image": found.per_image}
+    def work() -> Figures:
+        result = meteor(candidates, references)
+        return {"METEOR": result.corpus, "per_image": result.per_image}
 
     return work
 
@@ -269,7 +269,7 @@ def meteor_peer(folder: Path) -> Work:
 
     gts, res = _for_peer(*_captions(folder, "meteor"))
 
-    def work() -> Found:
+    def work() -> Figures:
         metric = Meteor()
         try:
             score, scores = metric.compute_score(gts, res)
@@ -301,7 +301,7 @@ TASKS: Mapping[tuple[str, str], Callable[[Path], Work]] = {
 }
 
 
-def run(task: str, side: str, folder: Path) -> Found:
+def run(task: str, side: str, folder: Path) -> Figures:
     """Time a task; returns seconds and memory."""
     work = TASKS[task, side](folder)
     late = 0.0
@@ -314,11 +314,11 @@ def run(task: str, side: str, folder: Path) -> Found:
     before = _peaks()["peak_mb"]
     began = time.perf_counter()
     with redirect_stdout(io.StringIO()):  # the peers print
-        found = work()
+        result = work()
     took = time.perf_counter() - began
-    said = {name: found.pop(name) for name, value in list(found.items()) if isinstance(value, str)}
-    np.savez(folder / f"{task}-{side}.npz", **found)
-    return {"seconds": took, "late_imports": late, "before_mb": before, **_peaks(), **said}
+    notes = {name: result.pop(name) for name, value in list(result.items()) if isinstance(value, str)}
+    np.savez(folder / f"{task}-{side}.npz", **result)
+    return {"seconds": took, "late_imports": late, "before_mb": before, **_peaks(), **notes}
 
 
 def _peaks() -> dict[str, float]:
@@ -330,9 +330,9 @@ def _peaks() -> dict[str, float]:
 if __name__ == "__main__":
     first, *rest = sys.argv[1:]
     if first == "prepare":
-        told = prepare(Path(rest[0]), *map(int, rest[1:]))
+        figures = prepare(Path(rest[0]), *map(int, rest[1:]))
     elif first == "golden":
-        told = golden(Path(rest[0]))
+        figures = golden(Path(rest[0]))
     else:
-        told = build() if first == "build" else run(first, rest[0], Path(rest[1]))
-    print(json.dumps(told), flush=True)
+        figures = build() if first == "build" else run(first, rest[0], Path(rest[1]))
+    print(json.dumps(figures), flush=True)

@@ -65,9 +65,9 @@ class _Draw:
         others = [self.answer(kind.name) for _ in range(self.random.randint(1, 4))]
         unanimous = self.random.random() < kind.unanimous
         agreement = 1.0 if unanimous else self.random.betavariate(*kind.agreement)
-        said = [self.said(kind.name, agreed, others, agreement) for _ in range(ANNOTATORS)]
+        answers = [self.annotator_answer(kind.name, agreed, others, agreement) for _ in range(ANNOTATORS)]
         if unanimous:
-            said = [agreed] * ANNOTATORS
+            answers = [agreed] * ANNOTATORS
         image = 1 + number // _OF_IMAGE
         record = {
             "question_id": image * 1000 + number % _OF_IMAGE,
@@ -75,15 +75,15 @@ class _Draw:
             # Squared, so that some types are common and some rare, as they are.
             "question_type": QUESTION_TYPES[int(len(QUESTION_TYPES) * self.random.random() ** 2)],
             "answer_type": kind.name,
-            "multiple_choice_answer": max(said, key=said.count),
+            "multiple_choice_answer": max(answers, key=answers.count),
             "answers": [
                 {"answer": answer, "answer_confidence": self.random.choice(("yes", "yes", "maybe")), "answer_id": i}
-                for i, answer in enumerate(said, 1)
+                for i, answer in enumerate(answers, 1)
             ],
         }
-        return record, self.said(kind.name, agreed, others, 0.65)
+        return record, self.annotator_answer(kind.name, agreed, others, 0.65)
 
-    def said(self, kind: str, agreed: str, others: Sequence[str], agreement: float) -> str:
+    def annotator_answer(self, kind: str, agreed: str, others: Sequence[str], agreement: float) -> str:
         answer = agreed
         if self.random.random() > agreement:
             answer = self.random.choice(others) if self.random.random() < 0.6 else self.answer(kind)

@@ -43,8 +43,8 @@ class OfficialVqa:
             of_question_type.setdefault(record["question_type"], []).append(accuracy)
             self.per_question[question] = 100 * accuracy
         self.overall = _percent(every)
-        self.per_answer_type = {kind: _percent(found) for kind, found in of_answer_type.items()}
-        self.per_question_type = {kind: _percent(found) for kind, found in of_question_type.items()}
+        self.per_answer_type = {kind: _percent(scores) for kind, scores in of_answer_type.items()}
+        self.per_question_type = {kind: _percent(scores) for kind, scores in of_question_type.items()}
 
     def _question(self, annotators: list[dict[str, Any]], given: str) -> float:
         for record in annotators:
@@ -54,12 +54,12 @@ class OfficialVqa:
             for record in annotators:
                 record["answer"] = _words(_punctuation(record["answer"]))
             given = _words(_punctuation(given))
-        found = []
+        scores = []
         for left_out in annotators:
             others = [record for record in annotators if record != left_out]
             agreeing = [record for record in others if record["answer"] == given]
-            found.append(min(1.0, float(len(agreeing)) / 3))
-        return sum(found) / len(found)
+            scores.append(min(1.0, float(len(agreeing)) / 3))
+        return sum(scores) / len(scores)
 
 
 def _on_one_line(answer: str) -> str:

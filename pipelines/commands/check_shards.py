@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.compose import load
 from pipelines.config import PairmillConfig
-from stages.artifact import is_remote
-from stages.contract import UserError
+from stages.base.artifact import is_remote
+from stages.base.contract import UserError
 
 if TYPE_CHECKING:
     from stages.shard.problem import ShardCheck

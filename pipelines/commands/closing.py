@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.config import PairmillConfig
 from pipelines.node import with_ancestors
-from pipelines.rounds import EarlierRound
+from pipelines.retry_passes import EarlierPass
 from pipelines.state import Workspace
 
 
@@ -52,7 +52,7 @@ def _numbers(scores: dict[str, Any]) -> list[tuple[str, float]]:
 def _rows(workspace: Workspace, node_id: str) -> list[tuple[str, str]]:
     node = workspace.dag[node_id]
     artifact = workspace.artifact(node)
-    if artifact is None or isinstance(node, EarlierRound):
+    if artifact is None or isinstance(node, EarlierPass):
         return []
     counts = artifact.counts
     match node.stage.name:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipelines.compose import load
 from pipelines.config import PairmillConfig
 from pipelines.store import Store
-from stages.contract import UserError
+from stages.base.contract import UserError
 
 if TYPE_CHECKING:
     from pipelines.forgetting.work import Outcome
@@ -48,7 +48,7 @@ def _track(config: PairmillConfig, outcome: Outcome) -> None:
     if not (rewritten or outcome.models):
         return
     from pipelines.tracking.tracker import Tracker
-    from stages.artifact import Artifact
+    from stages.base.artifact import Artifact
 
     tracker = Tracker(config.tracking, config.workspace)
     tracker.start("forget", {"target": "forget", "pairs": str(len(outcome.plan.pairs))}, {})

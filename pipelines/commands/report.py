@@ -13,8 +13,8 @@ from pipelines.config import PairmillConfig
 from pipelines.dag import build
 from pipelines.state import Workspace
 from pipelines.store import Store
-from stages.artifact import Artifact, is_remote
-from stages.contract import UserError
+from stages.base.artifact import Artifact, is_remote
+from stages.base.contract import UserError
 
 if TYPE_CHECKING:
     from pipelines.lineage import Lineage
@@ -53,7 +53,11 @@ def _newest(workspace: Workspace, config: PairmillConfig) -> Artifact:
     if artifact is not None:
         return artifact
     latest = workspace.store.latest(node.id)
-    found = workspace.store.place(node.stage.name, node.instance, latest["fingerprint"]).artifact() if latest else None
+    found = (
+        workspace.store.artifact_dir(node.stage.name, node.instance, latest["fingerprint"]).artifact()
+        if latest
+        else None
+    )
     if found is None:
         raise UserError(f"report: nothing is selected in {config.workspace} yet; run `pairmill run select` first")
     print(f"note: the selection of this configuration is not made yet; this is {found.fingerprint[:12]}, the newest")

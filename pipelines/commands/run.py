@@ -8,7 +8,7 @@ import sys
 import traceback
 from typing import Literal
 
-from pipelines import capacity, rounds
+from pipelines import capacity, retry_passes
 from pipelines.commands.closing import final_scores, print_closing
 from pipelines.compose import load
 from pipelines.config import PairmillConfig
@@ -18,7 +18,7 @@ from pipelines.progress import Progress
 from pipelines.runner import Runner, one_line, pending
 from pipelines.state import Workspace
 from pipelines.store import Store
-from stages.contract import UserError
+from stages.base.contract import UserError
 
 TRAINING = ("pretrain", "finetune")
 
@@ -47,8 +47,8 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _retrying(config: PairmillConfig, dag: Dag, workspace: Workspace, wanted: list[str]) -> tuple[Dag, Workspace]:
-    """The DAG with another round of download where there are failures that may pass."""
-    told = rounds.advance(workspace, dag, wanted)
+    """The DAG with another retry pass of each download that has transient failures."""
+    told = retry_passes.advance(workspace, dag, wanted)
     if told:
         print("\n".join(told))
         dag = build(config)

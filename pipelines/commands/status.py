@@ -47,7 +47,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _record(workspace: Workspace, state: NodeState) -> dict[str, object]:
-    place = workspace.place(state.node).url if state.fingerprint else None
+    artifact_dir = workspace.artifact_dir(state.node).url if state.fingerprint else None
     return {
         "stage": state.node.stage.name,
         "node": state.node.id,
@@ -56,5 +56,5 @@ def _record(workspace: Workspace, state: NodeState) -> dict[str, object]:
         "partitions": state.total,
         "because": state.why,
         "fingerprint": state.fingerprint,
-        "artifact": place,
+        "artifact": artifact_dir,
     }

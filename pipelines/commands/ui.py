@@ -19,7 +19,7 @@ from types import FrameType
 from pipelines.tracking.backend import Backend, backend, environment, home
 from pipelines.tracking.process import deliver_pending
 from pipelines.tracking.spool import pending
-from stages.contract import UserError
+from stages.base.contract import UserError
 
 HOST = "127.0.0.1"
 

@@ -1,4 +1,4 @@
-"""`pairmill why UID|URL`: one sample's whole history, from the row that lists it to the models that saw it."""
+"""`pairmill why UID|URL`: one sample's provenance, from the row that lists it to the models that saw it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from pipelines.compose import load
 from pipelines.dag import build
 from pipelines.state import Workspace
 from pipelines.store import Store
-from stages.contract import UserError
+from stages.base.contract import UserError
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print the history, or JSON with `--json`. Raises UserError for a sample that no source lists."""
+    """Print the provenance, or JSON with `--json`. Raises UserError for a sample that no source lists."""
     config = load(arguments.overrides)
     workspace = Workspace(build(config), Store(config.workspace))
-    from pipelines.sample_history.history import Histories
+    from pipelines.provenance.provenance import ProvenanceReader
 
     private = frozenset(name for name, source in config.sources.items() if source.private)
-    histories = Histories(workspace, private)
-    found = histories.find(arguments.sample)
-    forgotten = histories.forgotten(arguments.sample)
+    provenance = ProvenanceReader(workspace, private)
+    found = provenance.find(arguments.sample)
+    forgotten = provenance.forgotten(arguments.sample)
     if not found and not forgotten:
-        if all(source.pairs is None for source in histories.sources):
+        if all(source.pairs is None for source in provenance.sources):
             raise UserError(f"why: nothing of {config.workspace} is made yet; run `pairmill run data` first")
         raise UserError(
             f"why {arguments.sample}: no source of this configuration lists it; give a pair's or an image's uid, the "
             "URL exactly as listed, or an image's sha256"
         )
-    record = {"sample": arguments.sample, "forgotten": forgotten, "stale": histories.stale, "found": found}
+    record = {"sample": arguments.sample, "forgotten": forgotten, "stale": provenance.stale, "found": found}
     if arguments.json:
         print(json.dumps(record, indent=1, ensure_ascii=False, default=str))
     else:
@@ -57,7 +57,7 @@ def _print(record: dict[str, Any]) -> None:
         private = " (private: uids and numbers only)" if history["private"] else ""
         line("source", f"{history['source']}{private}, {_pairs(history['pairs_of_this_image'])}", 2)
         for attempt in history["attempts"]:
-            line(f"attempt {attempt['round'] + 1}", _attempt(attempt), 2)
+            line(f"attempt {attempt['retry_pass'] + 1}", _attempt(attempt), 2)
         if not history["attempts"]:
             line("attempt", "none: its source is not downloaded yet", 2)
         if history["signals"]:

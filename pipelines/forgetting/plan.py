@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from pipelines.forgetting.wanted import Wanted
 from pipelines.lineage import Lineage
-from pipelines.store import Place, Store
-from stages.artifact import Artifact
-from stages.forgetting import Gone
+from pipelines.store import ArtifactDir, Store
+from stages.base.artifact import Artifact
+from stages.base.forgetting import Gone
 
 #: Beside `forgotten.json`, for as long as the work is not done. Like it, uids only.
 PLAN = "forgetting.json"
@@ -68,17 +68,17 @@ class Plan:
     @staticmethod
     def done(store: Store) -> None:
         """Everything it says has been done."""
-        place = _root(store)
-        if place.remote:
-            place._fs.rm_file(f"{place._root}/{PLAN}")
+        artifact_dir = _root(store)
+        if artifact_dir.remote:
+            artifact_dir._fs.rm_file(f"{artifact_dir._root}/{PLAN}")
         else:
             import os
 
-            os.unlink(f"{place.url}/{PLAN}")
+            os.unlink(f"{artifact_dir.url}/{PLAN}")
 
 
-def _root(store: Store) -> Place:
-    return Place(store.tombstones.rsplit("/", 1)[0])
+def _root(store: Store) -> ArtifactDir:
+    return ArtifactDir(store.tombstones.rsplit("/", 1)[0])
 
 
 def resolve(lineage: Lineage, wanted: Wanted) -> Plan:

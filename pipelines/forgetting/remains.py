@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from pipelines.forgetting.plan import Plan
 from pipelines.forgetting.wanted import Wanted
 from pipelines.lineage import stage_of
-from pipelines.store import Place, Store
-from stages.artifact import is_remote
-from stages.forgetting import Gone
+from pipelines.store import ArtifactDir, Store
+from stages.base.artifact import is_remote
+from stages.base.forgetting import Gone
 from stages.select.forget import without_pictures
 
 #: Stages whose unfinished work is made of what was forgotten in a way that only making it again mends: their partitions
@@ -28,19 +28,19 @@ _WORD = re.compile(r"[0-9a-f]{32,64}")
 _DATA = ("ingest", "download", "signals", *_WHOLE)
 
 
-def drop_unfinished(place: Place, plan: Plan, wanted: Wanted, dry_run: bool) -> int:
+def drop_unfinished(artifact_dir: ArtifactDir, plan: Plan, wanted: Wanted, dry_run: bool) -> int:
     """Drop the commits of an unfinished artifact that hold a forgotten sample, with their files; returns how many."""
-    stage = stage_of(place)
-    if place.remote or stage not in _DATA:
+    stage = stage_of(artifact_dir)
+    if artifact_dir.remote or stage not in _DATA:
         return 0
     gone = Gone(frozenset(plan.pairs), frozenset(plan.images | plan.touched))
-    root, dropped = Path(place.url), 0
+    root, dropped = Path(artifact_dir.url), 0
     if not dry_run:
         # Whatever a killed worker left half-made; nobody works here, since the lock is ours.
         shutil.rmtree(root / "_tmp", ignore_errors=True)
         shutil.rmtree(root / "_forget", ignore_errors=True)
-    for partition in sorted(place.committed()):
-        commit = place.read_commit(partition)
+    for partition in sorted(artifact_dir.committed()):
+        commit = artifact_dir.read_commit(partition)
         files = [root / f["name"] for f in commit.files] + [root / "_parts" / f["name"] for f in commit.parts]
         if stage not in _WHOLE and not any(holds(path, gone, wanted) for path in files):
             continue

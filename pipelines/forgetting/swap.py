@@ -15,21 +15,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipelines.store import Place
-from stages.artifact import MANIFEST, Artifact, file_sha256
-from stages.forgetting import Taken
+from pipelines.store import ArtifactDir
+from stages.base.artifact import MANIFEST, Artifact, file_sha256
+from stages.base.forgetting import Taken
 
 STAGING = "_forget"
 
 
 @contextmanager
-def staging(place: Place) -> Iterator[Path]:
+def staging(artifact_dir: ArtifactDir) -> Iterator[Path]:
     """An empty folder for new files: inside the artifact on a file system, so that moving them is a rename."""
-    if place.remote:
+    if artifact_dir.remote:
         with tempfile.TemporaryDirectory(prefix="pairmill-forget-") as temporary:
             yield Path(temporary)
         return
-    folder = Path(place.url, STAGING)
+    folder = Path(artifact_dir.url, STAGING)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     yield folder
@@ -38,17 +38,17 @@ def staging(place: Place) -> Iterator[Path]:
 def swap(artifact: Artifact, taken: Taken, folder: Path) -> None:
     """Replace the files that `taken` names by those in `folder`, remove those it removed, and renew the manifest."""
     manifest = renewed(artifact.manifest, taken, folder)
-    place = Place(artifact.url)
+    artifact_dir = ArtifactDir(artifact.url)
     text = json.dumps(manifest, indent=1, sort_keys=True)
-    if place.remote:
+    if artifact_dir.remote:
         for name in taken.files:
-            place._fs.put_file(str(folder / name), f"{place._root}/{STAGING}/{name}")
-        place.write(f"{STAGING}/{MANIFEST}", text)
+            artifact_dir._fs.put_file(str(folder / name), f"{artifact_dir._root}/{STAGING}/{name}")
+        artifact_dir.write(f"{STAGING}/{MANIFEST}", text)
     else:
         partial = folder / f".{MANIFEST}.part"
         partial.write_text(text, "utf-8")
         os.replace(partial, folder / MANIFEST)
-    finish(place)
+    finish(artifact_dir)
 
 
 def renewed(manifest: dict[str, Any], taken: Taken, folder: Path) -> dict[str, Any]:
@@ -72,42 +72,42 @@ def renewed(manifest: dict[str, Any], taken: Taken, folder: Path) -> dict[str, A
     }
 
 
-def finish(place: Place) -> bool:
+def finish(artifact_dir: ArtifactDir) -> bool:
     """Bring a whole `_forget/` to its end, or drop a half-written one; says whether there was a whole one."""
-    text = place.read(f"{STAGING}/{MANIFEST}")
+    text = artifact_dir.read(f"{STAGING}/{MANIFEST}")
     if text is None:
-        _drop(place)
+        _drop(artifact_dir)
         return False
     after = json.loads(text)
-    before = json.loads(place.read(MANIFEST) or "{}")
+    before = json.loads(artifact_dir.read(MANIFEST) or "{}")
     listed = {entry["name"] for entry in after["files"]}
     gone = [entry["name"] for entry in before.get("files", []) if entry["name"] not in listed]
-    if place.remote:
-        root = f"{place._root}/{STAGING}/"
-        for path in place._fs.find(root):
+    if artifact_dir.remote:
+        root = f"{artifact_dir._root}/{STAGING}/"
+        for path in artifact_dir._fs.find(root):
             name = str(path).removeprefix(root)
             if name != MANIFEST:
-                place._fs.copy(path, f"{place._root}/{name}")
+                artifact_dir._fs.copy(path, f"{artifact_dir._root}/{name}")
         for name in gone:
-            if place._fs.exists(f"{place._root}/{name}"):
-                place._fs.rm_file(f"{place._root}/{name}")
+            if artifact_dir._fs.exists(f"{artifact_dir._root}/{name}"):
+                artifact_dir._fs.rm_file(f"{artifact_dir._root}/{name}")
     else:
-        folder = Path(place.url, STAGING)
+        folder = Path(artifact_dir.url, STAGING)
         for path in sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST):
-            os.replace(path, Path(place.url, path.relative_to(folder)))
+            os.replace(path, Path(artifact_dir.url, path.relative_to(folder)))
         for name in gone:
-            Path(place.url, name).unlink(missing_ok=True)
-    place.write(MANIFEST, text)
-    _drop(place)
+            Path(artifact_dir.url, name).unlink(missing_ok=True)
+    artifact_dir.write(MANIFEST, text)
+    _drop(artifact_dir)
     _drop_copy(after["fingerprint"])
     return True
 
 
-def _drop(place: Place) -> None:
-    if not place.remote:
-        shutil.rmtree(Path(place.url, STAGING), ignore_errors=True)
-    elif place._fs.exists(f"{place._root}/{STAGING}"):
-        place._fs.rm(f"{place._root}/{STAGING}", recursive=True)
+def _drop(artifact_dir: ArtifactDir) -> None:
+    if not artifact_dir.remote:
+        shutil.rmtree(Path(artifact_dir.url, STAGING), ignore_errors=True)
+    elif artifact_dir._fs.exists(f"{artifact_dir._root}/{STAGING}"):
+        artifact_dir._fs.rm(f"{artifact_dir._root}/{STAGING}", recursive=True)
 
 
 def _drop_copy(fingerprint: str) -> None:

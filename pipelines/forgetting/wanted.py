@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stages.contract import UserError
-from stages.tombstones import Tombstones, domain_digest, url_digest
+from stages.base.contract import UserError
+from stages.base.tombstones import Tombstones, domain_digest, url_digest
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,10 +19,10 @@ from pipelines.forgetting.plan import Plan, Scope, resolve
 from pipelines.forgetting.swap import finish, staging, swap
 from pipelines.forgetting.wanted import Wanted
 from pipelines.lineage import Lineage, Model, stage_of
-from pipelines.store import Place, Store
-from stages.artifact import Artifact, is_remote
-from stages.forgetting import Forget, Taken
-from stages.tombstones import Tombstones
+from pipelines.store import ArtifactDir, Store
+from stages.base.artifact import Artifact, is_remote
+from stages.base.forgetting import Forget, Taken
+from stages.base.tombstones import Tombstones
 
 #: Every stage whose artifacts hold samples, in the order they are rewritten; each has a module `forget`.
 ORDER = ("tokens", "shard", "ingest", "download", "signals", "index", "select")
@@ -54,11 +54,11 @@ def forget(
     lineage = Lineage(store)
     with ExitStack() as held:
         if not dry_run:
-            for place in lineage.places:
-                held.enter_context(place.lock())
-            for place in lineage.places:
-                if place.artifact() is not None:
-                    finish(place)
+            for artifact_dir in lineage.artifact_dirs:
+                held.enter_context(artifact_dir.lock())
+            for artifact_dir in lineage.artifact_dirs:
+                if artifact_dir.artifact() is not None:
+                    finish(artifact_dir)
             _remember(store, wanted.tombstones())
         plan = resolve(lineage, wanted)
         unfinished = Plan.unfinished(store)
@@ -77,9 +77,9 @@ def forget(
                 taken = _take(lineage, artifact, scope, dry_run)
                 if taken:
                     outcome.taken.append((artifact, taken))
-        for place in lineage.places:
-            if place.artifact() is None:
-                outcome.partitions += remains.drop_unfinished(place, plan, wanted, dry_run)
+        for artifact_dir in lineage.artifact_dirs:
+            if artifact_dir.artifact() is None:
+                outcome.partitions += remains.drop_unfinished(artifact_dir, plan, wanted, dry_run)
         outcome.cached = remains.drop_cached(store, plan, wanted, dry_run)
         if not is_remote(store.workspace):
             outcome.pages = remains.blank_reports(Path(store.tombstones).parent / "reports", plan, dry_run)
@@ -94,7 +94,7 @@ def forget(
 
 def _remember(store: Store, more: Tombstones) -> None:
     folder, _, name = store.tombstones.rpartition("/")
-    Place(folder).write(name, (Tombstones.load(store.tombstones) | more).to_json())
+    ArtifactDir(folder).write(name, (Tombstones.load(store.tombstones) | more).to_json())
 
 
 def _digests(lineage: Lineage, scope: Scope) -> set[str]:
@@ -119,7 +119,7 @@ def _take(lineage: Lineage, artifact: Artifact, scope: Scope, dry_run: bool) -> 
     # Counted before anything is written: most artifacts are not concerned.
     taken = handler(artifact, inputs, gone, None)
     if taken and not dry_run:
-        with staging(Place(artifact.url)) as folder:
+        with staging(ArtifactDir(artifact.url)) as folder:
             taken = handler(artifact, inputs, gone, folder)
             swap(artifact, taken, folder)
     return taken
@@ -142,5 +142,5 @@ def _models(lineage: Lineage, outcome: Outcome) -> list[tuple[Model, int]]:
 
 def label(artifact: Artifact) -> str:
     """An artifact as the tables name it: its node, and the digits of its folder."""
-    node = artifact.manifest.get("node", stage_of(Place(artifact.url)))
+    node = artifact.manifest.get("node", stage_of(ArtifactDir(artifact.url)))
     return f"{node} {artifact.fingerprint[:12]}"

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.artifact import is_remote
+from stages.base.artifact import is_remote
 
 #: Nothing phones home, and a store that is down is noticed in seconds, not in MLflow's own many minutes (7 retries
 #: of up to 120 s with exponential pauses): the spool retries for us. Each holds unless the user has set it.

@@ -52,7 +52,8 @@ class Watermarks:
 
 
 class HistoryTail:
-    """Reads `metrics.jsonl` (see `Task.log`) from where it stopped; from the start if the file was cut or replaced.
+    """Reads `metrics.jsonl` (see `StageContext.log`) from where it stopped; from the start if the file was cut or
+    replaced.
 
     The open file is kept, so the last lines can still be read after a finished stage's scratch folder is removed.
     """

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.tracking.backend import Backend
 from pipelines.tracking.history import HistoryTail, Point, Watermarks, read_points
 from pipelines.tracking.params import entity_key
-from stages.artifact import Artifact, is_remote
+from stages.base.artifact import Artifact, is_remote
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.store import Place
+from pipelines.store import ArtifactDir
 from pipelines.tracking.backend import home
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.params import flatten, is_private, private_names, redact, redact_words
 from pipelines.tracking.process import Delivery
 from pipelines.tracking.spool import Spool, spool_path
-from stages.artifact import Artifact
-from stages.contract import Stage
+from stages.base.artifact import Artifact
+from stages.base.contract import Stage
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,8 @@ class Tracker:
 
         `config` is the stage's own, whole; a source in it marked private is reduced to its name. Of a node that works
         on a private source (by its config, or by the source's name in its id) no file is uploaded, no error quoted.
-        `inputs`: role -> urls of artifacts. `metrics_file` (`Task.metrics_file`) is followed while the stage runs.
+        `inputs`: role -> urls of artifacts. `metrics_file` (`StageContext.metrics_file`) is followed while the
+        stage runs.
         """
         if self._spool is None:
             return
@@ -200,7 +201,7 @@ class Tracker:
 
     def _write_record(self, url: str, record: Mapping[str, Any]) -> None:
         try:
-            Place(url).write(TRACKING_RECORD, json.dumps(record))
+            ArtifactDir(url).write(TRACKING_RECORD, json.dumps(record))
         except OSError as error:
             log.warning("%s: a restart would be tracked as a run of its own: %s", url, error)
 
@@ -212,7 +213,7 @@ class Tracker:
 
 
 def _record(url: str) -> dict[str, Any] | None:
-    text = Place(url).read(TRACKING_RECORD)
+    text = ArtifactDir(url).read(TRACKING_RECORD)
     return json.loads(text) if text else None
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from stages.contract import How, StageConfig
+from stages.base.contract import FingerprintedAs, NotFingerprinted, StageConfig
 from stages.ingest.config import SourceConfig
 
 ImageFormat = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff"]
@@ -42,7 +42,7 @@ class DownloadSettings(StageConfig):
     `/.well-known/tdmrep.json`, asked for once per host."""
     user_agent_token: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "pairmill"
     """Names this crawler in the User-Agent header, and in rules and directives addressed to it alone."""
-    contact: Annotated[str, How, Field(pattern=r"^((https?://|mailto:)[!-~]+)?$")] = ""
+    contact: Annotated[str, NotFingerprinted, Field(pattern=r"^((https?://|mailto:)[!-~]+)?$")] = ""
     """Address of a page or mailbox where a server's owner reaches whoever runs this; part of the User-Agent header."""
     max_redirects: Annotated[int, Field(ge=0, le=50)] = 10
     """Longer chains end as `too_many_redirects`; a repeated address as `redirect_loop`."""
@@ -50,29 +50,29 @@ class DownloadSettings(StageConfig):
     """Host names and networks (`10.1.0.0/16`) that may be reached although they are private, loopback or link-local:
     for all sources, or a list per source. Every other such host ends as `forbidden_address`."""
 
-    threads: Annotated[int, How, Field(ge=1, le=1024)] = 64
+    threads: Annotated[int, NotFingerprinted, Field(ge=1, le=1024)] = 64
     """Images in flight per partition."""
-    per_host: Annotated[int, How, Field(ge=1, le=1024)] = 8
+    per_host: Annotated[int, NotFingerprinted, Field(ge=1, le=1024)] = 8
     """Requests in flight per host, shared among the partitions that run at a time (each may make one)."""
-    per_host_rate: Annotated[float, How, Field(gt=0, le=100_000)] = 20.0
+    per_host_rate: Annotated[float, NotFingerprinted, Field(gt=0, le=100_000)] = 20.0
     """Requests per second and host, shared likewise. A robots.txt with a Crawl-delay can only lower it. A world's
     own server is exempt."""
-    decode_threads: Annotated[int, How, Field(ge=1, le=64)] = 2
+    decode_threads: Annotated[int, NotFingerprinted, Field(ge=1, le=64)] = 2
     """Images decoded at the same time; bounds memory to this many times `max_pixels` × 4 bytes."""
-    timeout: Annotated[float, How, Field(gt=0, le=600)] = 10.0
+    timeout: Annotated[float, NotFingerprinted, Field(gt=0, le=600)] = 10.0
     """Seconds to wait for a connection, and for each next piece of an answer."""
-    total_timeout: Annotated[float, How, Field(gt=0, le=3600)] = 60.0
+    total_timeout: Annotated[float, NotFingerprinted, Field(gt=0, le=3600)] = 60.0
     """Seconds for a whole answer, however steadily it drips."""
-    retries: Annotated[int, How, Field(ge=0, le=20)] = 2
+    retries: Annotated[int, NotFingerprinted, Field(ge=0, le=20)] = 2
     """Further tries after a failure that may pass (timeouts, 429, 5xx, resets). Other failures are final at once."""
-    backoff: Annotated[float, How, Field(ge=0, le=60)] = 0.5
+    backoff: Annotated[float, NotFingerprinted, Field(ge=0, le=60)] = 0.5
     """Seconds before the first retry; doubled for each next one, with jitter."""
-    max_wait: Annotated[float, How, Field(ge=0, le=3600)] = 60.0
+    max_wait: Annotated[float, NotFingerprinted, Field(ge=0, le=3600)] = 60.0
     """Most seconds to wait before a request, whatever backoff, a server's Retry-After or Crawl-delay asks for."""
-    min_success_rate: Annotated[float, How, Field(ge=0, le=1)] = 0.3
+    min_success_rate: Annotated[float, NotFingerprinted, Field(ge=0, le=1)] = 0.3
     """A source of which fewer images than this share can be had, over `watch_after` attempts in a row, stops the stage;
     what was fetched is kept. 0 never stops it."""
-    watch_after: Annotated[int, How, Field(ge=1)] = 1000
+    watch_after: Annotated[int, NotFingerprinted, Field(ge=1)] = 1000
     """Attempts after which a success rate says something. A host below the rate is told of in a warning."""
 
     @field_validator("allow_private_hosts")
@@ -94,8 +94,8 @@ class DownloadConfig(DownloadSettings):
     """The source's name in the run."""
     source: SerializeAsAny[SourceConfig]
     """Where its images are: over HTTP, or below `source.images`."""
-    round: Annotated[int, Field(ge=0)] = 0
-    """How often `--retry-failed` went over this source: a round above 0 takes everything from its input `previous`
+    retry_pass: Annotated[int, FingerprintedAs("round"), Field(ge=0)] = 0
+    """How often `--retry-failed` went over this source: a pass above 0 takes everything from its input `previous`
     but what failed for reasons that may pass."""
 
     @model_validator(mode="before")

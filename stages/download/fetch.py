@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from stages.artifact import Artifact, is_remote
+from stages.base.artifact import Artifact, is_remote
 from stages.download.address import Dialer, host_of, request_url
 from stages.download.client import Client, retry_after
 from stages.download.config import DownloadConfig

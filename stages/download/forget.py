@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stages.artifact import Artifact
-from stages.forgetting import Gone, Known, Taken, copy_members, parquet_rows, write_parquet
+from stages.base.artifact import Artifact
+from stages.base.forgetting import Gone, Known, Taken, copy_members, parquet_rows, write_parquet
 
 
 def forget(artifact: Artifact, inputs: Known, gone: Gone, out: Path | None) -> Taken:

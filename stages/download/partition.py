@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from stages.base.tombstones import Tombstones
 from stages.download.address import host_of
 from stages.download.attempts import Listed, Stored
 from stages.download.config import DownloadConfig
@@ -16,8 +17,7 @@ from stages.download.image import Inspector, Picture
 from stages.download.outcome import CONNECT, Failure, Reason
 from stages.download.politeness import HostQueue, backoff_seconds
 from stages.download.spool import Spool
-from stages.download.watch import Window
-from stages.tombstones import Tombstones
+from stages.download.success_rate import Window
 
 #: Seconds until a job looks again for rules that another thread is reading.
 _LOOK_AGAIN = 0.05

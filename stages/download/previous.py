@@ -1,18 +1,18 @@
-"""The round before: what `--retry-failed` takes over as it is, and what it tries again."""
+"""The retry pass before: what `--retry-failed` takes over as it is, and what it tries again."""
 
 from __future__ import annotations
 
 import os
 from types import TracebackType
 
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 from stages.download.attempts import Stored
 from stages.download.image import Picture
 from stages.download.outcome import Failure, Reason
 
 
 class Previous:
-    """One partition of the artifact of an earlier round."""
+    """One partition of the artifact of an earlier pass."""
 
     def __init__(self, artifact: Artifact, partition: str) -> None:
         import pyarrow.parquet as pq
@@ -43,5 +43,5 @@ class Previous:
         self._tar.close()
 
     def get(self, start: int, length: int) -> bytes:
-        """Bytes of the earlier round's shard."""
+        """Bytes of the earlier pass's shard."""
         return os.pread(self._tar.fileno(), length, start)

@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from stages.artifact import Artifact
-from stages.contract import Inputs, Partition, Stage, Task
+from stages.base.artifact import Artifact
+from stages.base.contract import Inputs, Partition, Stage, StageContext
 from stages.download.config import DownloadConfig
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 class Download(Stage[DownloadConfig]):
     """Fetches the images of one source; one partition per file of pairs.
 
-    With an input `previous`, the artifact of the round before, only what failed there for reasons that may pass is
+    With an input `previous`, the artifact of the retry pass before, only what failed there for reasons that may pass is
     fetched again; all else is taken over.
     """
 
@@ -34,15 +34,16 @@ class Download(Stage[DownloadConfig]):
             for name in pairs.names("pairs-*.parquet")
         ]
 
-    def run(self, partition: Partition, task: Task) -> None:
+    def run(self, partition: Partition, context: StageContext) -> None:
         """Write `raw-NNNNN.tar` and `attempts-NNNNN.parquet`.
 
-        What arrives is also kept in ``task.scratch`` until both are written: a partition that is killed or stopped
+        What arrives is also kept in ``context.scratch`` until both are written: a partition that is killed or stopped
         goes on where it was.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        from stages.base.tombstones import Tombstones
         from stages.download.attempts import Stored, attempts_schema, listed_images, rows
         from stages.download.fetch import Files, web
         from stages.download.hosts import endings_table, listed_host, rows_of
@@ -51,87 +52,91 @@ class Download(Stage[DownloadConfig]):
         from stages.download.previous import Previous
         from stages.download.rawtar import write_tar
         from stages.download.spool import Spool
-        from stages.download.watch import Window, report
-        from stages.tombstones import Tombstones
+        from stages.download.success_rate import Window, report
 
         config, private = self.config, self.config.source.private
-        pairs = task.input("pairs")
+        pairs = context.input("pairs")
         with pairs.open(partition.spec["pairs"]) as file:
             images = listed_images(pq.read_table(file, columns=["image_uid", "source", "url", "path", "meta"]))
         remote = any(image.path is None for image in images)
         with ExitStack() as held:
-            spool = held.enter_context(Spool(Path(task.scratch) / "download" / partition.id, task.parts))
+            spool = held.enter_context(Spool(Path(context.scratch) / "download" / partition.id, context.intermediate))
             found = dict(spool.found)
-            if config.round:
-                found |= held.enter_context(Previous(task.input("previous"), partition.id)).found
-            served = held.enter_context(self._served(task, remote))
-            fetch = held.enter_context(web(config, served, task.scratch))
+            if config.retry_pass:
+                found |= held.enter_context(Previous(context.input("previous"), partition.id)).found
+            served = held.enter_context(self._served(context, remote))
+            fetch = held.enter_context(web(config, served, context.scratch))
             fetching = Fetching(
                 images,
                 config,
-                Files(pairs, self._root(task), config.max_bytes),
+                Files(pairs, self._root(context), config.max_bytes),
                 fetch,
                 spool,
-                Tombstones.load(task.tombstones),
-                self._at_once(len(self.partitions(task.inputs))),
-                Window(config.name, config.min_success_rate, config.watch_after) if self._watched else None,
+                Tombstones.load(context.tombstones),
+                self._at_once(len(self.partitions(context.inputs))),
+                Window(config.name, config.min_success_rate, config.watch_after) if self._rate_counts else None,
             )
             outcomes = fetching.run(found)
             stored = [(i, o) for i, o in enumerate(outcomes) if isinstance(o, Stored)]
             offsets = write_tar(
-                task.out / f"raw-{partition.id}.tar",
+                context.out / f"raw-{partition.id}.tar",
                 ((f"{images[i].image_uid}.{o.picture.extension}", o.data) for i, o in stored),
             )
         table = rows(images, outcomes, {i: start for (i, _), start in zip(stored, offsets, strict=True)}, private)
         pq.write_table(
             pa.Table.from_pylist(table, attempts_schema()),
-            task.out / f"attempts-{partition.id}.parquet",
+            context.out / f"attempts-{partition.id}.parquet",
             compression="zstd",
         )
         endings = endings_table([listed_host(image, private) for image in images], outcomes)
-        pq.write_table(endings, task.parts / f"endings-{partition.id}.parquet")
-        if self._watched:
-            task.report = report(rows_of(endings))
-        task.count("images", len(images))
-        task.count("success", len(stored))
-        task.count("bytes", sum(o.length for _, o in stored))
+        pq.write_table(endings, context.intermediate / f"endings-{partition.id}.parquet")
+        if self._rate_counts:
+            context.report = report(rows_of(endings))
+        context.count("images", len(images))
+        context.count("success", len(stored))
+        context.count("bytes", sum(o.length for _, o in stored))
         for outcome in outcomes:
             if isinstance(outcome, Failure):
-                task.count(f"status.{outcome.status}")
+                context.count(f"status.{outcome.status}")
 
     @property
-    def _watched(self) -> bool:
-        """Whether the success rate says something: a later round tries nothing but what failed before."""
-        return self.config.round == 0 and self.config.min_success_rate > 0
+    def _rate_counts(self) -> bool:
+        """Whether the success rate means something: a retry pass fetches only what failed before."""
+        return self.config.retry_pass == 0 and self.config.min_success_rate > 0
 
-    def watch(self, reports: Sequence[Mapping[str, Any]]) -> None:
+    def on_commit(self, reports: Sequence[Mapping[str, Any]]) -> None:
         """Stop when too few of the newest attempts succeed; warn, once each, of hosts that give little."""
-        if not self._watched:
+        if not self._rate_counts:
             return
-        from stages.download import watch
+        from stages.download import success_rate
 
         config = self.config
-        poor = watch.poor_hosts(reports, config.min_success_rate, config.watch_after)
+        poor = success_rate.poor_hosts(reports, config.min_success_rate, config.watch_after)
         warned: set[str] = self.__dict__.setdefault("_warned", set())
         for host in sorted(set(poor) - warned):
             warned.add(host)
-            log.warning("sources.%s: of %s few images can be had: %s", config.name, host, watch.told(poor[host]))
-        watch.check(config.name, config.min_success_rate, config.watch_after, reports)
+            log.warning(
+                "sources.%s: few images of %s can be downloaded: %s",
+                config.name,
+                host,
+                success_rate.most_frequent(poor[host]),
+            )
+        success_rate.check(config.name, config.min_success_rate, config.watch_after, reports)
 
-    def finish(self, task: Task) -> None:
+    def finish(self, context: StageContext) -> None:
         """Write `hosts.parquet`, unless the source is private. Raises UserError when the whole list gave too little."""
         import pyarrow.parquet as pq
 
-        from stages.download import watch
+        from stages.download import success_rate
         from stages.download.hosts import hosts_table, merged_endings, rows_of
 
-        endings = merged_endings(sorted(task.parts.glob("endings-*.parquet")))
-        if self._watched:
-            # Whoever starts a stopped run again without a change is told the same, even if nothing is left to do.
-            total = watch.report(rows_of(endings))
-            watch.check(self.config.name, self.config.min_success_rate, self.config.watch_after, [total])
+        endings = merged_endings(sorted(context.intermediate.glob("endings-*.parquet")))
+        if self._rate_counts:
+            # A stopped run that is started again without a change ends the same way, even if nothing is left to do.
+            total = success_rate.report(rows_of(endings))
+            success_rate.check(self.config.name, self.config.min_success_rate, self.config.watch_after, [total])
         if not self.config.source.private:
-            pq.write_table(hosts_table(endings), task.out / "hosts.parquet", compression="zstd")
+            pq.write_table(hosts_table(endings), context.out / "hosts.parquet", compression="zstd")
 
     def _at_once(self, partitions: int) -> int:
         """How many partitions of this artifact run at a time, in all of the cluster."""
@@ -141,9 +146,9 @@ class Download(Stage[DownloadConfig]):
         return max(1, min(partitions, int(ray.cluster_resources().get("CPU", 1) / self.cpus)))
 
     @contextmanager
-    def _served(self, task: Task, remote: bool) -> Iterator[Mapping[str, str]]:
+    def _served(self, context: StageContext, remote: bool) -> Iterator[Mapping[str, str]]:
         """Host name -> ``ip:port`` while the world's server runs; empty for the real web and local files."""
-        worlds: tuple[Artifact, ...] = task.inputs.get("world", ())
+        worlds: tuple[Artifact, ...] = context.inputs.get("world", ())
         if not (remote and worlds):
             yield {}
             return
@@ -152,10 +157,10 @@ class Download(Stage[DownloadConfig]):
         with serving(worlds[0], worlds[0].manifest["config"]["kind"]) as served:
             yield served
 
-    def _root(self, task: Task) -> str:
+    def _root(self, context: StageContext) -> str:
         """Where relative paths of a local source start, unless the ingest artifact holds the file."""
         images = self.config.source.images
-        worlds: tuple[Artifact, ...] = task.inputs.get("world", ())
+        worlds: tuple[Artifact, ...] = context.inputs.get("world", ())
         if worlds:
             return str(worlds[0].path() / (images or ""))
         return images or ""

@@ -6,18 +6,18 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from stages.contract import How, StageConfig
-from stages.located import LocatedConfig
+from stages.base.contract import NotFingerprinted, StageConfig
+from stages.base.external_files import ExternalFilesConfig
 
 CaptionMetric = Literal["bleu", "meteor", "rouge_l", "cider_d", "spice"]
 
 
-class _Benchmark(LocatedConfig):
+class _Benchmark(ExternalFilesConfig):
     """What every benchmark has: images, and the protocol of generation."""
 
     split: str
     """The split's name as it is published (`val2014`, `karpathy test`); part of the protocol."""
-    images: Annotated[str, How]
+    images: Annotated[str, NotFingerprinted]
     """Folder of the images. Their contents count, not where they lie."""
     image_pattern: str = "{image_id}.jpg"
     """File name of an image below `images`; `{image_id:012d}` pads with zeros as COCO does, and `{file_name}` is the
@@ -71,11 +71,11 @@ class VqaBenchmark(_Benchmark):
 
     kind: Literal["vqa"]
     """`vqa`."""
-    questions: Annotated[str, How]
+    questions: Annotated[str, NotFingerprinted]
     """`questions: [{question_id, image_id, question}]`."""
-    annotations: Annotated[str, How]
+    annotations: Annotated[str, NotFingerprinted]
     """`annotations: [{question_id, answers: [{answer}], answer_type, question_type}]`."""
-    train_annotations: Annotated[str | None, How] = None
+    train_annotations: Annotated[str | None, NotFingerprinted] = None
     """The training split's annotations, whose most frequent answer is the baseline; null takes the test split's."""
 
     @model_validator(mode="after")
@@ -96,7 +96,7 @@ class CaptionBenchmark(_Benchmark):
 
     kind: Literal["captions"]
     """`captions`."""
-    references: Annotated[str, How]
+    references: Annotated[str, NotFingerprinted]
     """COCO's captions JSON (`images`, `annotations: [{image_id, caption}]`; NoCaps' `domain` of an image is reported
     by), or Karpathy's (`images: [{filename, split, sentences: [{raw}]}]`)."""
     karpathy_split: str = "test"

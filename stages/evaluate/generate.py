@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from models import registry
-from stages.artifact import Artifact
-from stages.contract import UserError
+from stages.base.artifact import Artifact
+from stages.base.contract import UserError
 from stages.evaluate.benchmarks.example import Example
 from stages.evaluate.config import CaptionBenchmark, VqaBenchmark
 from stages.tokenizer.load import LoadedTokenizer, load

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.artifact import Artifact, file_sha256
+from stages.base.artifact import Artifact, file_sha256
 from stages.evaluate.benchmarks.base import Result
 from stages.evaluate.config import EvaluateConfig
 from stages.evaluate.generate import prompt_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from stages.artifact import Artifact
-from stages.contract import Inputs, Partition, Stage, Task
+from stages.base.artifact import Artifact
+from stages.base.contract import Inputs, Partition, Stage, StageContext
 from stages.evaluate.config import EvaluateConfig
 
 
@@ -27,7 +27,7 @@ class Evaluate(Stage[EvaluateConfig]):
         starts = range(0, images, step)
         return [Partition(f"{i:05d}", {"first": s, "last": min(s + step, images)}) for i, s in enumerate(starts)]
 
-    def run(self, partition: Partition, task: Task) -> None:
+    def run(self, partition: Partition, context: StageContext) -> None:
         """Write the texts of one run of images."""
         import torch
 
@@ -35,9 +35,9 @@ class Evaluate(Stage[EvaluateConfig]):
         from stages.evaluate.generate import load_writer, write_texts
 
         benchmark = self.config.benchmark
-        images = examples_by_image(self.config, task.inputs)[partition.spec["first"] : partition.spec["last"]]
-        folder = locator(self.config, task.inputs)(benchmark.images)
-        writer = load_writer(task.input("model"), benchmark, gpu=task.how.get("gpus_per_worker", 0) > 0)
+        images = examples_by_image(self.config, context.inputs)[partition.spec["first"] : partition.spec["last"]]
+        folder = locator(self.config, context.inputs)(benchmark.images)
+        writer = load_writer(context.input("model"), benchmark, gpu=context.cluster.get("gpus_per_worker", 0) > 0)
         # Sums are ordered by the number of threads, so it is the same whatever machine this is.
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -46,23 +46,23 @@ class Evaluate(Stage[EvaluateConfig]):
             written = [[example.id, text] for example, text in texts]
         finally:
             torch.set_num_threads(threads)
-        (task.parts / f"written-{partition.id}.json").write_text(json.dumps(written), encoding="utf-8")
-        task.count("images", len(images))
-        task.count("predictions", len(written))
+        (context.intermediate / f"written-{partition.id}.json").write_text(json.dumps(written), encoding="utf-8")
+        context.count("images", len(images))
+        context.count("predictions", len(written))
 
-    def finish(self, task: Task) -> None:
+    def finish(self, context: StageContext) -> None:
         """Merge the texts and score them."""
         from stages.evaluate.benchmarks.files import examples_by_image, locator, open_benchmark
         from stages.evaluate.results import write_results
 
         written = {}
-        for part in sorted(task.parts.glob("written-*.json")):
+        for part in sorted(context.intermediate.glob("written-*.json")):
             written.update(dict(json.loads(part.read_text(encoding="utf-8"))))
-        images = examples_by_image(self.config, task.inputs)
+        images = examples_by_image(self.config, context.inputs)
         examples = [example for of_image in images for example in of_image]
-        result = open_benchmark(self.config, task.inputs).score(examples, written)
-        locate = locator(self.config, task.inputs)
-        write_results(self.config, task.input("model"), result, len(images), locate, task.out)
+        result = open_benchmark(self.config, context.inputs).score(examples, written)
+        locate = locator(self.config, context.inputs)
+        write_results(self.config, context.input("model"), result, len(images), locate, context.out)
 
     def summary(self, artifact: Artifact) -> dict[str, float]:
         """Every single-figure score."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.artifact import Artifact
-from stages.contract import Inputs, Partition, Stage, Task
+from stages.base.artifact import Artifact
+from stages.base.contract import Inputs, Partition, Stage, StageContext
 from stages.finetune.config import FinetuneConfig
 
 
@@ -15,7 +15,7 @@ class Finetune(Stage[FinetuneConfig]):
 
     name = "finetune"
     version = 2
-    placement = "driver"
+    executor = "driver"
     tracked = ("train.json",)
     registers = True
 
@@ -23,7 +23,7 @@ class Finetune(Stage[FinetuneConfig]):
         """One: a training run is not split, it resumes from its own checkpoints."""
         return [Partition("train")]
 
-    def run(self, partition: Partition, task: Task) -> None:
+    def run(self, partition: Partition, context: StageContext) -> None:
         """Train. Raises UserError for data and model that do not match."""
         from models.registry import saved_config
         from stages.tokenizer.load import load
@@ -33,23 +33,23 @@ class Finetune(Stage[FinetuneConfig]):
         from stages.train.locations import location_ids
 
         config = self.config.task
-        folder = task.input("model").path() / "model"
+        folder = context.input("model").path() / "model"
         model = saved_config(folder)
-        check_vocabulary(model.vocabulary, tokenizer_vocabulary(task.input("tokenizer")))
-        root = task.input("world").path().absolute() if config.world else Path.cwd()
+        check_vocabulary(model.vocabulary, tokenizer_vocabulary(context.input("tokenizer")))
+        root = context.input("world").path().absolute() if config.world else Path.cwd()
         files = AnnotatedFiles(
             annotations=str(root / config.annotations),
             questions=str(root / config.questions) if config.questions else None,
             images=str(root / config.images),
             image_pattern=config.image_pattern,
-            regions=config.kind == "regions",
+            regions=config.kind == "grounding",
         )
         if files.regions:
             # Here and not in every rank, before any has started.
-            location_ids(load(task.input("tokenizer").path()))
+            location_ids(load(context.input("tokenizer").path()))
         source = AnnotatedSource(files, config.prompt, config.texts_per_image)
         key = f"tasks.{self.config.name}"
-        train(make_job(key, config, [config.phase(model.architecture)], model, folder, source, task), task)
+        train(make_job(key, config, [config.phase(model.architecture)], model, folder, source, context), context)
 
     def summary(self, artifact: Artifact) -> dict[str, float]:
         """First and last loss, steps, samples, seconds."""

@@ -14,11 +14,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import scipy
 
-from stages import imagehash
-from stages.artifact import Artifact, file_sha256
-from stages.cache import Cache
-from stages.contract import UserError
-from stages.imagehash import BITS, THUMBNAIL_BYTES, UNDECODABLE, decode_rgb, perceptual_signature, pixel_sha256
+from stages.base.artifact import Artifact, file_sha256
+from stages.base.cache import Cache
+from stages.base.contract import UserError
+from stages.imaging import perceptual_hash
+from stages.imaging.perceptual_hash import (
+    BITS,
+    THUMBNAIL_BYTES,
+    UNDECODABLE,
+    decode_rgb,
+    perceptual_signature,
+    pixel_sha256,
+)
 from stages.index.held_out import HeldOut
 from stages.index.near import Pictures, bytes_of, first_of, near_matches
 from stages.index.schema import BENCHMARK_EXACT, BENCHMARK_NEAR
@@ -52,7 +59,7 @@ def hashed(benchmarks: Mapping[str, HeldOut], cache: str) -> pa.Table:
     buckets: dict[int, list[str]] = {}
     for digest in sorted(places):
         buckets.setdefault(int(digest[:8], 16) % count, []).append(digest)
-    code = file_sha256(imagehash.__file__)
+    code = file_sha256(perceptual_hash.__file__)
     calls = ((cache, code, bucket, [places[digest] for digest in bucket]) for bucket in buckets.values())
     known = pa.concat_tables(in_order(_hash_bucket, calls)).combine_chunks()
     table = known.take(pc.index_in(rows["sha256"], value_set=known["sha256"].combine_chunks()).combine_chunks())

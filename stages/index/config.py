@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages.contract import How, StageConfig
+from stages.base.contract import NotFingerprinted, StageConfig
 
 #: Columns of the signals that hold a perceptual hash. `phash_d4` finds copies in all eight positions (quarter turns,
 #: mirrored or not) and compares thumbnails in the one that fits best.
@@ -21,7 +21,7 @@ class IndexSettings(StageConfig):
     selection that asks for more raises it by itself."""
     ngram: Annotated[int, Field(ge=3, le=32)] = 8
     """Words in a row that a caption must share with a benchmark's text to count as a hit."""
-    max_near: Annotated[int, How, Field(ge=1)] = 100_000_000
+    max_near: Annotated[int, NotFingerprinted, Field(ge=1)] = 100_000_000
     """Near pairs above which the index gives up instead of filling the memory (18 bytes each in the artifact)."""
 
 
@@ -39,9 +39,9 @@ class BenchmarkImages(StageConfig):
     only those are held out, so that a split's images may lie among those of another. Null holds out all there."""
     karpathy_split: str = "test"
     """Which images of a Karpathy JSON are meant."""
-    folder: Annotated[str | None, How] = None
+    folder: Annotated[str | None, NotFingerprinted] = None
     """Folder outside any world. The result depends on what is in it, not on where it is."""
-    files: Annotated[tuple[str, ...], How] = ()
+    files: Annotated[tuple[str, ...], NotFingerprinted] = ()
     """Text files outside any world."""
 
     @model_validator(mode="before")
@@ -77,5 +77,5 @@ class IndexConfig(StageConfig):
     """Name -> what must not be trained on."""
     private_sources: list[str] = []
     """Sources whose hosts are not told."""
-    max_near: Annotated[int, How, Field(ge=1)] = 100_000_000
+    max_near: Annotated[int, NotFingerprinted, Field(ge=1)] = 100_000_000
     """As in :class:`IndexSettings`."""

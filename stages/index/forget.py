@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from stages.artifact import Artifact
-from stages.forgetting import Gone, Known, Taken
+from stages.base.artifact import Artifact
+from stages.base.forgetting import Gone, Known, Taken
 
 Rows = NDArray[np.int64]
 

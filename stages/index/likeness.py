@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.imagehash import THUMBNAIL_BYTES, THUMBNAIL_SIDE
+from stages.imaging.perceptual_hash import THUMBNAIL_BYTES, THUMBNAIL_SIDE
 
 _DARK, _LIGHT = 8, 235  # outside of these a channel says little about a change of brightness: noise, clipping
 _FLAT = 4  # grey levels of contrast below which any plain picture is a brighter version of any other

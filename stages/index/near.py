@@ -12,7 +12,7 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.index.config import Hash
 from stages.index.hamming import Blocks, Rows, Table, Words, distances, near_between, near_within, plan
 from stages.index.likeness import differences, first_positions

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stages.artifact import Artifact
-from stages.contract import UserError
-from stages.imagehash import BITS, THUMBNAIL_BYTES
+from stages.base.artifact import Artifact
+from stages.base.contract import UserError
+from stages.imaging.perceptual_hash import BITS, THUMBNAIL_BYTES
 from stages.index.config import Hash
 from stages.index.schema import IMAGES, PAIRS
 from stages.index.texts import Phrases, overlaps

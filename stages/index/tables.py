@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from stages.artifact import Artifact
-from stages.contract import Inputs, UserError
+from stages.base.artifact import Artifact
+from stages.base.contract import Inputs, UserError
 from stages.index.config import Hash, IndexConfig
 from stages.index.near import bytes_of, first_of
 from stages.index.schema import BENCHMARK_TEXTS, IMAGES, PAIRS

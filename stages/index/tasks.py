@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayTaskError
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 
 R = TypeVar("R")
 

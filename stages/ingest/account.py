@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stages.artifact import canonical_json
-from stages.contract import UserError
+from stages.base.artifact import canonical_json
+from stages.base.contract import UserError
 from stages.ingest.config import IngestConfig
 from stages.ingest.files import BadFile, InputFile
 from stages.ingest.source import Columns

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar
 
-from stages.contract import How
+from stages.base.contract import NotFingerprinted
 from stages.ingest.config import SourceConfig
 from stages.ingest.files import InputFile
 from stages.ingest.lines import lines, ranges
@@ -19,7 +19,7 @@ class ConceptualConfig(SourceConfig):
     list_keys: ClassVar[tuple[str, ...]] = ("paths", "hashes")
     file_keys: ClassVar[tuple[str, ...]] = ("paths", "images", "hashes")
 
-    hashes: Annotated[tuple[str, ...], How] = ()
+    hashes: Annotated[tuple[str, ...], NotFingerprinted] = ()
     """CC12M's list of hash codes (`url⇥SHA256⇥MD5`, `cc_hashes/cc12m.tsv.gz`), joined by URL into `meta`, so that the
     download can tell whether it got the picture of then. Optional."""
 

@@ -6,11 +6,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, SerializeAsAny
 
-from stages.contract import How, StageConfig
-from stages.located import LocatedConfig
+from stages.base.contract import NotFingerprinted, StageConfig
+from stages.base.external_files import ExternalFilesConfig
 
 
-class SourceConfig(LocatedConfig):
+class SourceConfig(ExternalFilesConfig):
     """What every source has, whatever its kind; an adapter's `Config` adds its own keys."""
 
     list_keys: ClassVar[tuple[str, ...]] = ("paths",)
@@ -20,9 +20,9 @@ class SourceConfig(LocatedConfig):
 
     kind: str
     """Which adapter reads it: a name of the entry-point group `pairmill.sources`."""
-    paths: Annotated[tuple[str, ...], How, Field(min_length=1)]
+    paths: Annotated[tuple[str, ...], NotFingerprinted, Field(min_length=1)]
     """Input files: paths, folders, globs (`**` too) or fsspec URLs. Their contents count, not where they lie."""
-    images: Annotated[str | None, How] = None
+    images: Annotated[str | None, NotFingerprinted] = None
     """Root folder of images that are already on this machine; the list then names files below it, not URLs."""
     private: bool = False
     """Whether images and text must stay inside: only counts and uids reach reports, logs and MLflow."""
@@ -67,7 +67,7 @@ class IngestSettings(StageConfig):
     """A longer caption (in UTF-8) is rejected: `caption_too_long`."""
     max_url_bytes: Annotated[int, Field(ge=8, le=1_000_000)] = 8_192
     """A longer URL (in UTF-8) is rejected: `url_too_long`. (Most web servers refuse longer ones.)"""
-    max_bad_files: Annotated[float, How, Field(ge=0, le=1)] = 0.05
+    max_bad_files: Annotated[float, NotFingerprinted, Field(ge=0, le=1)] = 0.05
     """Share of a source's list files that may be unreadable (broken, of another format, without the columns). Of three
     lists or more one may always be, unless this is 0; past it the stage stops and names the files."""
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import IO, Any, cast
 
-from stages.artifact import Artifact, is_remote
-from stages.contract import UserError
+from stages.base.artifact import Artifact, is_remote
+from stages.base.contract import UserError
 
 _MAGIC = frozenset("*?[")
 _BUFFER = 1 << 20  # bytes

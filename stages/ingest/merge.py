@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stages.sample import pairs_schema
+from stages.base.pairs import pairs_schema
 
 _STEP_ROWS = 1_000_000
 _END = "g"  # greater than any hex digit

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.ingest.config import SourceConfig
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 from stages.ingest.config import IngestSettings, SourceConfig
 from stages.ingest.files import BadFile, InputFile, find, find_in_world
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.contract import Inputs, Partition, Stage, Task, UserError
+from stages.base.contract import Inputs, Partition, Stage, StageContext, UserError
 from stages.ingest.account import UnitAccount, check_bad_files, write_files, write_rejects
 from stages.ingest.config import IngestConfig
 from stages.ingest.faults import fault
@@ -37,30 +37,30 @@ class Ingest(Stage[IngestConfig]):
             for number, unit in enumerate(units)
         ]
 
-    def run(self, partition: Partition, task: Task) -> None:
+    def run(self, partition: Partition, context: StageContext) -> None:
         """Read one unit: its pairs, what was rejected, and how many rows it had of each file."""
         unit = Unit.from_spec(partition.spec)
-        account = (self._digests if unit.role == "hashes" else self._pairs)(unit, partition, task)
-        account.write(task.parts, partition.id)
+        account = (self._digests if unit.role == "hashes" else self._pairs)(unit, partition, context)
+        account.write(context.intermediate, partition.id)
         if account.bad:
             number = partition.spec["number"]
             bad = [[number, shown, reason, detail] for shown, _, reason, detail in account.bad]
-            task.report.update(files=partition.spec["of"], bad=bad)
+            context.report.update(files=partition.spec["of"], bad=bad)
 
-    def _pairs(self, unit: Unit, partition: Partition, task: Task) -> UnitAccount:
+    def _pairs(self, unit: Unit, partition: Partition, context: StageContext) -> UnitAccount:
         import pyarrow as pa
 
+        from stages.base.pairs import image_uid, pair_uid
+        from stages.base.tombstones import Tombstones
         from stages.ingest.merge import part_schema, write_part
         from stages.ingest.values import plain
-        from stages.sample import image_uid, pair_uid
-        from stages.tombstones import Tombstones
 
         name, license = self.config.name, self.config.source.license
         account = UnitAccount(self.config.source.private)
         rows, encode = account.rows, json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-        tombstones = Tombstones.load(task.tombstones) if task.tombstones else Tombstones()
+        tombstones = Tombstones.load(context.tombstones) if context.tombstones else Tombstones()
         found: list[tuple[Any, ...]] = []
-        for item in self._items(unit, task.inputs, account):
+        for item in self._items(unit, context.inputs, account):
             shown = account.shown(item.file)
             row = rows[shown]
             rows[shown] = row + 1
@@ -78,16 +78,16 @@ class Ingest(Stage[IngestConfig]):
             found.append((uid, image, name, url, item.path, item.caption, item.license or license, meta, row))
             account.pairs[shown] += 1
             if item.image is not None and item.path is not None:
-                target = task.out / item.path
+                target = context.out / item.path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(item.image)
         schema = part_schema()
         columns = dict(zip([*schema.names[:-2], "row"], zip(*found, strict=True), strict=True)) if found else {}
         columns["unit"] = [int(partition.id)] * len(found)
         table = pa.table([pa.array(columns.get(f.name, ()), f.type) for f in schema], schema=schema)
-        write_part(table, task.parts / f"unit-{partition.id}.parquet")
-        task.count("rows", rows.total())
-        task.count("rejects", len(account.rejects["row"]))
+        write_part(table, context.intermediate / f"unit-{partition.id}.parquet")
+        context.count("rows", rows.total())
+        context.count("rejects", len(account.rejects["row"]))
         return account
 
     def _items(self, unit: Unit, inputs: Inputs, account: UnitAccount) -> Iterator[Any]:
@@ -111,44 +111,44 @@ class Ingest(Stage[IngestConfig]):
             else:
                 yield item
 
-    def _digests(self, unit: Unit, partition: Partition, task: Task) -> UnitAccount:
+    def _digests(self, unit: Unit, partition: Partition, context: StageContext) -> UnitAccount:
         import pyarrow as pa
 
+        from stages.base.pairs import image_uid
         from stages.ingest.merge import digests_schema, write_digests
-        from stages.sample import image_uid
 
         account = UnitAccount(self.config.source.private)
         found: list[tuple[str, str, int, int]] = []
-        for row, item in enumerate(self._items(unit, task.inputs, account)):
+        for row, item in enumerate(self._items(unit, context.inputs, account)):
             if not isinstance(item, Digest):
-                task.count("bad_digests")
+                context.count("bad_digests")
                 continue
             facts = ",".join(f'"{kind}":"{d}"' for kind, d in (("sha256", item.sha256), ("md5", item.md5)) if d)
             found.append((image_uid(self.config.name, item.location), facts, int(partition.id), row))
         columns = zip(*found, strict=True) if found else [()] * 4
         schema = digests_schema()
         arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
-        write_digests(pa.table(arrays, schema=schema), task.parts / f"digests-{partition.id}.parquet")
-        task.count("digests", len(found))
+        write_digests(pa.table(arrays, schema=schema), context.intermediate / f"digests-{partition.id}.parquet")
+        context.count("digests", len(found))
         return account
 
-    def watch(self, reports: Sequence[Mapping[str, Any]]) -> None:
+    def on_commit(self, reports: Sequence[Mapping[str, Any]]) -> None:
         """Stop when more files than allowed could not be read."""
         check_bad_files(self.config, reports)
 
-    def finish(self, task: Task) -> None:
+    def finish(self, context: StageContext) -> None:
         """Merge all units: repeats counted once, all pairs of an image in one file."""
         from stages.ingest.merge import WRITER, merged, write_pairs
 
-        pairs, digests = (sorted(task.parts.glob(f"{kind}-*.parquet")) for kind in ("unit", "digests"))
-        with tempfile.TemporaryDirectory(dir=task.parts.parent) as runs:
+        pairs, digests = (sorted(context.intermediate.glob(f"{kind}-*.parquet")) for kind in ("unit", "digests"))
+        with tempfile.TemporaryDirectory(dir=context.intermediate.parent) as runs:
             tables = merged(pairs, digests, Path(runs))
-            counts = write_pairs(tables, task.out, self.config.pairs_per_file)
+            counts = write_pairs(tables, context.out, self.config.pairs_per_file)
         writer = {**WRITER, "use_dictionary": True}
-        counts.update(write_files(task.parts, task.out, writer))
+        counts.update(write_files(context.intermediate, context.out, writer))
         for name, count in counts.items():
-            task.count(name, count)
-        reasons = write_rejects(task.parts, task.out, writer)
+            context.count(name, count)
+        reasons = write_rejects(context.intermediate, context.out, writer)
         reasons.pop(_FORGOTTEN, None)
         if reasons and not counts["pairs"]:
             reason = reasons.most_common(1)[0][0]

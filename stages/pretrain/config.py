@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.registry import AnyModelConfig
-from stages.contract import StageConfig
+from stages.base.contract import StageConfig
 from stages.train.config import TrainConfig
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from models import registry
 from models.common.config import ModelConfig
-from stages.artifact import Artifact
-from stages.contract import UserError
+from stages.base.artifact import Artifact
+from stages.base.contract import UserError
 from stages.tokenizer.special import token_ids, tokenizer_json
 from stages.train.job import check_vocabulary
 

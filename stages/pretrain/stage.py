@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stages.artifact import Artifact
-from stages.contract import Inputs, Partition, Stage, Task, UserError
+from stages.base.artifact import Artifact
+from stages.base.contract import Inputs, Partition, Stage, StageContext, UserError
 from stages.pretrain.config import PretrainConfig
 
 
@@ -14,7 +14,7 @@ class Pretrain(Stage[PretrainConfig]):
 
     name = "pretrain"
     version = 2
-    placement = "driver"
+    executor = "driver"
     tracked = ("train.json",)
     registers = True
 
@@ -28,19 +28,19 @@ class Pretrain(Stage[PretrainConfig]):
         """One: a training run is not split, it resumes from its own checkpoints."""
         return [Partition("train")]
 
-    def run(self, partition: Partition, task: Task) -> None:
+    def run(self, partition: Partition, context: StageContext) -> None:
         """Train. Raises UserError for data and model that do not match, before any worker starts."""
         from stages.pretrain.embeddings import check_embeddings
         from stages.train.job import PairSource, make_job
         from stages.train.launch import train
 
-        shards = task.input("shards")
-        check_embeddings(self.config.model, task.input("tokenizer"))
+        shards = context.input("shards")
+        check_embeddings(self.config.model, context.input("tokenizer"))
         if not shards.read_json("dataset.json")["samples"]:
             raise UserError("pretrain: the selection kept no pair; its report.html says why (stage `select`)")
-        source = PairSource(shards, task.input("tokens"))
+        source = PairSource(shards, context.input("tokens"))
         settings = self.config.train
-        train(make_job("train", settings, settings.phases, self.config.model, None, source, task), task)
+        train(make_job("train", settings, settings.phases, self.config.model, None, source, context), context)
 
     def summary(self, artifact: Artifact) -> dict[str, float]:
         """First and last loss, steps, samples, seconds."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
-from stages.contract import StageConfig
+from stages.base.contract import StageConfig
 
 Side = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]

@@ -22,7 +22,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from stages.contract import StageConfig
+from stages.base.contract import StageConfig
 from stages.select.bounds import Bounds, Fraction, Rules
 
 __all__ = ["Bounds", "Contamination", "Duplicates", "Fraction", "Near", "Portion", "Rules", "SelectConfig"]

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from stages.artifact import Artifact
-from stages.forgetting import Gone, Known, Taken, parquet_rows, write_parquet
+from stages.base.artifact import Artifact
+from stages.base.forgetting import Gone, Known, Taken, parquet_rows, write_parquet
 
 REASON = "forgotten"
 _SETTINGS = {"compression": "zstd", "row_group_size": 65_536}

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from stages.contract import Inputs
+from stages.base.contract import Inputs
+from stages.base.tombstones import Tombstones
 from stages.index.reader import Index
-from stages.tombstones import Tombstones
 
 
 def forgotten_pairs(index: Index, inputs: Inputs, tombstones: Tombstones) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.index.schema import IMAGES, PAIRS
 from stages.select.bounds import Bounds, Rules
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from stages.contract import Inputs, Partition, Stage, Task
+from stages.base.contract import Inputs, Partition, Stage, StageContext
 from stages.select.config import SelectConfig
 
 
@@ -15,7 +15,7 @@ class Select(Stage[SelectConfig]):
 
     name = "select"
     version = 2
-    placement: ClassVar[Literal["ray_tasks", "ray_data", "driver"]] = "driver"
+    executor: ClassVar[Literal["ray_tasks", "ray_data", "driver"]] = "driver"
     needs_ray = False
     tracked = ("report.html", "report.json", "data_card.md", "tables/*.json")
 
@@ -23,28 +23,28 @@ class Select(Stage[SelectConfig]):
         """One: copies can be anywhere."""
         return [Partition("all")]
 
-    def run(self, partition: Partition, task: Task) -> None:
+    def run(self, partition: Partition, context: StageContext) -> None:
         """Write `verdicts.parquet`, `contamination.parquet` and the report."""
         import pyarrow.parquet as pq
 
+        from stages.base.tombstones import Tombstones
         from stages.index.reader import Index
         from stages.select.forgotten import forgotten_pairs
         from stages.select.report.figures import figures
         from stages.select.report.page import write
         from stages.select.verdict import decide
-        from stages.tombstones import Tombstones
 
-        index = Index(task.input("index"))
-        tombstones = Tombstones.load(task.tombstones)
-        forgotten = forgotten_pairs(index, task.inputs, tombstones) if tombstones else None
+        index = Index(context.input("index"))
+        tombstones = Tombstones.load(context.tombstones)
+        forgotten = forgotten_pairs(index, context.inputs, tombstones) if tombstones else None
         decision = decide(index, self.config, forgotten)
         settings = {"compression": "zstd", "row_group_size": 65_536}
-        pq.write_table(decision.verdicts(), task.out / "verdicts.parquet", **settings)
-        pq.write_table(decision.contamination(), task.out / "contamination.parquet", **settings)
-        write(decision, figures(decision, self.config), self.config, task.inputs, task.out)
+        pq.write_table(decision.verdicts(), context.out / "verdicts.parquet", **settings)
+        pq.write_table(decision.contamination(), context.out / "contamination.parquet", **settings)
+        write(decision, figures(decision, self.config), self.config, context.inputs, context.out)
         counts = decision.counts()
-        task.count("pairs", len(decision.code))
-        task.count("kept", counts.pop("", 0))
+        context.count("pairs", len(decision.code))
+        context.count("kept", counts.pop("", 0))
         for reason, pairs in sorted(counts.items()):
-            task.count(f"dropped.{reason}", pairs)
-        task.count("shown", int(decision.repeats.sum()))
+            context.count(f"dropped.{reason}", pairs)
+        context.count("shown", int(decision.repeats.sum()))

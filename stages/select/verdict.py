@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.index.reader import Index
 from stages.select import duplicates
 from stages.select.config import Near, Portion, SelectConfig

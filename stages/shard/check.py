@@ -14,8 +14,8 @@ import pyarrow as pa
 from PIL import Image
 from xxhash import xxh3_64_intdigest
 
-from stages.contract import UserError
-from stages.imagehash import UNDECODABLE
+from stages.base.contract import UserError
+from stages.imaging.perceptual_hash import UNDECODABLE
 from stages.shard.problem import Problem, ShardCheck
 from stages.shard.reader import ShardReader
 from stages.shard.row import Row

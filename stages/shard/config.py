@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stages.contract import StageConfig
+from stages.base.contract import StageConfig
 
 
 class ShardConfig(StageConfig):

@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
-from stages.artifact import is_remote
-from stages.contract import UserError
+from stages.base.artifact import is_remote
+from stages.base.contract import UserError
 from stages.shard.handles import Handles
 from stages.shard.pages import PageCache, cache_folder, page_cache
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stages.artifact import Artifact, file_sha256
-from stages.forgetting import Gone, Known, Taken, copy_members
+from stages.base.artifact import Artifact, file_sha256
+from stages.base.forgetting import Gone, Known, Taken, copy_members
 
 _PARTS = ("image", "text", "json")
 

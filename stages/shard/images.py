@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 from stages.shard.handles import Handles
 
 _LOSSLESS = ("png", "gif", "bmp", "tif", "tiff")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 
 #: Bytes that are fetched and evicted together.
 PAGE_BYTES = 16 << 20

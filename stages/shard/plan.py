@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stages.artifact import Artifact, canonical_json
-from stages.contract import Inputs, UserError
+from stages.base.artifact import Artifact, canonical_json
+from stages.base.contract import Inputs, UserError
 from stages.shard.config import ShardConfig
 
 if TYPE_CHECKING:

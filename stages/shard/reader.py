@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stages.artifact import Artifact
-from stages.contract import UserError
+from stages.base.artifact import Artifact
+from stages.base.contract import UserError
 from stages.shard.damage import Damaged
 from stages.shard.files import Files, files_of
 from stages.shard.index import Index, Row, checksum, to_table

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.shard.row import Row
 
 #: Extensions of members that are images, as WebDataset names them.

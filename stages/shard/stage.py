@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.artifact import file_sha256
-from stages.contract import Inputs, Partition, Stage, Task, UserError
+from stages.base.artifact import file_sha256
+from stages.base.contract import Inputs, Partition, Stage, StageContext, UserError
 from stages.shard.config import ShardConfig
 
 
@@ -24,7 +24,7 @@ class Shard(Stage[ShardConfig]):
         ranges = planned(inputs, self.config)
         return [Partition(f"{n:05d}", {"start": a, "stop": b}) for n, (a, b) in enumerate(ranges)]
 
-    def run(self, partition: Partition, task: Task) -> None:
+    def run(self, partition: Partition, context: StageContext) -> None:
         """Write `train-NNNNN.tar`, and its part of the index for :meth:`finish`."""
         import pyarrow as pa
 
@@ -34,11 +34,11 @@ class Shard(Stage[ShardConfig]):
         from stages.shard.writer import ShardWriter
 
         start, stop = partition.spec["start"], partition.spec["stop"]
-        chosen = samples(task.inputs, self.config, task.scratch).slice(start, stop - start)
-        read = RawImages(task.inputs["raw"])
+        chosen = samples(context.inputs, self.config, context.scratch).slice(start, stop - start)
+        read = RawImages(context.inputs["raw"])
         side = self.config.longest_side
         bound = Bound(side, self.config.quality) if side is not None else None
-        path = task.out / f"train-{partition.id}.tar"
+        path = context.out / f"train-{partition.id}.tar"
         index = []
         with ShardWriter(path) as shard:
             for sample in chosen.to_pylist():
@@ -55,32 +55,32 @@ class Shard(Stage[ShardConfig]):
                 identity = (sample["uid"], sample["image_uid"], sample["source"], int(partition.id), image.ext)
                 sums = (checksum(parts[ext]) for ext in (image.ext, "txt", "json"))
                 index.append(Row(*identity, *at[image.ext], *at["txt"], *at["json"], sample["repeats"], *sums))
-                task.count("image_bytes", len(image.data))
+                context.count("image_bytes", len(image.data))
         table = to_table(index)
-        with pa.ipc.new_file(str(task.parts / f"index-{partition.id}.arrow"), table.schema) as writer:
+        with pa.ipc.new_file(str(context.intermediate / f"index-{partition.id}.arrow"), table.schema) as writer:
             writer.write_table(table)
         size = path.stat().st_size
         entry = {"name": path.name, "samples": len(index), "bytes": size, "sha256": file_sha256(path)}
-        (task.parts / f"shard-{partition.id}.json").write_text(json.dumps(entry), "utf-8")
-        task.count("samples", len(index))
-        task.count("bytes", size)
-        task.count("shards")
+        (context.intermediate / f"shard-{partition.id}.json").write_text(json.dumps(entry), "utf-8")
+        context.count("samples", len(index))
+        context.count("bytes", size)
+        context.count("shards")
 
-    def finish(self, task: Task) -> None:
+    def finish(self, context: StageContext) -> None:
         """Write `index.arrow` and `dataset.json`."""
         import pyarrow as pa
 
         from stages.shard.index import write_index
 
-        entries = [json.loads(path.read_text("utf-8")) for path in _numbered(task, "shard-*.json")]
+        entries = [json.loads(path.read_text("utf-8")) for path in _numbered(context, "shard-*.json")]
         if not entries:
             raise UserError("shard: the selection kept no pair at all; `selection` is too strict for these sources")
-        tables = (pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in _numbered(task, "index-*.arrow"))
-        write_index(task.out / "index.arrow", tables)
+        tables = (pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in _numbered(context, "index-*.arrow"))
+        write_index(context.out / "index.arrow", tables)
         dataset = {"samples": sum(entry["samples"] for entry in entries), "shards": entries}
-        (task.out / "dataset.json").write_text(json.dumps(dataset, indent=1) + "\n", "utf-8")
+        (context.out / "dataset.json").write_text(json.dumps(dataset, indent=1) + "\n", "utf-8")
 
 
-def _numbered(task: Task, pattern: str) -> list[Path]:
+def _numbered(context: StageContext, pattern: str) -> list[Path]:
     # By number, not by name: the 100,000th shard has one more digit.
-    return sorted(task.parts.glob(pattern), key=lambda path: int(path.stem.rpartition("-")[2]))
+    return sorted(context.intermediate.glob(pattern), key=lambda path: int(path.stem.rpartition("-")[2]))

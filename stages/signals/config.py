@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages.contract import How, StageConfig
+from stages.base.contract import NotFingerprinted, StageConfig
 
 
 class TextCoverageConfig(StageConfig):
@@ -28,7 +28,7 @@ class FacesConfig(StageConfig):
 class ClipConfig(StageConfig):
     """`signals.clip`."""
 
-    model: Annotated[str | None, How] = None
+    model: Annotated[str | None, NotFingerprinted] = None
     """Folder of a CLIP model in Hugging Face format: weights, image processor, tokenizer. Its contents count, not
     where it lies. Naming one adds the family `clip`."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -38,18 +38,18 @@ class ClipConfig(StageConfig):
 class SignalsConfig(StageConfig):
     """The root key `signals`. What is measured is fingerprinted, in `measured`; how it was asked for is not."""
 
-    families: Annotated[tuple[str, ...], How, Field(min_length=1)] = ("default",)
+    families: Annotated[tuple[str, ...], NotFingerprinted, Field(min_length=1)] = ("default",)
     """Families that measure. `default` stands for all that need nothing from the user, `cheap` for those of them
     without a network over pixels; other packages add names by the entry-point group `pairmill.signals`."""
-    text_coverage: Annotated[TextCoverageConfig, How] = TextCoverageConfig()
+    text_coverage: Annotated[TextCoverageConfig, NotFingerprinted] = TextCoverageConfig()
     """Settings of the family of that name."""
-    faces: Annotated[FacesConfig, How] = FacesConfig()
+    faces: Annotated[FacesConfig, NotFingerprinted] = FacesConfig()
     """Settings of the family of that name."""
-    clip: Annotated[ClipConfig, How] = ClipConfig()
+    clip: Annotated[ClipConfig, NotFingerprinted] = ClipConfig()
     """Settings of the family of that name."""
-    options: Annotated[dict[str, dict[str, Any]], How] = {}
+    options: Annotated[dict[str, dict[str, Any]], NotFingerprinted] = {}
     """Settings of families from other packages, by name; each family's own schema checks them."""
-    gpus: Annotated[float, How, Field(ge=0, le=8)] = 0.5
+    gpus: Annotated[float, NotFingerprinted, Field(ge=0, le=8)] = 0.5
     """GPUs that each worker takes, where there are any and a family can use one. Less than 1 lets several workers
     decode for one GPU."""
     measured: dict[str, dict[str, Any]] = {}

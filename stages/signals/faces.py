@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.signals.config import FacesConfig
 from stages.signals.family import Cost, ImageFamily
 

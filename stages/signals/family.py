@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast
 
-from stages.contract import StageConfig
+from stages.base.contract import StageConfig
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,7 +66,7 @@ class Family(ABC, Generic[C]):
     batch: ClassVar[int] = 1
     """How many images (or pairs) :meth:`measure` gets at once, except for the last."""
     Config: ClassVar[type[StageConfig]] = NoConfig
-    """Schema of its settings. Fields marked `How` do not change a value."""
+    """Schema of its settings. Fields marked `NotFingerprinted` do not change a value."""
 
     def __init__(self, config: C | None = None) -> None:
         """Cheap: models are loaded in :meth:`setup`."""

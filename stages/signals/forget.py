@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stages.artifact import Artifact
-from stages.forgetting import Gone, Known, Taken, parquet_rows, write_parquet
+from stages.base.artifact import Artifact
+from stages.base.forgetting import Gone, Known, Taken, parquet_rows, write_parquet
 
 _SETTINGS = {"compression": "zstd", "row_group_size": 65_536}
 

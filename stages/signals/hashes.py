@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 class Hashes(ImageFamily[NoConfig]):
-    """`pixel_sha256`, `phash`, `phash_rgb`, `phash_d4` (hex) and `thumbnail` (8x8 RGB), as `stages/imagehash.py`
-    defines them."""
+    """`pixel_sha256`, `phash`, `phash_rgb`, `phash_d4` (hex) and `thumbnail` (8x8 RGB), as
+    `stages/imaging/perceptual_hash.py` defines them."""
 
     name = "hashes"
     columns = {
@@ -26,6 +26,6 @@ class Hashes(ImageFamily[NoConfig]):
 
     def prepare(self, rgb: Image) -> dict[str, Any]:
         """See the class."""
-        from stages.imagehash import perceptual_signature, pixel_sha256
+        from stages.imaging.perceptual_hash import perceptual_signature, pixel_sha256
 
         return {"pixel_sha256": pixel_sha256(rgb), **perceptual_signature(rgb)}

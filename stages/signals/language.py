@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.signals.family import Cost, Listing, NoConfig, PairFamily
 
 _PREFIX = "__label__"

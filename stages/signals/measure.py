@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from stages.imagehash import UNDECODABLE, decode_rgb
+from stages.imaging.perceptual_hash import UNDECODABLE, decode_rgb
 from stages.signals.family import BytesFamily, Family, ImageFamily, JointFamily, Listing, PairFamily, Row
 
 

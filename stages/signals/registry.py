@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from stages.contract import How, StageConfig, UserError
+from stages.base.contract import NotFingerprinted, StageConfig, UserError
 from stages.signals.family import BytesFamily, Family, ImageFamily, JointFamily, PairFamily
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def describe(config: SignalsConfig) -> dict[str, dict[str, Any]]:
 def described(family: Family[Any]) -> dict[str, Any]:
     """Version and settings of one family, without those that change no value."""
     fields = type(family.config).model_fields
-    what = {name for name, field in fields.items() if How not in field.metadata}
+    what = {name for name, field in fields.items() if NotFingerprinted not in field.metadata}
     return {"version": family.version, **family.config.model_dump(mode="json", include=what)}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.signals.family import Cost, ImageFamily, NoConfig
 
 if TYPE_CHECKING:

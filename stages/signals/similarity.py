@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.clipmodel import ClipModel, check_folder, contents
-from stages.contract import UserError
+from stages.base.contract import UserError
+from stages.imaging.clip_model import ClipModel, check_folder, contents
 from stages.signals.config import ClipConfig
 from stages.signals.family import Cost, JointFamily
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from stages.contract import Inputs, Partition, Stage, Task, UserError
+from stages.base.contract import Inputs, Partition, Stage, StageContext, UserError
 from stages.signals import registry
 from stages.signals.config import SignalsConfig
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from stages.signals.cache import Kept
     from stages.signals.family import Family
-    from stages.signals.kept import Kept
 
 
 class Signals(Stage[SignalsConfig]):
@@ -24,7 +24,7 @@ class Signals(Stage[SignalsConfig]):
 
     name = "signals"
     version = 2
-    placement: ClassVar[Literal["ray_tasks", "ray_data", "driver"]] = "ray_data"
+    executor: ClassVar[Literal["ray_tasks", "ray_data", "driver"]] = "ray_data"
 
     def __init__(self, config: SignalsConfig) -> None:
         super().__init__(config)
@@ -47,16 +47,16 @@ class Signals(Stage[SignalsConfig]):
         (raw,) = inputs["raw"]
         return [Partition(name.removeprefix("raw-").removesuffix(".tar")) for name in raw.names("raw-*.tar")]
 
-    def run(self, partition: Partition, task: Task) -> None:
+    def run(self, partition: Partition, context: StageContext) -> None:
         """Write `images-NNNNN.parquet` and `pairs-NNNNN.parquet`."""
         from stages.signals import tables
-        from stages.signals.kept import Kept
+        from stages.signals.cache import Kept
 
-        pairs, raw = task.input("pairs"), task.input("raw")
+        pairs, raw = context.input("pairs"), context.input("raw")
         number = partition.id
         attempts = tables.fetched(raw.path(f"attempts-{number}.parquet"))
         listed = tables.listed(pairs.path(f"pairs-{number}.parquet"), attempts)
-        kept = Kept(task.cache, raw, pairs, number)
+        kept = Kept(context.cache, raw, pairs, number)
         results: dict[str, pa.Table] = {}
         for family in self.families:
             if (known := kept.get(family, attempts if family.table == "images" else listed)) is not None:
@@ -64,11 +64,11 @@ class Signals(Stage[SignalsConfig]):
         results |= self._measured(results.keys(), attempts, raw.path(f"raw-{number}.tar"), listed, kept)
         images = tables.joined(attempts, self.families, results, "images")
         captions = tables.joined(listed, self.families, results, "pairs")
-        tables.write(images, task.out / f"images-{number}.parquet")
-        tables.write(captions, task.out / f"pairs-{number}.parquet")
-        task.count("images", images.num_rows)
-        task.count("undecodable", images["decoded"].to_pylist().count(False))
-        task.count("pairs", captions.num_rows)
+        tables.write(images, context.out / f"images-{number}.parquet")
+        tables.write(captions, context.out / f"pairs-{number}.parquet")
+        context.count("images", images.num_rows)
+        context.count("undecodable", images["decoded"].to_pylist().count(False))
+        context.count("pairs", captions.num_rows)
 
     def _measured(self, known: Any, attempts: pa.Table, tar: Any, listed: pa.Table, kept: Kept) -> dict[str, pa.Table]:
         """Results of the families that are not known; they are kept from now on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.signals.config import TextCoverageConfig
 from stages.signals.family import Cost, ImageFamily
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 class TextCoverage(ImageFamily[TextCoverageConfig]):
-    """`text_coverage`: share of the image inside boxes of text, 0..1, of any script, as `stages/textboxes.py` finds
-    them at a reduced size. Text is found, not read; four digits are kept."""
+    """`text_coverage`: share of the image inside boxes of text, 0..1, of any script, as
+    `stages/imaging/text_boxes.py` finds them at a reduced size. Text is found, not read; four digits are kept."""
 
     name = "text_coverage"
     columns = {"text_coverage": "float32"}
@@ -33,12 +33,12 @@ class TextCoverage(ImageFamily[TextCoverageConfig]):
 
     def setup(self) -> None:
         """Load the detector."""
-        from stages.textboxes import TextDetector
+        from stages.imaging.text_boxes import TextDetector
 
         self._detector = TextDetector(side=self.config.side)
 
     def prepare(self, rgb: Image) -> dict[str, Any]:
         """See the class."""
-        from stages.textboxes import coverage
+        from stages.imaging.text_boxes import coverage
 
         return {"text_coverage": round(coverage(self._detector.boxes(rgb), rgb.size), 4)}

@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from stages.contract import How, StageConfig
-from stages.located import LocatedConfig
+from stages.base.contract import NotFingerprinted, StageConfig
+from stages.base.external_files import ExternalFilesConfig
 from stages.tokenizer.special import tokenizer_files
 
 #: The first ids of every tokenizer, in this order.
@@ -16,19 +16,19 @@ PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 BYTES = 256
 
 
-class TextFile(LocatedConfig):
+class TextFile(ExternalFilesConfig):
     """A text file to train on besides the captions: UTF-8, one text per line."""
 
     file_keys: ClassVar[tuple[str, ...]] = ("path",)
 
-    path: Annotated[str, How]
+    path: Annotated[str, NotFingerprinted]
     """Path inside the world, or of the local file. Its contents count, not where it lies."""
 
 
 class ComparedTokenizer(StageConfig):
     """A tokenizer of someone else's, shown beside ours."""
 
-    folder: Annotated[str, How]
+    folder: Annotated[str, NotFingerprinted]
     """A local folder with its `tokenizer.json`. What its files say counts, not where it lies."""
 
 
@@ -42,7 +42,7 @@ class TokenizerConfig(StageConfig):
     vocabulary: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Ids in all: special, task and location tokens, the 256 bytes, and merges. Of a brought tokenizer: how many ids it
     must come to, 0 for as many as it has."""
-    folder: Annotated[str | None, How] = None
+    folder: Annotated[str | None, NotFingerprinted] = None
     """A local folder with a tokenizer of your own to use instead of training one: `tokenizer.json`, or an older format
     that `transformers` converts. Its ids stay as they are; tokens named below that it lacks, and a pad token where it
     has none, get new ids behind them. What its files say counts, not where it lies."""
@@ -70,7 +70,7 @@ class TokenizerConfig(StageConfig):
     compare: dict[str, ComparedTokenizer] = {}
     """Name -> a tokenizer to measure on the same texts, for the report alone. Part of what makes the artifact, so
     decide on it before models are trained on the tokenizer."""
-    bytes_per_partition: Annotated[int, How, Field(ge=1)] = 16_000_000
+    bytes_per_partition: Annotated[int, NotFingerprinted, Field(ge=1)] = 16_000_000
     """Most bytes of a text file that one task counts, but for the end of a line. Captions are counted file by file."""
 
     @model_validator(mode="before")

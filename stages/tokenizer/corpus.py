@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stages.artifact import Artifact
-from stages.contract import Inputs, UserError
+from stages.base.artifact import Artifact
+from stages.base.contract import Inputs, UserError
 from stages.tokenizer.config import TokenizerConfig
 
 _ROWS_AT_ONCE = 500_000

@@ -10,8 +10,8 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken
 
-from stages.artifact import canonical_json
-from stages.contract import UserError
+from stages.base.artifact import canonical_json
+from stages.base.contract import UserError
 from stages.tokenizer.config import TokenizerConfig
 from stages.tokenizer.special import OURS, named_tokens, special_ids, unknown_token
 

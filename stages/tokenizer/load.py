@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tokenizers
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.tokenizer.special import SpecialIds, special_ids, token_ids, tokenizer_json, unknown_token
 
 _OURS = SpecialIds()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 
 #: Files of a `transformers` folder that can decide an id; its weights cannot.
 _FILES = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from stages.artifact import Artifact
-from stages.contract import Inputs, Partition, Stage, Task
+from stages.base.artifact import Artifact
+from stages.base.contract import Inputs, Partition, Stage, StageContext
 from stages.tokenizer.config import TokenizerConfig
 
 
@@ -41,27 +41,27 @@ class Tokenizer(Stage[TokenizerConfig]):
                 # The range is in the id: a run resumed with pieces of another size must not take these for its own.
                 yield Partition(f"{number:04d}-{start}-{stop}", {"corpus": number, "start": start, "stop": stop})
 
-    def run(self, partition: Partition, task: Task) -> None:
+    def run(self, partition: Partition, context: StageContext) -> None:
         """Count one piece's words. Raises UserError for text that is not UTF-8."""
         from stages.tokenizer.corpus import open_corpora, read_lines
         from stages.tokenizer.counting import WordCounter, write_counts
         from stages.tokenizer.pieces import texts_array
 
         spec = partition.spec
-        corpus = open_corpora(self.config, task.inputs, spec.get("last_uid"))[spec["corpus"]]
+        corpus = open_corpora(self.config, context.inputs, spec.get("last_uid"))[spec["corpus"]]
         counter = WordCounter()
         if corpus.file is not None:
             for lines in read_lines(corpus.file, spec["start"], spec["stop"]):
                 counter.add(texts_array(lines))
-                task.count("text_lines", len(lines))
+                context.count("text_lines", len(lines))
         else:
             captions = corpus.captions(spec["pairs"])
             for chunk in captions.chunks:
                 counter.add(chunk)
-            task.count("captions", len(captions))
-        write_counts(counter.table(), task.parts / f"words-{partition.id}.parquet")
+            context.count("captions", len(captions))
+        write_counts(counter.table(), context.intermediate / f"words-{partition.id}.parquet")
 
-    def finish(self, task: Task) -> None:
+    def finish(self, context: StageContext) -> None:
         """Train and report. Raises UserError when the text is too small for the vocabulary asked for."""
         from stages.tokenizer.corpus import find_last_uid, open_corpora
         from stages.tokenizer.load import load
@@ -70,18 +70,18 @@ class Tokenizer(Stage[TokenizerConfig]):
         if self.config.brought:
             from stages.tokenizer.given import write_given
 
-            write_given(self.config, task.out)
+            write_given(self.config, context.out)
         else:
             from stages.tokenizer.counting import total
             from stages.tokenizer.train import learn, write
 
-            write(self.config, learn(self.config, total(task.parts.glob("words-*.parquet"))), task.out)
-        tokenizer = load(task.out)
-        corpora = open_corpora(self.config, task.inputs, find_last_uid(self.config, task.inputs))
+            write(self.config, learn(self.config, total(context.intermediate.glob("words-*.parquet"))), context.out)
+        tokenizer = load(context.out)
+        corpora = open_corpora(self.config, context.inputs, find_last_uid(self.config, context.inputs))
         figures = report(self.config, corpora, tokenizer)
-        (task.out / "report.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        (task.out / "report.md").write_text(page(figures), encoding="utf-8")
-        task.count("vocabulary", tokenizer.vocabulary)
+        (context.out / "report.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        (context.out / "report.md").write_text(page(figures), encoding="utf-8")
+        context.count("vocabulary", tokenizer.vocabulary)
 
     def summary(self, artifact: Artifact) -> dict[str, float]:
         """Vocabulary, and fertility and characters per token of each corpus."""

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from stages.artifact import canonical_json
-from stages.contract import UserError
+from stages.base.artifact import canonical_json
+from stages.base.contract import UserError
 from stages.tokenizer.config import BOS, EOS, PAD, TokenizerConfig
 from stages.tokenizer.counting import byte_level, count_words, rows
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stages.contract import StageConfig
+from stages.base.contract import StageConfig
 
 
 class TokensConfig(StageConfig):

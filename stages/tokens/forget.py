@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from stages.artifact import Artifact
-from stages.forgetting import Gone, Known, Taken
+from stages.base.artifact import Artifact
+from stages.base.forgetting import Gone, Known, Taken
 
 
 def forget(artifact: Artifact, inputs: Known, gone: Gone, out: Path | None) -> Taken:

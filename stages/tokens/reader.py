@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 
 #: Shards mapped at a time; a mapping costs address space and no file handle.
 _OPEN_SHARDS = 1024

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from stages.contract import Inputs, Partition, Stage, Task, UserError
+from stages.base.contract import Inputs, Partition, Stage, StageContext, UserError
 from stages.tokens.config import TokensConfig
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Tokens(Stage[TokensConfig]):
             for i, s in enumerate(shards)
         ]
 
-    def run(self, partition: Partition, task: Task) -> None:
+    def run(self, partition: Partition, context: StageContext) -> None:
         """Encode one shard's captions, and decode every one again.
 
         Raises UserError for a damaged shard, RuntimeError when a tokenizer that was trained here loses something.
@@ -42,15 +42,15 @@ class Tokens(Stage[TokensConfig]):
         from stages.shard.reader import ShardReader
         from stages.tokenizer.load import load
         from stages.tokenizer.special import tokenizer_json
-        from stages.tokens.kept import Kept, tokenizer_digest
+        from stages.tokens.cache import Kept, tokenizer_digest
 
-        tokenizer, folder = task.input("tokenizer"), task.input("tokenizer").path()
+        tokenizer, folder = context.input("tokenizer"), context.input("tokenizer").path()
         shard, name = partition.spec["shard"], str(partition.spec["name"])
-        reader, loaded = ShardReader(task.input("shards")), load(folder)
+        reader, loaded = ShardReader(context.input("shards")), load(folder)
         samples = reader.of_shard(shard)
         rows = reader.index.table.slice(samples.start, len(samples))
         uids = rows["uid"].combine_chunks()
-        kept = Kept(task.cache, tokenizer_digest(tokenizer_json(folder)))
+        kept = Kept(context.cache, tokenizer_digest(tokenizer_json(folder)))
         encoded = kept.get(partition.spec["sha256"], uids)
         if encoded is None:
             encoded = _encoded(reader, shard, loaded)
@@ -59,30 +59,30 @@ class Tokens(Stage[TokensConfig]):
         lost = {loss: sum(source[loss] for source in figures.values()) for loss in _LOSSES}
         if any(lost.values()) and not tokenizer.manifest.get("config", {}).get("brought", False):
             raise RuntimeError(f"the tokenizer trained here loses text of shard {name}: {lost}")
-        encoded.write(task.out, name.removesuffix(".tar"))
-        (task.parts / f"tokens-{partition.id}.json").write_text(json.dumps(figures), encoding="utf-8")
-        task.count("samples", len(samples))
-        task.count("tokens", len(encoded.ids))
+        encoded.write(context.out, name.removesuffix(".tar"))
+        (context.intermediate / f"tokens-{partition.id}.json").write_text(json.dumps(figures), encoding="utf-8")
+        context.count("samples", len(samples))
+        context.count("tokens", len(encoded.ids))
         for loss, number in lost.items():
-            task.count(loss, number)
+            context.count(loss, number)
 
-    def finish(self, task: Task) -> None:
+    def finish(self, context: StageContext) -> None:
         """Write `tokens.json`."""
         from stages.tokenizer.load import load
 
-        shards = [shard["name"] for shard in task.input("shards").read_json("dataset.json")["shards"]]
+        shards = [shard["name"] for shard in context.input("shards").read_json("dataset.json")["shards"]]
         sources: dict[str, Counter[str]] = {}
-        for part in sorted(task.parts.glob("tokens-*.json")):
+        for part in sorted(context.intermediate.glob("tokens-*.json")):
             for source, figures in json.loads(part.read_text("utf-8")).items():
                 sources.setdefault(source, Counter()).update(figures)
         content = {
-            "vocabulary": load(task.input("tokenizer").path()).vocabulary,
-            "tokenizer": task.input("tokenizer").fingerprint,
+            "vocabulary": load(context.input("tokenizer").path()).vocabulary,
+            "tokenizer": context.input("tokenizer").fingerprint,
             "shards": [name.removesuffix(".tar") for name in shards],
             "tokens": sum(figures["tokens"] for figures in sources.values()),
             "sources": {source: dict(figures) for source, figures in sorted(sources.items())},
         }
-        (task.out / "tokens.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        (context.out / "tokens.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _encoded(reader: ShardReader, shard: int, tokenizer: LoadedTokenizer) -> Encoded:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.train.annotated_files import AnnotatedFiles, Annotation, read_annotated
 from stages.train.dataset import DamagedSample, Members, Sample, Text, target_ids
 from stages.train.locations import location_bins, location_ids

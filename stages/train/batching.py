@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.train.config import OptimizationConfig, PhaseConfig
 
 

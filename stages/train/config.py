@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from stages.contract import How, StageConfig
+from stages.base.contract import NotFingerprinted, StageConfig
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 Triple = tuple[float, float, float]
@@ -121,17 +121,17 @@ class OptimizationConfig(StageConfig):
     """Divided by per channel."""
     log_every: Annotated[int, Field(ge=1)] = 10
     """Steps per line of the history; its losses are means over those steps."""
-    checkpoint_every: Annotated[int, How, Field(ge=1)] = 100
+    checkpoint_every: Annotated[int, NotFingerprinted, Field(ge=1)] = 100
     """Steps between checkpoints, the newest two of which are kept until training ends."""
     corrupt_samples: Literal["replace", "stop"] = "replace"
     """A sample that is damaged or does not decode: put another one in its place, count and log it, or stop."""
     damaged_shards: Literal["stop", "skip"] = "stop"
     """A shard that is missing or too short when training starts: stop, or treat its samples as corrupt."""
-    loader_workers: Annotated[int, How, Field(ge=0)] = 0
+    loader_workers: Annotated[int, NotFingerprinted, Field(ge=0)] = 0
     """Processes per rank that read, decode and augment images; 0: a thread of the rank's own process does."""
-    prefetch: Annotated[int, How, Field(ge=0)] = 2
+    prefetch: Annotated[int, NotFingerprinted, Field(ge=0)] = 2
     """Micro-batches prepared ahead of the model; 0 prepares each when it is asked for (workers: one ahead)."""
-    image_cache_mb: Annotated[int, How, Field(ge=0)] = 512
+    image_cache_mb: Annotated[int, NotFingerprinted, Field(ge=0)] = 512
     """Memory per rank for decoded images, which small data sets fit into whole; of use only without workers."""
 
 

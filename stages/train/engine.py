@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.train.batching import accumulation_steps, phase_steps
 from stages.train.checkpoint import (
     Progress,

@@ -8,14 +8,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from stages.contract import Task
+from stages.base.contract import StageContext
 
 
 class History:
-    """The metrics file of a stage's scratch folder, in the format of :meth:`stages.contract.Task.log`."""
+    """The metrics file of a stage's scratch folder, in the format of :meth:`stages.base.contract.StageContext.log`."""
 
     def __init__(self, scratch: str) -> None:
-        self._task = Task(inputs={}, out=Path(scratch), parts=Path(scratch), scratch=scratch)
+        self._task = StageContext(inputs={}, out=Path(scratch), intermediate=Path(scratch), scratch=scratch)
         self.path = self._task.metrics_file
 
     def log(self, step: int, metrics: Mapping[str, float], total: int | None = None) -> None:

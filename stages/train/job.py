@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.common.config import ModelConfig
-from stages.artifact import Artifact, is_remote
-from stages.contract import Task, UserError
+from stages.base.artifact import Artifact, is_remote
+from stages.base.contract import StageContext, UserError
 from stages.tokenizer.special import SpecialIds, read_special, token_ids
 from stages.train.annotated_files import AnnotatedFiles
 from stages.train.config import OptimizationConfig, PhaseConfig
@@ -88,12 +88,12 @@ def make_job(
     model: ModelConfig,
     initial: Path | None,
     source: PairSource | AnnotatedSource,
-    task: Task,
+    context: StageContext,
 ) -> TrainingJob:
     """A job with the cluster's grants and every local path made absolute: workers run in another folder."""
     if isinstance(source, PairSource):
         source = PairSource(_absolute(source.shards), _absolute(source.tokens))
-    tokenizer = task.input("tokenizer").path().absolute()
+    tokenizer = context.input("tokenizer").path().absolute()
     return TrainingJob(
         key=key,
         settings=settings,
@@ -103,10 +103,10 @@ def make_job(
         source=source,
         tokenizer=str(tokenizer),
         special=read_special(tokenizer),
-        scratch=os.path.abspath(task.scratch),
-        precision=str(task.how.get("precision", "fp32")),
-        threads=int(task.how.get("cpus_per_worker", 1)),
-        tensor_parallel=int(task.how.get("tensor_parallel", 1)),
+        scratch=os.path.abspath(context.scratch),
+        precision=str(context.cluster.get("precision", "fp32")),
+        threads=int(context.cluster.get("cpus_per_worker", 1)),
+        tensor_parallel=int(context.cluster.get("tensor_parallel", 1)),
     )
 
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stages.artifact import Artifact
-from stages.contract import Task, UserError
+from stages.base.artifact import Artifact
+from stages.base.contract import StageContext, UserError
 from stages.train.batching import accumulation_steps
 from stages.train.checkpoint import (
     Progress,
@@ -31,13 +31,13 @@ _LOG = logging.getLogger(__name__)
 _RUN = "ray"
 
 
-def train(job: TrainingJob, task: Task) -> None:
-    """Run a job to its end and write `model/`, `tokenizer/`, `history.jsonl` and `train.json` below ``task.out``.
+def train(job: TrainingJob, context: StageContext) -> None:
+    """Run a job to its end and write `model/`, `tokenizer/`, `history.jsonl` and `train.json` below ``context.out``.
 
     Needs Ray to be running. Goes on where an earlier, killed call with the same scratch folder stopped. Raises
     UserError for what the user can mend, and ray.train.TrainingFailedError when workers fail more often than allowed.
     """
-    workers = int(task.how["workers"])
+    workers = int(context.cluster["workers"])
     if workers % job.tensor_parallel:
         raise UserError(
             f"cluster.workers={workers} is not a multiple of cluster.tensor_parallel={job.tensor_parallel}: change one"
@@ -45,11 +45,11 @@ def train(job: TrainingJob, task: Task) -> None:
     accumulation_steps(job.settings, workers // job.tensor_parallel, job.key)
     if finished_phases(job.folder, len(job.phases)) < len(job.phases):
         _check_shards(job)
-        _fit(job, task.how, workers)
-    _publish(job, task.out)
+        _fit(job, context.cluster, workers)
+    _publish(job, context.out)
 
 
-def _fit(job: TrainingJob, how: Mapping[str, Any], workers: int) -> None:
+def _fit(job: TrainingJob, cluster: Mapping[str, Any], workers: int) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
     run = job.folder / _RUN
     discard_torn_snapshot(run)
@@ -62,8 +62,8 @@ def _fit(job: TrainingJob, how: Mapping[str, Any], workers: int) -> None:
 
     from stages.train.engine import train_loop
 
-    gpus = int(how["gpus_per_worker"])
-    resources = {"CPU": float(how["cpus_per_worker"]), **({"GPU": float(gpus)} if gpus else {})}
+    gpus = int(cluster["gpus_per_worker"])
+    resources = {"CPU": float(cluster["cpus_per_worker"]), **({"GPU": float(gpus)} if gpus else {})}
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"job": job},
@@ -71,7 +71,7 @@ def _fit(job: TrainingJob, how: Mapping[str, Any], workers: int) -> None:
         run_config=RunConfig(
             name=_RUN,
             storage_path=str(job.folder),
-            failure_config=FailureConfig(max_failures=int(how["max_failures"])),
+            failure_config=FailureConfig(max_failures=int(cluster["max_failures"])),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             logging_config=LoggingConfig(log_level="WARNING"),
         ),

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.florence2.locations import BINS, TOKENS, dequantise, quantise
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.train.view import View
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.train.repeats import BLOCK, Repeats, plain
 
 #: Cells kept: an order works on some 600 blocks at a time (16 MB where all pairs are of one source).

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 
 LONGEST = 10_000
 """Positions in a period at most; shares that no shorter period can give exactly are rounded to 1 / LONGEST."""

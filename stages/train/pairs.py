@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 from stages.shard.damage import Damaged
 from stages.shard.reader import ShardReader
 from stages.tokenizer.special import SpecialIds

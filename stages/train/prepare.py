@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.train.augment import draw_view, sample_random, training_pixels
 from stages.train.config import AugmentationConfig
 from stages.train.dataset import DamagedSample, Dataset, Sample, Text

@@ -10,7 +10,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.train.dataset import Dataset
 from stages.train.mixture import Mixture
 from stages.train.order import Order

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.world.config import WorldConfig
 
 GROUP = "pairmill.worlds"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 from stages.world.plugin import world_class
 
 

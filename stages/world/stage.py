@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stages.contract import Inputs, Partition, Stage, Task
+from stages.base.contract import Inputs, Partition, Stage, StageContext
 from stages.world.config import WorldConfig
 from stages.world.plugin import world_class
 
@@ -19,7 +19,7 @@ class World(Stage[WorldConfig]):
         """The whole world at once: it takes seconds."""
         return [Partition("00000")]
 
-    def run(self, partition: Partition, task: Task) -> None:
+    def run(self, partition: Partition, context: StageContext) -> None:
         """Build it."""
-        for name, count in world_class(self.config.kind)().build(task.out, self.config).items():
-            task.count(name, count)
+        for name, count in world_class(self.config.kind)().build(context.out, self.config).items():
+            context.count(name, count)

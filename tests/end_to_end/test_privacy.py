@@ -145,12 +145,12 @@ def _readable(path: Path) -> str:
 def _outside(workspace: Path) -> Iterator[Path]:
     """Every file of a workspace but those of the stages that hold private data by their nature."""
     for path in sorted(workspace.rglob("*")):
-        place = path.relative_to(workspace).parts
+        artifact_dir = path.relative_to(workspace).parts
         # The table of digests of inputs is named by where they lie, like the inputs themselves.
         if (
             path.is_file()
-            and not (place[0] == "artifacts" and place[1] in INSIDE)
-            and place[:2] != (".cache", "files.json")
+            and not (artifact_dir[0] == "artifacts" and artifact_dir[1] in INSIDE)
+            and artifact_dir[:2] != (".cache", "files.json")
         ):
             yield path
 
@@ -196,10 +196,10 @@ def test_words_and_pictures_of_private_sources_are_in_nothing_that_leaves(source
         *command.said,
         *((str(p.relative_to(tmp_path)), _readable(p)) for p in _outside(command.workspace)),
     ]:
-        for place, word in PLANTED.items():
+        for artifact_dir, word in PLANTED.items():
             if word.lower() in text.lower():
                 at = text.lower().index(word.lower())
-                leaks.append(f"{place} in {source}: …{text[max(0, at - 80) : at + 60]!r}")
+                leaks.append(f"{artifact_dir} in {source}: …{text[max(0, at - 80) : at + 60]!r}")
     assert leaks == []
 
     seen = 0

@@ -14,14 +14,14 @@ from pipelines.progress import Progress
 from pipelines.runner import Runner, pending
 from pipelines.state import Workspace
 from pipelines.store import Store
-from stages.contract import Inputs, Partition, Stage, StageConfig, Task
+from stages.base.contract import Inputs, Partition, Stage, StageConfig, StageContext
 
 
 class ToyConfig(StageConfig):
     count: int = 4
     word: str = "a"
     fail_at: str | None = None
-    placement: str = "ray_tasks"
+    executor: str = "ray_tasks"
 
 
 def toy_stages() -> dict[str, type[Stage[ToyConfig]]]:
@@ -33,39 +33,39 @@ def toy_stages() -> dict[str, type[Stage[ToyConfig]]]:
         def partitions(self, inputs: Inputs) -> Sequence[Partition]:
             return [Partition(f"{i:05}", {"i": i}) for i in range(self.config.count)]
 
-        def run(self, partition: Partition, task: Task) -> None:
+        def run(self, partition: Partition, context: StageContext) -> None:
             if partition.id == self.config.fail_at:
                 raise ValueError(f"partition {partition.id} cannot be made")
-            (task.out / f"n-{partition.id}.txt").write_text(self.config.word * (partition.spec["i"] + 1))
-            (task.parts / f"p-{partition.id}").write_text(str(partition.spec["i"]))
-            task.count("rows")
+            (context.out / f"n-{partition.id}.txt").write_text(self.config.word * (partition.spec["i"] + 1))
+            (context.intermediate / f"p-{partition.id}").write_text(str(partition.spec["i"]))
+            context.count("rows")
 
-        def finish(self, task: Task) -> None:
-            numbers = sorted(int(path.read_text()) for path in task.parts.iterdir())
-            (task.out / "all.txt").write_text(",".join(map(str, numbers)))
+        def finish(self, context: StageContext) -> None:
+            numbers = sorted(int(path.read_text()) for path in context.intermediate.iterdir())
+            (context.out / "all.txt").write_text(",".join(map(str, numbers)))
 
     class Upper(Numbers):
         name = "upper"
-        placement = "ray_data"
+        executor = "ray_data"
 
-        def run(self, partition: Partition, task: Task) -> None:
-            text = task.input("numbers").path(f"n-{partition.id}.txt").read_text()
-            (task.out / f"u-{partition.id}.txt").write_text(text.upper())
-            (task.parts / f"p-{partition.id}").write_text(str(partition.spec["i"]))
+        def run(self, partition: Partition, context: StageContext) -> None:
+            text = context.input("numbers").path(f"n-{partition.id}.txt").read_text()
+            (context.out / f"u-{partition.id}.txt").write_text(text.upper())
+            (context.intermediate / f"p-{partition.id}").write_text(str(partition.spec["i"]))
 
     class Total(Numbers):
         name = "total"
-        placement = "driver"
+        executor = "driver"
 
         def partitions(self, inputs: Inputs) -> Sequence[Partition]:
             return [Partition("all")]
 
-        def run(self, partition: Partition, task: Task) -> None:
-            (artifact,) = task.inputs["upper"]
+        def run(self, partition: Partition, context: StageContext) -> None:
+            (artifact,) = context.inputs["upper"]
             letters = sum(len(artifact.path(name).read_text()) for name in artifact.names("u-*"))
-            (task.out / "total.txt").write_text(str(letters))
+            (context.out / "total.txt").write_text(str(letters))
 
-        def finish(self, task: Task) -> None:
+        def finish(self, context: StageContext) -> None:
             return
 
     return {"numbers": Numbers, "upper": Upper, "total": Total}

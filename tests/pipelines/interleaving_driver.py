@@ -40,7 +40,7 @@ def watch(root: str, kill_at: int | None, changes: list[int]) -> None:
 
 def run(task: dict[str, Any]) -> None:
     """What `pairmill run TARGET` does, without MLflow."""
-    from pipelines import placement, ray_session
+    from pipelines import executor, ray_session
     from pipelines.compose import load
     from pipelines.dag import build, targets
     from pipelines.progress import Progress
@@ -57,10 +57,10 @@ def run(task: dict[str, Any]) -> None:
             shuffled = list(partitions)
             if task["order"] is not None:
                 random.Random(f"{task['order']} {job.node}").shuffle(shuffled)
-            return placement.in_driver(job, shuffled, retries)
+            return executor.in_driver(job, shuffled, retries)
 
         ray_session.start = lambda *_: None
-        placement.EXECUTORS.update(ray_tasks=here, ray_data=here)
+        executor.EXECUTORS.update(ray_tasks=here, ray_data=here)
     with Progress() as progress:
         runner = Runner(workspace, config.cluster, Untracked(), progress, False)  # type: ignore[arg-type]
         runner.run(pending(workspace, targets(dag, task["target"])))
@@ -102,7 +102,7 @@ def main() -> None:
     import PIL.Image
     import pyarrow.parquet
 
-    import pipelines.placement
+    import pipelines.executor
     import pipelines.runner
     import stages.download.fetch
     import stages.signals.stage

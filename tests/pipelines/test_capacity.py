@@ -14,7 +14,7 @@ import yaml
 from models.registry import model_config
 from pipelines import capacity, machine
 from pipelines.cluster import ClusterConfig
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.train.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,7 +16,7 @@ from pipelines.dag import build
 from pipelines.main import main
 from pipelines.state import Workspace
 from pipelines.store import Store
-from stages.artifact import file_sha256
+from stages.base.artifact import file_sha256
 from stages.shard.index import Row, checksum, to_table, write_index
 from stages.shard.writer import ShardWriter
 
@@ -98,8 +98,8 @@ def test_without_a_folder_the_workspaces_shards_are_checked(tmp_path: Path, caps
     config = load(words)
     workspace = Workspace(build(config), Store(config.workspace))
     node = workspace.dag["shard"]
-    place = workspace.place(node)
-    folder = Path(place.url)
+    artifact_dir = workspace.artifact_dir(node)
+    folder = Path(artifact_dir.url)
     folder.mkdir(parents=True)
     uid = "a" * 32
     stored = io.BytesIO()
@@ -114,7 +114,7 @@ def test_without_a_folder_the_workspaces_shards_are_checked(tmp_path: Path, caps
     (folder / "dataset.json").write_text(json.dumps({"samples": 1, "shards": listed}))
     files = [{"name": p.name, "size": p.stat().st_size, "sha256": file_sha256(p)} for p in sorted(folder.iterdir())]
     manifest = {"stage": "shard", "fingerprint": workspace.require(node), "counts": {}, "files": files}
-    place.seal(manifest, {})
+    artifact_dir.seal(manifest, {})
 
     assert main(["check-shards", *words]) == 0
     assert ": 1 shard, 1 sample, " in capsys.readouterr().out

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from pipelines.compose import CONF, choices, load
-from stages.contract import UserError
+from stages.base.contract import UserError
 
 
 def complaint(*overrides: str) -> str:

@@ -10,27 +10,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.fingerprint import FileDigests, fingerprint, what
-from stages.contract import How, StageConfig, UserError
+from pipelines.fingerprint import FileDigests, fingerprint, fingerprinted
+from stages.base.contract import FingerprintedAs, NotFingerprinted, StageConfig, UserError
 
 
 class Inner(StageConfig):
     radius: int = 3
-    threads: Annotated[int, How] = 4
+    threads: Annotated[int, NotFingerprinted] = 4
+
+
+class Renamed(StageConfig):
+    """`Inner` after its field was renamed; `kind` has a value that was."""
+
+    reach: Annotated[int, FingerprintedAs("radius")] = 3
+    threads: Annotated[int, NotFingerprinted] = 4
+
+
+class Kind(StageConfig):
+    kind: Annotated[str, FingerprintedAs(values={"new": "old"})]
 
 
 class Outer(StageConfig):
     lr: float = 1e-3
     inner: Inner = Inner()
     by_name: dict[str, Inner] = {}
-    workers: Annotated[int, How] = 2
+    workers: Annotated[int, NotFingerprinted] = 2
 
 
 def mark(config: StageConfig, **inputs: list[str]) -> str:
-    return fingerprint("stage", 1, what(config), inputs)
+    return fingerprint("stage", 1, fingerprinted(config), inputs)
 
 
-def test_how_fields_never_change_a_fingerprint_at_any_depth() -> None:
+def test_fields_marked_so_never_change_a_fingerprint_at_any_depth() -> None:
     plain = mark(Outer(by_name={"a": Inner()}))
     assert plain == mark(Outer(workers=64, inner=Inner(threads=9), by_name={"a": Inner(threads=1)}))
 
@@ -42,6 +53,12 @@ def test_how_fields_never_change_a_fingerprint_at_any_depth() -> None:
 )
 def test_every_other_field_changes_it(changed: Outer) -> None:
     assert mark(changed) != mark(Outer())
+
+
+def test_a_renamed_field_or_value_keeps_its_old_spelling() -> None:
+    assert mark(Renamed(reach=5)) == mark(Inner(radius=5)) != mark(Renamed(reach=6))
+    assert fingerprinted(Kind(kind="new")) == {"kind": "old"}
+    assert fingerprinted(Kind(kind="other")) == {"kind": "other"}
 
 
 def test_stage_version_inputs_and_files_change_it() -> None:
@@ -63,9 +80,9 @@ def test_key_order_does_not_matter(config: dict[str, int]) -> None:
 
 
 def test_outside_files_count_by_content_not_by_time_or_place(tmp_path: Path) -> None:
-    for place in ("one", "two"):
-        (tmp_path / place).mkdir()
-        (tmp_path / place / "list.tsv").write_text("caption\turl\n")
+    for artifact_dir in ("one", "two"):
+        (tmp_path / artifact_dir).mkdir()
+        (tmp_path / artifact_dir / "list.tsv").write_text("caption\turl\n")
     os.utime(tmp_path / "two" / "list.tsv", (1, 1))
     digests = FileDigests(tmp_path / "memory.json")
     one = digests.digest([str(tmp_path / "one")], "sources.x.paths")

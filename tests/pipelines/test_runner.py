@@ -14,7 +14,7 @@ def tree(folder: str | Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in files.items() if name not in ("run.json", "_lock")}
 
 
-def test_all_three_placements_make_sealed_artifacts(toy: Any) -> None:
+def test_all_three_executors_make_sealed_artifacts(toy: Any) -> None:
     workspace = toy.workspace()
     assert toy.make(workspace) == ["numbers", "upper", "total"]
     total = workspace.artifact(workspace.dag["total"])
@@ -40,9 +40,9 @@ def test_a_failed_partition_keeps_the_others_and_the_rerun_makes_only_it(toy: An
     broken = toy.workspace(numbers={"fail_at": "00002"})
     with pytest.raises(Exception, match="partition 00002 cannot be made"):
         toy.make(broken)
-    place = broken.place(broken.dag["numbers"])
-    assert place.artifact() is None
-    assert "00000" in place.committed()
+    artifact_dir = broken.artifact_dir(broken.dag["numbers"])
+    assert artifact_dir.artifact() is None
+    assert "00000" in artifact_dir.committed()
     assert broken.state(broken.dag["numbers"]).standing == "partly done"
     assert toy.tracker.events[-1][:2] == ("node_failed", "numbers")
 
@@ -50,7 +50,7 @@ def test_a_failed_partition_keeps_the_others_and_the_rerun_makes_only_it(toy: An
 def test_an_interrupted_artifact_equals_an_uninterrupted_one_byte_for_byte(toy: Any, tmp_path: Path) -> None:
     whole = toy.workspace()
     toy.make(whole, "numbers")
-    url = whole.place(whole.dag["numbers"]).url
+    url = whole.artifact_dir(whole.dag["numbers"]).url
     expected = tree(url)
     # Put the folder back into the state a kill leaves: two commits, a half-written partition, a half-written finish.
     from pipelines.execute import Job, run_partition
@@ -58,17 +58,17 @@ def test_an_interrupted_artifact_equals_an_uninterrupted_one_byte_for_byte(toy: 
     again = type(toy)(tmp_path / "again")
     workspace = again.workspace()
     node = workspace.dag["numbers"]
-    place = workspace.place(node)
-    job = Job(node.id, node.stage(node.config), workspace.require(node), place.url, {}, str(tmp_path / "s"), {})
+    artifact_dir = workspace.artifact_dir(node)
+    job = Job(node.id, node.stage(node.config), workspace.require(node), artifact_dir.url, {}, str(tmp_path / "s"), {})
     plan = job.stage.partitions({})
-    place.write("_plan.json", json.dumps([p.id for p in plan]))
+    artifact_dir.write("_plan.json", json.dumps([p.id for p in plan]))
     for partition in plan[1:3]:
         run_partition(job, partition)
-    Path(place.url, "n-00000.txt").write_text("torn")
-    Path(place.url, "all.txt").write_text("torn")
+    Path(artifact_dir.url, "n-00000.txt").write_text("torn")
+    Path(artifact_dir.url, "all.txt").write_text("torn")
     assert again.make(workspace, "numbers") == ["numbers"]
-    assert tree(place.url) == expected
-    run = json.loads(Path(place.url, "run.json").read_text())
+    assert tree(artifact_dir.url) == expected
+    run = json.loads(Path(artifact_dir.url, "run.json").read_text())
     assert (run["partitions_run"], run["partitions"]) == (2, 4)
 
 
@@ -82,10 +82,13 @@ def test_status_names_the_changed_key_and_the_changed_input(toy: Any) -> None:
 
 
 def test_an_artifact_being_made_is_refused_to_a_second_run(toy: Any) -> None:
-    from stages.contract import UserError
+    from stages.base.contract import UserError
 
     workspace = toy.workspace()
-    with workspace.place(workspace.dag["numbers"]).lock(), pytest.raises(UserError, match="another pairmill run"):
+    with (
+        workspace.artifact_dir(workspace.dag["numbers"]).lock(),
+        pytest.raises(UserError, match="another pairmill run"),
+    ):
         toy.make(workspace, "numbers")
 
 
@@ -97,68 +100,68 @@ def test_a_killed_worker_is_replaced_and_its_partition_made_again(toy: Any, tmp_
     marker = tmp_path / "killed-once"
 
     class Suicidal(stage):  # type: ignore[misc, valid-type]
-        def run(self, partition: Any, task: Any) -> None:
+        def run(self, partition: Any, context: Any) -> None:
             if partition.id == "00001" and not marker.exists():
                 marker.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            super().run(partition, task)
+            super().run(partition, context)
 
     toy.make(toy.workspace(), "numbers")
-    expected = tree(toy.workspace().place(toy.workspace().dag["numbers"]).url)
+    expected = tree(toy.workspace().artifact_dir(toy.workspace().dag["numbers"]).url)
     again = type(toy)(tmp_path / "again")
     again.stages["numbers"] = Suicidal
     workspace = again.workspace()
     again.make(workspace, "numbers")
     assert marker.exists()
-    assert tree(workspace.place(workspace.dag["numbers"]).url) == expected
+    assert tree(workspace.artifact_dir(workspace.dag["numbers"]).url) == expected
 
 
 def test_a_workspace_may_be_an_fsspec_url(tmp_path: Path) -> None:
     """Commits, finish and seal through fsspec (its in-memory file system, one process)."""
     from pipelines.execute import Job, close, run_partition
-    from pipelines.store import Place
+    from pipelines.store import ArtifactDir
 
     conftest = __import__("sys").modules[next(n for n in __import__("sys").modules if n.endswith("pipelines.conftest"))]
     stage = conftest.toy_stages()["numbers"](conftest.ToyConfig())
-    place = Place("memory://bucket/artifacts/numbers/abc")
-    job = Job("numbers", stage, "f" * 64, place.url, {}, str(tmp_path / "s"), {})
+    artifact_dir = ArtifactDir("memory://bucket/artifacts/numbers/abc")
+    job = Job("numbers", stage, "f" * 64, artifact_dir.url, {}, str(tmp_path / "s"), {})
     plan = stage.partitions({})
     for partition in plan:
         run_partition(job, partition)
-    assert place.committed() == {p.id for p in plan}
+    assert artifact_dir.committed() == {p.id for p in plan}
     artifact = close(job, [p.id for p in plan], {"stage": "numbers", "fingerprint": "f" * 64}, {})
     assert artifact.open("all.txt").read() == b"0,1,2,3"
     assert artifact.counts == {"rows": 4}
-    assert place.committed() == set()
+    assert artifact_dir.committed() == set()
 
 
-@pytest.mark.parametrize("placement", ["ray_tasks", "ray_data"])
-def test_a_stage_that_goes_badly_stops_and_keeps_what_is_committed(toy: Any, placement: str) -> None:
-    from stages.contract import UserError
+@pytest.mark.parametrize("executor", ["ray_tasks", "ray_data"])
+def test_a_stage_that_goes_badly_stops_and_keeps_what_is_committed(toy: Any, executor: str) -> None:
+    from stages.base.contract import UserError
 
     base = toy.stages["numbers"]
 
     class Watched(base):  # type: ignore[misc, valid-type]
-        def run(self, partition: Any, task: Any) -> None:
-            super().run(partition, task)
-            task.report = {"made": 1}
+        def run(self, partition: Any, context: Any) -> None:
+            super().run(partition, context)
+            context.report = {"made": 1}
 
-        def watch(self, reports: Any) -> None:
+        def on_commit(self, reports: Any) -> None:
             made = sum(report["made"] for report in reports)
             if made >= self.config.count // 2:
                 raise UserError(f"{made} were enough")
 
-    Watched.placement = placement
+    Watched.executor = executor
     toy.stages["numbers"] = Watched
     workspace = toy.workspace(count=12)
     with pytest.raises(UserError, match="6 were enough"):
         toy.make(workspace, "numbers")
-    place = workspace.place(workspace.dag["numbers"])
-    assert place.artifact() is None
-    assert len(place.committed()) >= 6
+    artifact_dir = workspace.artifact_dir(workspace.dag["numbers"])
+    assert artifact_dir.artifact() is None
+    assert len(artifact_dir.committed()) >= 6
     # Once the user allows it, the run goes on from there, and the reports leave no trace in the artifact.
     toy.stages["numbers"] = base
-    base.placement = placement
+    base.executor = executor
     again = toy.workspace(count=12)
     toy.make(again, "numbers")
     artifact = again.artifact(again.dag["numbers"])

@@ -17,14 +17,14 @@ from typing import Any
 
 import pytest
 
-from pipelines.store import Place
+from pipelines.store import ArtifactDir
 from pipelines.tracking.backend import backend, environment
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.deliver import main
 from pipelines.tracking.process import deliver_pending
 from pipelines.tracking.tracker import Tracker
-from stages.artifact import Artifact
-from stages.contract import Stage, StageConfig
+from stages.base.artifact import Artifact
+from stages.base.contract import Stage, StageConfig
 
 SECRET = "patient-4711"
 
@@ -38,7 +38,7 @@ class Train(Stage[StageConfig]):
     def partitions(self, inputs: Any) -> Any:
         return []
 
-    def run(self, partition: Any, task: Any) -> None:
+    def run(self, partition: Any, context: Any) -> None:
         return
 
 
@@ -100,7 +100,7 @@ class Lab:
             target.write_text(text)
         names = [p.relative_to(self.folder(name)).as_posix() for p in self.folder(name).rglob("*") if p.is_file()]
         manifest = {"stage": "pretrain", "fingerprint": f"{name:0<64}", "counts": {"rows": 7}}
-        artifact = Place(str(self.folder(name))).seal({**manifest, "files": [{"name": n} for n in names]}, {})
+        artifact = ArtifactDir(str(self.folder(name))).seal({**manifest, "files": [{"name": n} for n in names]}, {})
         shutil.rmtree(self.root / "scratch" / name, ignore_errors=True)
         return artifact
 

@@ -18,7 +18,7 @@ import pytest
 from pipelines.commands.ui import run
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.tracker import Tracker
-from stages.contract import UserError
+from stages.base.contract import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from stages.artifact import Artifact, file_sha256
-from stages.sample import image_uid, pair_uid, pairs_schema
+from stages.base.artifact import Artifact, file_sha256
+from stages.base.pairs import image_uid, pair_uid, pairs_schema
 
 
 def _seal(folder: Path, stage: str, name: str) -> Artifact:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.commands.score.task import Scored, Task, described
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.evaluate.formats.captions import read_candidates, read_references
 from stages.evaluate.formats.problems import Id, Problems, shown
 from stages.evaluate.metrics.captions.frequencies import (

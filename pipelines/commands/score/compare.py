@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.commands.score.output import figure, note, print_json, print_table, say
 from pipelines.commands.score.run import ALLOW, open_task, told
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.evaluate.formats.json_file import read_json
 from stages.evaluate.formats.problems import Problems
 from stages.evaluate.metrics import bootstrap

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.commands.score.task import Scored, Task, described
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.evaluate.formats.problems import Id, Problems
 from stages.evaluate.formats.retrieval import read_scores, read_text_to_image
 from stages.evaluate.metrics.additive import Additive

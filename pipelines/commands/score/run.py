@@ -16,7 +16,7 @@ from pipelines.commands.score.output import (
     write_per_sample,
 )
 from pipelines.commands.score.task import Scored, Task
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.evaluate.formats.problems import Problems
 from stages.evaluate.metrics.bootstrap import Resampling, intervals
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.artifact import file_sha256
+from stages.base.artifact import file_sha256
 from stages.evaluate.formats.problems import Id, Problems
 from stages.evaluate.metrics.additive import Additive
 

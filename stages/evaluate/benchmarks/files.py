@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from stages.artifact import Artifact
-from stages.contract import Inputs
+from stages.base.artifact import Artifact
+from stages.base.contract import Inputs
 from stages.evaluate.benchmarks.base import Benchmark
 from stages.evaluate.benchmarks.captions import CaptionFiles
 from stages.evaluate.benchmarks.example import Example

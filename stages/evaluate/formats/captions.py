@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.evaluate.formats.json_file import id_of, read_json, records_under
 from stages.evaluate.formats.problems import Id, Problems
 from stages.evaluate.formats.texts import read_texts

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.evaluate.formats.problems import Id, Problems
 
 _LARGEST = 1e50

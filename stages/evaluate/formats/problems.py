@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 
 Id = int | str
 Kind = Literal["missing", "duplicate", "unknown", "empty", "malformed"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.evaluate.formats.json_file import read_json
 from stages.evaluate.formats.problems import Problems
 

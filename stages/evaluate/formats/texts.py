@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.evaluate.formats.json_file import hint_of_types, id_of, in_order, read_results
 from stages.evaluate.formats.problems import Id, Problems
 

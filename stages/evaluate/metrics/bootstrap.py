@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.evaluate.metrics.additive import Additive
 
 _AT_ONCE = 64  # resamples whose counts are held in memory; changes nothing of the result

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.clipmodel import ClipModel, check_folder
-from stages.contract import UserError
+from stages.base.contract import UserError
+from stages.imaging.clip_model import ClipModel, check_folder
 
 if TYPE_CHECKING:
     import torch

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from stages.imaging.text_boxes import Box, TextDetector, covered
 from stages.ingest.medical.dicom import Picture, Region, Unusable
 from stages.ingest.medical.legible import Reader
-from stages.textboxes import Box, TextDetector, covered
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from stages.textboxes import READER, Box, network
+from stages.imaging.text_boxes import READER, Box, network
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,7 +12,7 @@ from typing import Any
 
 import regex
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.ingest.files import InputFile
 from stages.ingest.medical.dicom import Unusable
 

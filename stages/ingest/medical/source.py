@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from stages.contract import How
+from stages.base.contract import NotFingerprinted
 from stages.ingest.config import SourceConfig
 from stages.ingest.files import InputFile
 from stages.ingest.source import Pair, Reject, Source, Unit
@@ -32,7 +32,7 @@ class MedicalConfig(SourceConfig):
 
     private: bool = True
     """Stays inside unless you say otherwise."""
-    reports: Annotated[tuple[str, ...], How, Field(min_length=1)]
+    reports: Annotated[tuple[str, ...], NotFingerprinted, Field(min_length=1)]
     """CSV or JSON lists, or one text file per study; paths, folders, globs or URLs."""
     link: Literal["study", "accession", "file", "folder"] = "study"
     """What a report is known by: the StudyInstanceUID, the accession number, the image's file name (with or without
@@ -74,7 +74,7 @@ class Medical(Source[MedicalConfig]):
         """`files_per_partition` files each. Reports that lie among the images are none of them."""
         images = [file for file in files if not file.name.lower().endswith(_TEXTS)] or list(files)
         if self.config.burned_in_text != "keep":
-            from stages.textboxes import require_detector
+            from stages.imaging.text_boxes import require_detector
 
             require_detector(f"sources.{self.name}.burned_in_text")
         step = self.settings.files_per_partition

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 from stages.select.report.columns import codes
 
 #: In place of a reason where one of the two selections does not know the pair.

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stages.artifact import Artifact
-from stages.contract import Inputs
+from stages.base.artifact import Artifact
+from stages.base.contract import Inputs
 
 if TYPE_CHECKING:
     from stages.select.verdict import Decision

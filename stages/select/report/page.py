@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from stages.contract import Inputs
+from stages.base.contract import Inputs
 from stages.select.config import SelectConfig
 from stages.select.report.card import card
 from stages.select.report.charts import histogram

@@ -6,8 +6,8 @@ import base64
 import io
 from dataclasses import dataclass
 
-from stages.artifact import Artifact
-from stages.imagehash import UNDECODABLE, decode_rgb
+from stages.base.artifact import Artifact
+from stages.imaging.perceptual_hash import UNDECODABLE, decode_rgb
 
 _SIDE = 160
 _CAPTION = 140

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stages.contract import Inputs
+from stages.base.contract import Inputs
 from stages.select.config import SelectConfig
 from stages.select.report.pictures import Sample, picture, shortened
 

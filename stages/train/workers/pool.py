@@ -13,7 +13,7 @@ from multiprocessing.connection import Pipe, wait
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.train.prepare import Prepared, Preparer
 from stages.train.workers.memory import Layout, attach, create
 from stages.train.workers.messages import Done, Failed, Work

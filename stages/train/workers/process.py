@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.train.workers.memory import Layout, attach
 from stages.train.workers.messages import Done, Failed, Work
 

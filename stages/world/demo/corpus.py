@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.world.plugin import package_folder
 
 _SPLITS = ("train", "val")

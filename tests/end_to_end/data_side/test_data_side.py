@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.sample import image_uid, pair_uid
+from stages.base.pairs import image_uid, pair_uid
 
 pytestmark = pytest.mark.end_to_end
 

@@ -21,12 +21,12 @@ import pytest
 from pipelines.compose import load
 from pipelines.dag import build
 from pipelines.execute import Job, close, run_partition
-from pipelines.fingerprint import what
-from pipelines.lineage import places
+from pipelines.fingerprint import fingerprinted
+from pipelines.lineage import artifact_dirs
 from pipelines.main import main
 from pipelines.state import Workspace
-from pipelines.store import Place, Store
-from stages.artifact import Artifact, file_sha256
+from pipelines.store import ArtifactDir, Store
+from stages.base.artifact import Artifact, file_sha256
 
 SETTINGS = (
     "source=demo_cc3m,demo_coco,demo_medical",
@@ -66,27 +66,39 @@ class Mill:
         for node in workspace.dag.values():
             if node.stage.name not in stages or workspace.artifact(node) is not None:
                 continue
-            place, store = workspace.place(node), workspace.store
+            artifact_dir, store = workspace.artifact_dir(node), workspace.store
             found = {role: [workspace.artifact(workspace.dag[i]) for i in ids] for role, ids in node.inputs.items()}
             inputs = {role: tuple(a for a in artifacts if a is not None) for role, artifacts in found.items()}
             mark = workspace.require(node)
             stage = node.stage(node.config)
             scratch = str(store.scratch(stage.name, mark))
-            how = config.cluster.model_dump()
-            job = Job(node.id, stage, mark, place.url, inputs, scratch, how, store.cache(stage.name), store.tombstones)
+            cluster = config.cluster.model_dump()
+            job = Job(
+                node.id,
+                stage,
+                mark,
+                artifact_dir.url,
+                inputs,
+                scratch,
+                cluster,
+                store.cache(stage.name),
+                store.tombstones,
+            )
             stage.setup()
             partitions = list(stage.partitions(inputs))
             for partition in partitions:
                 run_partition(job, partition)
             prints = {role: [a.fingerprint for a in artifacts] for role, artifacts in inputs.items()}
             identity = {"stage": stage.name, "node": node.id, "version": stage.version, "fingerprint": mark}
-            identity |= {"config": what(node.config), "inputs": prints}
+            identity |= {"config": fingerprinted(node.config), "inputs": prints}
             close(job, [p.id for p in partitions], identity, {"started": f"2026-01-01T00:00:{len(self.made()):02}"})
             store.set_latest(node.id, workspace.record(node))
 
     def made(self) -> list[Artifact]:
         """All finished artifacts."""
-        return [artifact for place in places(self.store) if (artifact := place.artifact()) is not None]
+        return [
+            artifact for artifact_dir in artifact_dirs(self.store) if (artifact := artifact_dir.artifact()) is not None
+        ]
 
     def of(self, stage: str, source: str = "") -> Artifact:
         """The artifact of a stage (and source)."""
@@ -100,15 +112,15 @@ class Mill:
     def train(self, node: str, fingerprint: str, inputs: dict[str, list[str]], key: str | None = None) -> Artifact:
         """A finished model, as far as lineage looks at one."""
         stage, _, instance = node.rstrip("]").partition("[")
-        place = self.store.place(stage, instance, fingerprint)
-        (Path(place.url) / "model").mkdir(parents=True)
-        (Path(place.url) / "model" / "config.json").write_text("{}")
+        artifact_dir = self.store.artifact_dir(stage, instance, fingerprint)
+        (Path(artifact_dir.url) / "model").mkdir(parents=True)
+        (Path(artifact_dir.url) / "model" / "config.json").write_text("{}")
         manifest = {"stage": stage, "node": node, "fingerprint": fingerprint, "config": {}, "inputs": inputs}
         files = [{"name": "model/config.json", "size": 2, "sha256": hashlib.sha256(b"{}").hexdigest()}]
         if key:
             record = {"key": key, "tracked": [], "registers": True, "finished": True}
-            place.write("_tracking.json", json.dumps(record))
-        return place.seal({**manifest, "counts": {}, "files": files}, {})
+            artifact_dir.write("_tracking.json", json.dumps(record))
+        return artifact_dir.seal({**manifest, "counts": {}, "files": files}, {})
 
     def pairs(self, source: str) -> list[dict[str, Any]]:
         """Rows of a source's pairs."""
@@ -135,8 +147,8 @@ class Mill:
                 gc.enable()  # which the command turns off
         return subprocess.CompletedProcess(line, code, out.getvalue(), err.getvalue())
 
-    def place(self, artifact: Artifact) -> Place:
-        return Place(artifact.url)
+    def artifact_dir(self, artifact: Artifact) -> ArtifactDir:
+        return ArtifactDir(artifact.url)
 
 
 @pytest.fixture(scope="session")

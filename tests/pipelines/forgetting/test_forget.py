@@ -16,12 +16,12 @@ import pytest
 
 from pipelines.forgetting.wanted import read_wanted
 from pipelines.forgetting.work import Outcome, forget
-from stages.artifact import Artifact, file_sha256
-from stages.contract import UserError
+from stages.base.artifact import Artifact, file_sha256
+from stages.base.contract import UserError
+from stages.base.tombstones import Tombstones
 from stages.index.reader import Index
 from stages.shard.reader import ShardReader
 from stages.tokens.reader import TokenReader
-from stages.tombstones import Tombstones
 
 
 def forgetting(mill: Any, *entries: str, dry_run: bool = False) -> Outcome:
@@ -246,24 +246,24 @@ def test_trained_models_are_not_made_stale(mill: Any) -> None:
 
 def test_unfinished_work_that_holds_it_is_made_again_and_only_that(mill: Any) -> None:
     artifact = mill.of("ingest", "demo_coco")
-    place = mill.store.place("download", "demo_coco", "e" * 64)
-    (Path(place.url) / "_parts").mkdir(parents=True)
+    artifact_dir = mill.store.artifact_dir("download", "demo_coco", "e" * 64)
+    (Path(artifact_dir.url) / "_parts").mkdir(parents=True)
     from pipelines.store import Commit
 
     names = artifact.names("pairs-*.parquet")
     for number, name in enumerate(names):
         table = pq.read_table(artifact.path(name), columns=["image_uid", "url"])
-        pq.write_table(table, Path(place.url, f"attempts-{number:05}.parquet"))
-        place.commit(f"{number:05}", Commit([{"name": f"attempts-{number:05}.parquet"}], [], {}))
+        pq.write_table(table, Path(artifact_dir.url, f"attempts-{number:05}.parquet"))
+        artifact_dir.commit(f"{number:05}", Commit([{"name": f"attempts-{number:05}.parquet"}], [], {}))
     image = pq.read_table(artifact.path(names[1]))["image_uid"][0].as_py()
     outcome = forgetting(mill, image)
     assert outcome.partitions == 1
-    assert place.committed() == {f"{n:05}" for n in range(len(names))} - {"00001"}
-    assert not Path(place.url, "attempts-00001.parquet").exists()
+    assert artifact_dir.committed() == {f"{n:05}" for n in range(len(names))} - {"00001"}
+    assert not Path(artifact_dir.url, "attempts-00001.parquet").exists()
 
 
 def test_a_workspace_at_work_is_refused(mill: Any) -> None:
-    with mill.place(mill.of("shard")).lock(), pytest.raises(UserError, match="another pairmill run"):
+    with mill.artifact_dir(mill.of("shard")).lock(), pytest.raises(UserError, match="another pairmill run"):
         forgetting(mill, "0" * 32)
     assert not (mill.root / "forgotten.json").exists()
 
@@ -304,21 +304,21 @@ def test_a_missing_list_is_one_line(mill: Any) -> None:
 def test_files_are_swapped_in_an_object_store_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipelines.forgetting.swap import STAGING, finish, staging, swap
     from pipelines.lineage import Lineage
-    from pipelines.store import Place, Store
-    from stages.forgetting import Taken
+    from pipelines.store import ArtifactDir, Store
+    from stages.base.forgetting import Taken
 
     monkeypatch.setenv("PAIRMILL_CACHE", str(tmp_path / "cache"))
     store = Store("memory://forgetting/workspace")
-    place = store.place("shard", "", "a" * 64)
+    artifact_dir = store.artifact_dir("shard", "", "a" * 64)
     for name in ("one.txt", "two.txt", "three.txt"):
-        place.write(name, name)
+        artifact_dir.write(name, name)
     files = [{"name": name, "size": 7, "sha256": "0"} for name in ("one.txt", "three.txt", "two.txt")]
     identity = {"stage": "shard", "fingerprint": "a" * 64, "inputs": {}, "counts": {"samples": 9}, "files": files}
-    artifact = place.seal(identity, {})
+    artifact = artifact_dir.seal(identity, {})
     assert artifact.path("one.txt").read_text() == "one.txt"  # a copy on this machine, which must go too
     taken = Taken(samples=2, files=["one.txt"], removed=["two.txt"])
     taken.counts["samples"] = -2
-    with staging(Place(artifact.url)) as folder:
+    with staging(ArtifactDir(artifact.url)) as folder:
         (folder / "one.txt").write_text("new")
         swap(artifact, taken, folder)
     (found,) = Lineage(store).of_stage("shard")
@@ -326,6 +326,6 @@ def test_files_are_swapped_in_an_object_store_too(tmp_path: Path, monkeypatch: p
     assert (found.counts, found.manifest["forgotten"]) == ({"samples": 7}, 2)
     assert found.open("one.txt").read() == b"new"
     assert found.path("one.txt").read_text() == "new"
-    assert place.read("two.txt") is None
-    assert not place._fs.exists(f"{place._root}/{STAGING}")
-    assert not finish(place)
+    assert artifact_dir.read("two.txt") is None
+    assert not artifact_dir._fs.exists(f"{artifact_dir._root}/{STAGING}")
+    assert not finish(artifact_dir)

@@ -22,10 +22,10 @@ def test_descendants_come_after_their_parents_and_end_at_strangers(mill: Any) ->
 
 
 def test_unfinished_artifacts_are_places_but_no_parents(mill: Any) -> None:
-    place = mill.store.place("shard", "", "f" * 64)
-    place.write("_plan.json", "[]")
+    artifact_dir = mill.store.artifact_dir("shard", "", "f" * 64)
+    artifact_dir.write("_plan.json", "[]")
     lineage = Lineage(mill.store)
-    assert place.url in [p.url for p in lineage.places]
+    assert artifact_dir.url in [p.url for p in lineage.artifact_dirs]
     assert len(lineage.of_stage("shard")) == 1
 
 
@@ -33,4 +33,4 @@ def test_an_empty_workspace_has_nothing(tmp_path: Any) -> None:
     from pipelines.store import Store
 
     lineage = Lineage(Store(str(tmp_path / "none")))
-    assert (lineage.places, lineage.models(["a" * 64])) == ([], [])
+    assert (lineage.artifact_dirs, lineage.models(["a" * 64])) == ([], [])

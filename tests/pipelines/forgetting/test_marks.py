@@ -14,8 +14,8 @@ from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.deliver import main
 from pipelines.tracking.lookup import run_ids
 from pipelines.tracking.tracker import Tracker
-from stages.artifact import Artifact
-from stages.contract import Stage, StageConfig
+from stages.base.artifact import Artifact
+from stages.base.contract import Stage, StageConfig
 
 
 class Train(Stage[StageConfig]):
@@ -25,7 +25,7 @@ class Train(Stage[StageConfig]):
     def partitions(self, inputs: Any) -> Any:
         return []
 
-    def run(self, partition: Any, task: Any) -> None:
+    def run(self, partition: Any, context: Any) -> None:
         return
 
 

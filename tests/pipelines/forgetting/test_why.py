@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.sample_history.find import rows
-from pipelines.sample_history.reasons import explain
+from pipelines.provenance.find import rows
+from pipelines.provenance.reasons import explain
 from stages.shard.reader import ShardReader
 from stages.tokens.reader import TokenReader
 
@@ -68,18 +68,18 @@ def test_a_kept_pair_from_its_row_to_its_models(mill: Any) -> None:
     assert (history["source"], history["image_uid"]) == ("demo_coco", row["image_uid"])
     assert (pair["listed"]["caption"], pair["listed"]["url"]) == (row["caption"], row["url"])
     (attempt,) = history["attempts"]
-    assert (attempt["round"], attempt["status"]) == (0, "success")
+    assert (attempt["retry_pass"], attempt["status"]) == (0, "success")
     assert history["signals"]["width"] == attempt["width"]
     assert pair["signals"]["words"] == len(row["caption"].split())
     assert (pair["verdict"]["keep"], pair["verdict"]["words"]) == (True, "kept")
-    (place,) = pair["shards"]
+    (artifact_dir,) = pair["shards"]
     reader, tokens = ShardReader(mill.of("shard")), TokenReader(mill.of("tokens"))
-    assert reader.sample(place["sample"]).uid == row["uid"]
-    shard = reader.shards.index(place["shard"])
-    assert place["tokens"][0]["tokens"] == len(tokens.tokens(shard, place["position"]))
-    with open(mill.of("shard").path(place["shard"]), "rb") as tar:
-        tar.seek(place["image_offset"])
-        assert tar.read(place["image_length"]) == reader.sample(place["sample"]).image_bytes
+    assert reader.sample(artifact_dir["sample"]).uid == row["uid"]
+    shard = reader.shards.index(artifact_dir["shard"])
+    assert artifact_dir["tokens"][0]["tokens"] == len(tokens.tokens(shard, artifact_dir["position"]))
+    with open(mill.of("shard").path(artifact_dir["shard"]), "rb") as tar:
+        tar.seek(artifact_dir["image_offset"])
+        assert tar.read(artifact_dir["image_length"]) == reader.sample(artifact_dir["sample"]).image_bytes
     assert [(m["node"], m["key"]) for m in pair["models"]] == [("pretrain[toy]", "k1")]
 
 
@@ -99,7 +99,7 @@ def test_a_failed_download_says_why(made: Any) -> None:
     verdicts = made.verdicts()
     row = next(r for r in made.pairs("demo_cc3m") if verdicts[r["uid"]]["reason"] == "download.http_410")
     done = made.command("why", row["url"])
-    assert "dropped, download.http_410: its image could not be had" in done.stdout
+    assert "dropped, download.http_410: its image could not be downloaded" in done.stdout
     assert "shard" not in done.stdout
 
 

@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from stages.artifact import Artifact
-from stages.contract import Task
+from stages.base.artifact import Artifact
+from stages.base.contract import StageContext
+from stages.base.pairs import image_uid, pair_uid, pairs_schema
 from stages.download.config import DownloadConfig
 from stages.download.stage import Download
 from stages.ingest.config import SourceConfig
-from stages.sample import image_uid, pair_uid, pairs_schema
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (64, 48), form: str = "JPEG", **options: Any) -> bytes:
@@ -206,7 +206,7 @@ class Served(Download):
     hosts: Mapping[str, str] = {}
 
     @contextmanager
-    def _served(self, task: Task, remote: bool) -> Iterator[Mapping[str, str]]:
+    def _served(self, context: StageContext, remote: bool) -> Iterator[Mapping[str, str]]:
         yield self.hosts
 
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.contract import Task, UserError
+from stages.base.contract import StageContext, UserError
+from stages.base.tombstones import Tombstones, domain_digest, url_digest
 from stages.download.attempts import Stored
 from stages.download.config import DownloadConfig
 from stages.download.image import Picture
@@ -20,7 +21,6 @@ from stages.download.outcome import Failure
 from stages.download.spool import Spool
 from stages.download.stage import Download
 from stages.ingest.config import SourceConfig
-from stages.tombstones import Tombstones, domain_digest, url_digest
 
 BARE = Picture(b"", "jpeg", 4, 3, 1)
 
@@ -109,7 +109,7 @@ def test_a_partition_that_broke_off_asks_only_for_the_rest(
     pairs = pairs_of([*(f"http://a.test/{n}.jpg" for n in range(30)), "http://a.test/gone", "http://a.test/late.jpg"])
 
     class Served(Download):
-        def _served(self, task: Task, remote: bool) -> Any:
+        def _served(self, context: StageContext, remote: bool) -> Any:
             return nullcontext({"a.test": web.address})
 
     def make(name: str, **watched: float) -> Path:
@@ -119,7 +119,9 @@ def test_a_partition_that_broke_off_asks_only_for_the_rest(
         folder = tmp_path / name
         for below in ("out", "parts"):
             (folder / below).mkdir(parents=True)
-        stage.run(partition, Task({"pairs": (pairs,)}, folder / "out", folder / "parts", str(tmp_path / "scratch")))
+        stage.run(
+            partition, StageContext({"pairs": (pairs,)}, folder / "out", folder / "parts", str(tmp_path / "scratch"))
+        )
         return folder / "out"
 
     with pytest.raises(UserError, match="30 of the last 32"):
@@ -153,7 +155,7 @@ def test_a_later_round_tries_only_what_may_pass_and_keeps_everything_else(
 
     web.asked.clear()
     web.serve("/busy.jpg", make_picture(7))
-    second = download(pairs, {"a.test": web.address}, retries=0, round=1, previous=first, min_success_rate=1.0)
+    second = download(pairs, {"a.test": web.address}, retries=0, retry_pass=1, previous=first, min_success_rate=1.0)
 
     assert web.asked == {"/busy.jpg": 1}
     before, after = attempts(first), attempts(second)
@@ -202,7 +204,7 @@ def test_what_is_forgotten_is_neither_asked_for_nor_kept(
     assert {url: row["status"] for url, row in rows.items()} == urls
     assert web.asked == {"/1.jpg": 1, "/2.jpg": 1, "/to-evil": 1}
 
-    later = download(pairs_of(list(urls)), hosts, tombstones=listed, round=1, previous=everything)
+    later = download(pairs_of(list(urls)), hosts, tombstones=listed, retry_pass=1, previous=everything)
     kept = {url for url, row in attempts(later).items() if row["status"] == "success"}
     assert kept == {"http://a.test/2.jpg", "http://a.test/to-evil"}  # of whose redirect nothing was written down
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 160, 0), "blue": (0, 0, 255)}
 

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from stages.artifact import file_sha256
-from stages.contract import UserError
+from stages.base.artifact import file_sha256
+from stages.base.contract import UserError
 from stages.evaluate.config import EvaluateConfig
 from stages.evaluate.stage import Evaluate
 
@@ -154,10 +154,10 @@ def test_a_question_without_annotation_is_named(run_stage, model_artifact, bench
 
 
 def test_a_world_file_is_part_of_the_fingerprint_and_a_local_path_is_not(benchmark_files):
-    from pipelines.fingerprint import what
+    from pipelines.fingerprint import fingerprinted
 
-    local = [what(vqa(benchmark_files, questions=name)) for name in ("a.json", "b.json")]
-    world = [what(vqa(benchmark_files, world="demo", questions=name)) for name in ("a.json", "b.json")]
+    local = [fingerprinted(vqa(benchmark_files, questions=name)) for name in ("a.json", "b.json")]
+    world = [fingerprinted(vqa(benchmark_files, world="demo", questions=name)) for name in ("a.json", "b.json")]
     assert local[0] == local[1]
     assert world[0] != world[1]
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 from stages.finetune.config import FinetuneConfig, TaskConfig
 
 MODEL = {

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from models import registry
-from stages.artifact import Artifact
-from stages.contract import UserError
+from stages.base.artifact import Artifact
+from stages.base.contract import UserError
 from stages.finetune.stage import Finetune
 
 TWO = {"workers": 2, "max_failures": 2}
@@ -33,7 +33,7 @@ def unkilled(ray_session: None) -> dict[str, Artifact]:
 @pytest.fixture
 def reference(unkilled: dict[str, Artifact], run_stage: Any, inputs: Any, config: Any) -> Artifact:
     if "zero1" not in unkilled:
-        unkilled["zero1"] = run_stage(Finetune(config()), inputs, how=TWO)
+        unkilled["zero1"] = run_stage(Finetune(config()), inputs, cluster=TWO)
     return unkilled["zero1"]
 
 
@@ -63,7 +63,7 @@ def test_a_batch_that_does_not_divide_is_refused_before_any_worker_starts(
     run_stage: Any, inputs: Any, config: Any
 ) -> None:
     with pytest.raises(UserError, match=r"tasks\.test\.global_batch=9"):
-        run_stage(Finetune(config(global_batch=9)), inputs, how=TWO)
+        run_stage(Finetune(config(global_batch=9)), inputs, cluster=TWO)
 
 
 @pytest.mark.slow
@@ -71,7 +71,7 @@ def test_a_batch_that_does_not_divide_is_refused_before_any_worker_starts(
 def test_all_zero_stages_reach_the_same_weights(
     stage: int, reference: Artifact, run_stage: Callable[..., Artifact], inputs: Any, config: Any
 ) -> None:
-    other = run_stage(Finetune(config(zero={"stage": stage})), inputs, how=TWO)
+    other = run_stage(Finetune(config(zero={"stage": stage})), inputs, cluster=TWO)
     for (step, a), (also, b) in zip(history(other), history(reference), strict=True):
         assert step == also
         assert a == pytest.approx(b, rel=1e-3)
@@ -85,7 +85,7 @@ def test_all_zero_stages_reach_the_same_weights(
 def test_ranks_that_share_one_copy_of_the_weights_leave_it_whole(
     ray_session: None, run_stage: Any, inputs: Any, config: Any
 ) -> None:
-    made = run_stage(Finetune(config()), inputs, how={**TWO, "tensor_parallel": 2})
+    made = run_stage(Finetune(config()), inputs, cluster={**TWO, "tensor_parallel": 2})
     losses = [metrics["loss"] for _, metrics in history(made)]
     assert losses[-1] < losses[0] - 0.5
     weights = load_file(made.path("model/model.safetensors"))
@@ -100,4 +100,4 @@ def test_a_missing_image_is_the_users_to_mend_and_named(
     ray_session: None, run_stage: Any, inputs: Any, config: Any
 ) -> None:
     with pytest.raises(UserError, match=r"none\.png: no such image"):
-        run_stage(Finetune(config(image_pattern="none.png")), inputs, how=TWO)
+        run_stage(Finetune(config(image_pattern="none.png")), inputs, cluster=TWO)

@@ -14,19 +14,19 @@ from typing import Any
 import psutil
 import pytest
 
-from stages.contract import Task, UserError
+from stages.base.contract import StageContext, UserError
 from stages.finetune.config import FinetuneConfig
 from stages.finetune.stage import Finetune
 from stages.train.checkpoint import Progress, write_progress
 
 ROOT = Path(__file__).resolve().parents[3]
-HOW = {"workers": 2, "max_failures": 2, "cpus_per_worker": 1, "gpus_per_worker": 0, "precision": "fp32"}
+CLUSTER = {"workers": 2, "max_failures": 2, "cpus_per_worker": 1, "gpus_per_worker": 0, "precision": "fp32"}
 DRIVER = """
 import json, sys
 from pathlib import Path
 from pipelines.ray_session import start
-from stages.artifact import Artifact
-from stages.contract import Task
+from stages.base.artifact import Artifact
+from stages.base.contract import StageContext
 from stages.finetune.config import FinetuneConfig
 from stages.finetune.stage import Finetune
 
@@ -36,7 +36,7 @@ stage = Finetune(FinetuneConfig.model_validate(config))
 held = {role: (Artifact(url),) for role, url in inputs.items()}
 out = Path(folder, "out")
 out.mkdir(parents=True)
-stage.run(stage.partitions(held)[0], Task(held, out, out, folder + "/scratch", how))
+stage.run(stage.partitions(held)[0], StageContext(held, out, out, folder + "/scratch", how))
 """
 
 
@@ -51,7 +51,7 @@ def run(job: FinetuneConfig, inputs: Any, folder: Path) -> Path:
     (folder / "out").mkdir(parents=True)
     held = {role: tuple(artifacts) for role, artifacts in inputs.items()}
     stage = Finetune(job)
-    stage.run(stage.partitions(held)[0], Task(held, folder / "out", folder, str(folder / "scratch"), HOW))
+    stage.run(stage.partitions(held)[0], StageContext(held, folder / "out", folder, str(folder / "scratch"), CLUSTER))
     return folder
 
 
@@ -112,7 +112,7 @@ def test_a_run_that_lost_its_driver_goes_on_and_equals_one_left_alone(
 ) -> None:
     folder = tmp_path / "killed"
     urls = {role: artifacts[0].url for role, artifacts in inputs.items()}
-    arguments = [json.dumps(value) for value in (urls, job.model_dump(mode="json"), str(folder), HOW)]
+    arguments = [json.dumps(value) for value in (urls, job.model_dump(mode="json"), str(folder), CLUSTER)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, *arguments], env=environment, cwd=ROOT)
     try:

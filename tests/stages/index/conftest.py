@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 from stages.signals.config import SignalsConfig
 from stages.signals.stage import Signals
 

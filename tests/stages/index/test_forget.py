@@ -12,8 +12,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.artifact import Artifact
-from stages.forgetting import Gone
+from stages.base.artifact import Artifact
+from stages.base.forgetting import Gone
 from stages.index.forget import forget
 from stages.index.schema import BENCHMARK_EXACT, BENCHMARK_NEAR, BENCHMARK_TEXTS, IMAGES, NEAR, PAIRS
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from pipelines.fingerprint import what
-from stages.contract import UserError
+from pipelines.fingerprint import fingerprinted
+from stages.base.contract import UserError
 from stages.evaluate.config import CaptionBenchmark, VqaBenchmark
 from stages.index.benchmarks import hashed
 from stages.index.config import BenchmarkImages
@@ -133,8 +133,10 @@ def test_one_more_image_hashes_no_other_again(scene, as_bytes, tmp_path: Path) -
 
 def test_where_a_folder_lies_is_not_part_of_what_is_indexed(place: Path) -> None:
     here, there = (BenchmarkImages(images=f"{p}/x", texts=(f"{p}/t.json",)) for p in ("here", "there"))
-    assert what(here) == what(there)
-    assert what(BenchmarkImages(world="w", images="x")) != what(BenchmarkImages(world="w", images="y"))
+    assert fingerprinted(here) == fingerprinted(there)
+    assert fingerprinted(BenchmarkImages(world="w", images="x")) != fingerprinted(
+        BenchmarkImages(world="w", images="y")
+    )
     for wrong in ({}, {"world": "w", "image_pattern": "{image_id}.png"}):
         with pytest.raises(ValidationError, match=r"need a world|needs the file"):
             BenchmarkImages.model_validate(wrong)

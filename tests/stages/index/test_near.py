@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.index.likeness import differences, relative_difference
 from stages.index.near import Pictures, near_copies, near_matches
 

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import ImageOps
 
-from stages.contract import UserError
+from stages.base.contract import UserError
+from stages.base.pairs import image_uid, pair_uid
 from stages.index.config import IndexConfig
 from stages.index.reader import Index
 from stages.index.schema import IMAGES, PAIRS
 from stages.index.stage import BuildIndex
-from stages.sample import image_uid, pair_uid
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 
 
 @pytest.fixture

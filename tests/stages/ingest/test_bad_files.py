@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.ingest.files import InputFile, damage
 
 

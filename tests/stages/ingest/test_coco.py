@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 
 
 @pytest.fixture

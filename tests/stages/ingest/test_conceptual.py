@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.artifact import Artifact
-from stages.contract import UserError
+from stages.base.artifact import Artifact
+from stages.base.contract import UserError
 from stages.ingest.conceptual import ConceptualCaptions3M, ConceptualConfig
 from stages.ingest.config import IngestSettings
 from stages.ingest.source import Pair

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.ingest import lines as lines_module
 from stages.ingest.files import InputFile
 from stages.ingest.lines import lines

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from stages.base.pairs import image_uid, pair_uid
+from stages.base.tombstones import Tombstones, domain_digest, url_digest
 from stages.ingest.config import IngestConfig
 from stages.ingest.plugins import source_config
 from stages.ingest.stage import Ingest
-from stages.sample import image_uid, pair_uid
-from stages.tombstones import Tombstones, domain_digest, url_digest
 
 
 @pytest.mark.parametrize(

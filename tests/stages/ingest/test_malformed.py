@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 
 GOOD = ("a red kite", "http://x.test/1.jpg")
 

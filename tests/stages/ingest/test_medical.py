@@ -13,9 +13,9 @@ import pydicom
 import pytest
 from PIL import Image
 
-from stages.contract import UserError
+from stages.base.contract import UserError
+from stages.imaging.text_boxes import TextDetector
 from stages.ingest.medical.reports import sections
-from stages.textboxes import TextDetector
 
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 REPORT = """PATIENT NAME: FONTAINE, MARGARET

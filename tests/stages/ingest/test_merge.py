@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from stages.sample import image_uid, pair_uid, pairs_schema
+from stages.base.pairs import image_uid, pair_uid, pairs_schema
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from pipelines.fingerprint import what
-from stages.contract import UserError
+from pipelines.fingerprint import fingerprinted
+from stages.base.contract import UserError
 from stages.ingest.files import find
 from stages.ingest.plugins import source_class, source_config
 
@@ -37,10 +37,10 @@ def test_a_wrong_key_is_reported_by_name() -> None:
 def test_paths_are_fingerprinted_inside_a_world_and_not_outside() -> None:
     here = source_config("s", {"kind": "cc3m", "paths": ["/a/x.tsv"]})
     there = source_config("s", {"kind": "cc3m", "paths": ["/b/x.tsv"]})
-    assert what(here) == what(there)
+    assert fingerprinted(here) == fingerprinted(there)
     one = source_config("s", {"kind": "cc3m", "world": "w", "paths": ["lists/one.tsv"]})
     two = source_config("s", {"kind": "cc3m", "world": "w", "paths": ["lists/two.tsv"]})
-    assert what(one) != what(two)
+    assert fingerprinted(one) != fingerprinted(two)
     assert source_config("s", one.model_dump()) == one
 
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from stages.artifact import Artifact
-from stages.sample import image_uid, pair_uid
+from stages.base.artifact import Artifact
+from stages.base.pairs import image_uid, pair_uid
 from stages.shard.index import scan_tar, to_table, write_index
 
 COLORS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220), "white": (220, 220, 220)}

@@ -15,8 +15,8 @@ from transformers import MBartConfig, MBartForConditionalGeneration, OPTConfig, 
 from models import registry
 from models.blip2.config import Blip2Config
 from models.florence2.config import Florence2Config
-from stages.artifact import Artifact
-from stages.contract import UserError
+from stages.base.artifact import Artifact
+from stages.base.contract import UserError
 from stages.pretrain.embeddings import check_embeddings, check_start
 from stages.tokenizer.config import TokenizerConfig
 from stages.tokenizer.given import write_given

@@ -14,8 +14,8 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from models import registry
-from stages.artifact import Artifact
-from stages.contract import UserError
+from stages.base.artifact import Artifact
+from stages.base.contract import UserError
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.stage import Pretrain
 from stages.shard.reader import ShardReader
@@ -108,7 +108,7 @@ def test_a_vocabulary_that_does_not_fit_is_refused_before_any_worker_starts(run_
 
 @pytest.mark.parametrize("architecture", ["blip2", pytest.param("florence2", marks=pytest.mark.slow)])
 def test_both_phases_run_one_after_the_other(architecture: str, ray_session: None, run_stage: Any, inputs: Any) -> None:
-    made: Artifact = run_stage(Pretrain(config(architecture)), inputs, how={"workers": 2})
+    made: Artifact = run_stage(Pretrain(config(architecture)), inputs, cluster={"workers": 2})
     record = made.read_json("train.json")
     assert [phase["steps"] for phase in record["phases"]] == [6, 6]
     assert [phase["objective"] for phase in record["phases"]] == [p["objective"] for p in PHASES[architecture]]

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 from stages.index.config import IndexConfig
 from stages.index.reader import Index
 from stages.index.schema import BENCHMARK_EXACT, BENCHMARK_NEAR, BENCHMARK_TEXTS, IMAGES, NEAR, PAIRS

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.index.schema import NEAR
 from stages.select.config import Duplicates, Near, SelectConfig, SelectionConfig
 from stages.select.duplicates import NONE, confirmed, exact_copies, near_copies, preference

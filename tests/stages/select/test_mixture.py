@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.select.config import Portion, SelectConfig, SelectionConfig
 from stages.select.mixture import repeats, shown
 from stages.select.verdict import decide

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.index.reader import Index
 from stages.select.config import Rules, SelectConfig, SelectionConfig
 from stages.select.verdict import decide

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import ImageEnhance
 
+from stages.base.pairs import image_uid, pair_uid
+from stages.base.tombstones import Tombstones, domain_digest, url_digest
 from stages.index.config import BenchmarkImages
-from stages.sample import image_uid, pair_uid
 from stages.select.config import SelectConfig, SelectionConfig
 from stages.select.stage import Select
-from stages.tombstones import Tombstones, domain_digest, url_digest
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stages.artifact import Artifact
-from stages.contract import UserError
-from stages.forgetting import Gone
+from stages.base.artifact import Artifact
+from stages.base.contract import UserError
+from stages.base.forgetting import Gone
 from stages.shard.check import check, check_shard
 from stages.shard.forget import forget
 from stages.shard.index import Index, write_index

@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
+from stages.base.pairs import image_uid, pair_uid, pairs_schema
 from stages.download.config import DownloadConfig
 from stages.download.stage import Download
 from stages.ingest.config import SourceConfig
-from stages.sample import image_uid, pair_uid, pairs_schema
 from stages.shard.check import check, check_shard
 from stages.shard.config import ShardConfig
 from stages.shard.reader import ShardReader

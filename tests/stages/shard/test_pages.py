@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.artifact import Artifact
-from stages.contract import UserError
+from stages.base.artifact import Artifact
+from stages.base.contract import UserError
 from stages.shard.check import check, check_shard
 from stages.shard.damage import Damaged
 from stages.shard.pages import PageCache, page_cache

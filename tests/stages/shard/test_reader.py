@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.shard.damage import Damaged
 from stages.shard.reader import ShardReader
 

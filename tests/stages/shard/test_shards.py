@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from stages.artifact import file_sha256
-from stages.contract import UserError
+from stages.base.artifact import file_sha256
+from stages.base.contract import UserError
 from stages.shard.reader import ShardReader
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 
 _PLUGIN = """
-from stages.contract import StageConfig
+from stages.base.contract import StageConfig
 from stages.signals.family import BytesFamily, Cost
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageFilter
 
-from stages.imagehash import UNDECODABLE, decode_rgb, hash_words, perceptual_signature, pixel_sha256
+from stages.imaging.perceptual_hash import UNDECODABLE, decode_rgb, hash_words, perceptual_signature, pixel_sha256
 from stages.signals.family import Listing
 from stages.signals.image import Sharpness, Size, Tone
 from stages.signals.language import Language

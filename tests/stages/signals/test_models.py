@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.signals.config import ClipConfig, FacesConfig, SignalsConfig, TextCoverageConfig
 from stages.signals.faces import Faces
 from stages.signals.onnxfile import with_free_shapes

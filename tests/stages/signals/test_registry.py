@@ -8,15 +8,15 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from pipelines.fingerprint import fingerprint, what
-from stages.contract import UserError
+from pipelines.fingerprint import fingerprint, fingerprinted
+from stages.base.contract import UserError
 from stages.signals import registry
 from stages.signals.config import SignalsConfig
 from stages.signals.stage import Signals
 
 
 def mark(config: SignalsConfig) -> str:
-    return fingerprint("signals", Signals.version, what(config), {})
+    return fingerprint("signals", Signals.version, fingerprinted(config), {})
 
 
 def test_the_default_is_everything_that_needs_nothing_from_the_user() -> None:

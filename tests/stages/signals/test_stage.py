@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from stages.contract import UserError
-from stages.sample import image_uid
+from stages.base.contract import UserError
+from stages.base.pairs import image_uid
 from stages.signals.config import SignalsConfig
 from stages.signals.stage import Signals
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.artifact import Artifact, file_sha256
-from stages.sample import image_uid, pair_uid, pairs_schema
+from stages.base.artifact import Artifact, file_sha256
+from stages.base.pairs import image_uid, pair_uid, pairs_schema
 
 
 def _finish(folder: Path, stage: str, config: Mapping[str, Any]) -> Artifact:

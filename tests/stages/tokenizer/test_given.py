@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pipelines.fingerprint import FileDigests
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.tokenizer.config import TokenizerConfig
 from stages.tokenizer.given import write_given
 from stages.tokenizer.load import LoadedTokenizer, load

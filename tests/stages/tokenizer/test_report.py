@@ -66,11 +66,11 @@ def test_another_tokenizer_is_measured_beside_ours_on_the_same_texts(make, tmp_p
 
 
 def test_where_a_compared_tokenizer_lies_does_not_count_but_its_files_do(make, tmp_path):
-    from pipelines.fingerprint import what
+    from pipelines.fingerprint import fingerprinted
 
     folder = make().path()
     config = TokenizerConfig(vocabulary=300, compare={"other": {"folder": str(folder)}})
-    assert str(folder) not in str(what(config))
+    assert str(folder) not in str(fingerprinted(config))
     assert str(folder / "tokenizer.json") in config.external_files()
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.tokenizer.config import TokenizerConfig
 from stages.tokenizer.load import load
 from stages.tokenizer.stage import Tokenizer
@@ -177,13 +177,14 @@ def test_a_missing_text_file_is_named(run_stage, corpus_inputs):
 
 
 def test_another_file_of_the_same_world_is_another_config():
-    from pipelines.fingerprint import what
+    from pipelines.fingerprint import fingerprinted
 
     one, two = (
-        what(TokenizerConfig(vocabulary=300, text=[{"world": "demo", "path": path}])) for path in ("a.txt", "b.txt")
+        fingerprinted(TokenizerConfig(vocabulary=300, text=[{"world": "demo", "path": path}]))
+        for path in ("a.txt", "b.txt")
     )
     assert one != two
-    local = [what(TokenizerConfig(vocabulary=300, text=[{"path": path}])) for path in ("a.txt", "b.txt")]
+    local = [fingerprinted(TokenizerConfig(vocabulary=300, text=[{"path": path}])) for path in ("a.txt", "b.txt")]
     assert local[0] == local[1]
 
 

@@ -22,17 +22,17 @@ from pipelines.forgetting.plan import Plan
 from pipelines.forgetting.remains import drop_cached
 from pipelines.forgetting.wanted import Wanted
 from pipelines.store import Store
-from stages.artifact import Artifact, file_sha256
-from stages.contract import UserError
-from stages.forgetting import Gone
+from stages.base.artifact import Artifact, file_sha256
+from stages.base.contract import UserError
+from stages.base.forgetting import Gone
 from stages.shard.index import scan_tar, to_table, write_index
 from stages.tokenizer.config import TokenizerConfig
 from stages.tokenizer.load import load
 from stages.tokenizer.train import train, write
+from stages.tokens.cache import Kept
 from stages.tokens.config import TokensConfig
 from stages.tokens.encode import Encoded
 from stages.tokens.forget import forget
-from stages.tokens.kept import Kept
 from stages.tokens.reader import TokenReader
 from stages.tokens.stage import Tokens
 

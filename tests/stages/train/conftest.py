@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from xxhash import xxh3_64_intdigest
 
-from stages.artifact import Artifact, file_sha256
+from stages.base.artifact import Artifact, file_sha256
 from stages.shard.index import scan_tar, to_table, write_index
 from stages.shard.writer import ShardWriter
 from stages.train.config import AugmentationConfig, OptimizationConfig

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.tokenizer.load import LoadedTokenizer
 from stages.tokenizer.special import SpecialIds
 from stages.train.annotated import AnnotatedDataset

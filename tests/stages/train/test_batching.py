@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.train.batching import accumulation_steps, phase_steps, rows
 from stages.train.config import OptimizationConfig, PhaseConfig
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from models.common.batch import Batch
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.train.batching import accumulation_steps
 from stages.train.collate import collate
 from stages.train.config import OptimizationConfig

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.train.mixture import LONGEST, Mixture, whole_shares
 
 whole = st.lists(st.integers(1, 40), min_size=1, max_size=9).map(lambda a: {f"s{i}": float(w) for i, w in enumerate(a)})

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 from stages.shard.index import Index, checksum
 from stages.tokenizer.special import SpecialIds
 from stages.train.dataset import DamagedSample
@@ -131,7 +131,7 @@ def test_reading_pairs_loads_neither_torch_nor_pandas(pair_files: Files) -> None
     # A second or more that each worker process would take to start.
     shards, tokens = pair_files([3])
     program = (
-        "import sys; from stages.artifact import Artifact; from stages.train.pairs import PairDataset;"
+        "import sys; from stages.base.artifact import Artifact; from stages.train.pairs import PairDataset;"
         "from stages.train.stream import Stream;"
         f"data = PairDataset(Artifact({shards.url!r}), Artifact({tokens.url!r}), 8, mirrors=True);"
         "data.sample(0, 0); data.lengths(1, 0); Stream(data, 0, 2, {'s': 1.0}).batch(0);"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.train.checkpoint import (
     Progress,
     discard_torn_snapshot,

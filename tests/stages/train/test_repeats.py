@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 from stages.shard.index import Row, to_table, write_index
 from stages.shard.writer import ShardWriter
 from stages.train.batching import accumulation_steps

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.artifact import Artifact
-from stages.contract import UserError
+from stages.base.artifact import Artifact
+from stages.base.contract import UserError
 from stages.train.batching import rows
 from stages.train.dataset import Sample
 from stages.train.members import SourceMembers, by_source, wanted_members

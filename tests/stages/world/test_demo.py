@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.artifact import Artifact
-from stages.contract import UserError
+from stages.base.artifact import Artifact
+from stages.base.contract import UserError
 from stages.ingest.config import IngestConfig
 from stages.ingest.plugins import source_config
 from stages.ingest.stage import Ingest

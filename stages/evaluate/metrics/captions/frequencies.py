@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.evaluate.metrics.captions.cider import document_frequencies
 from stages.evaluate.metrics.captions.ngrams import Counted, count
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.evaluate.metrics.clipscore import ClipScores, check, clipscore
 
 CAPTIONS = ["a red car on the road", "cat", "the cat on a car", "Red", "", "road road cat a the on"]

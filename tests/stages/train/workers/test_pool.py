@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from models.common.batch import Batch
-from stages.artifact import Artifact
-from stages.contract import UserError
+from stages.base.artifact import Artifact
+from stages.base.contract import UserError
 from stages.train.batching import accumulation_steps
 from stages.train.config import OptimizationConfig
 from stages.train.loader import Loader

@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 from pydantic import model_validator
 
-from stages.contract import StageConfig
+from stages.base.contract import StageConfig
 
 
-class LocatedConfig(StageConfig):
-    """Base of configs with paths, which subclasses mark `How` and list in `file_keys`.
+class ExternalFilesConfig(StageConfig):
+    """Base of configs with paths, which subclasses mark `NotFingerprinted` and list in `file_keys`.
 
     Outside a world only the contents of files count, so that moving them changes nothing; the runner digests what
     `located` lists. A world's fingerprint covers the contents of all its files but does not tell which of them

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.artifact import canonical_json, is_remote
+from stages.base.artifact import canonical_json, is_remote
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Files by key in a folder or at an fsspec URL (`Task.cache`). Whoever writes a key twice writes equal bytes."""
+    """Files by key in a folder or at an fsspec URL (`StageContext.cache`). A key written twice is written with equal
+    bytes."""
 
     url: str
 

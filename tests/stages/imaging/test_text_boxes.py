@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-import stages.textboxes
-from stages.contract import UserError
-from stages.textboxes import Box, TextDetector, coverage, covered, require_detector
+import stages.imaging.text_boxes
+from stages.base.contract import UserError
+from stages.imaging.text_boxes import Box, TextDetector, coverage, covered, require_detector
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_coverage_counts_a_pixel_once() -> None:
 
 
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages.textboxes, "_PACKAGE", "no_such_package")
+    monkeypatch.setattr(stages.imaging.text_boxes, "_PACKAGE", "no_such_package")
     with pytest.raises(UserError, match=r"^text detection needs its network: pip install rapidocr-onnxruntime==1.4.4$"):
         TextDetector()
     with pytest.raises(UserError, match=r"^sources.x.burned_in_text: text detection needs"):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pipelines import rounds
+from pipelines import retry_passes
 from pipelines.compose import load
 from pipelines.dag import build
 from pipelines.node import Dag
@@ -40,33 +40,35 @@ def opened(tmp_path: Path) -> Callable[..., tuple[Dag, Workspace]]:
 
 def finish(workspace: Workspace, node_id: str, **counts: int) -> None:
     """Seal an artifact of the node with these counts."""
-    place = workspace.place(workspace.dag[node_id])
-    Path(place.url).mkdir(parents=True, exist_ok=True)
+    artifact_dir = workspace.artifact_dir(workspace.dag[node_id])
+    Path(artifact_dir.url).mkdir(parents=True, exist_ok=True)
     named = {name.replace("__", "."): n for name, n in counts.items()}
-    place.seal({"fingerprint": workspace.require(workspace.dag[node_id]), "counts": named, "files": []}, {})
+    artifact_dir.seal({"fingerprint": workspace.require(workspace.dag[node_id]), "counts": named, "files": []}, {})
 
 
 def test_a_round_is_begun_where_failures_may_pass_and_builds_on_the_one_before(opened: Any) -> None:
     dag, workspace = opened()
     finish(workspace, "download[one]", images=9, success=5, status__http_404=2, status__timeout=2)
     finish(workspace, "download[two]", images=9, success=5, status__http_404=4)
-    place = workspace.place(dag["download[one]"]).url
+    artifact_dir = workspace.artifact_dir(dag["download[one]"]).url
 
-    told = rounds.advance(workspace, dag, ["download[one]", "download[two]"])
+    told = retry_passes.advance(workspace, dag, ["download[one]", "download[two]"])
 
-    assert told == ["download[one]: round 1 tries 2 images again (timeout 2)"]
+    assert told == ["download[one]: retry pass 1 fetches 2 images again (timeout 2)"]
     dag, workspace = opened()
     assert [i for i in dag if i.startswith("download")] == ["download[one@0]", "download[one]", "download[two]"]
     assert dag["download[one]"].inputs["previous"] == ("download[one@0]",)
     assert dag["signals[one]"].inputs["raw"] == ("download[one]",)
-    assert workspace.place(dag["download[one@0]"]).url == place
+    assert workspace.artifact_dir(dag["download[one@0]"]).url == artifact_dir
     assert workspace.state(dag["download[one@0]"]).standing == "up to date"
     assert workspace.state(dag["download[one]"]).standing == "missing"
     assert workspace.state(dag["download[two]"]).standing == "up to date"
 
-    assert rounds.advance(workspace, dag, ["download[one]"]) == []  # its first round is not finished
+    assert retry_passes.advance(workspace, dag, ["download[one]"]) == []  # its first round is not finished
     finish(workspace, "download[one]", images=9, success=6, status__http_404=2, status__dns=1)
-    assert rounds.advance(workspace, dag, ["signals[one]"]) == ["download[one]: round 2 tries 1 images again (dns 1)"]
+    assert retry_passes.advance(workspace, dag, ["signals[one]"]) == [
+        "download[one]: retry pass 2 fetches 1 images again (dns 1)"
+    ]
     dag, workspace = opened()
     assert [i for i in dag if i.startswith("download[one")] == ["download[one@0]", "download[one@1]", "download[one]"]
 
@@ -74,7 +76,7 @@ def test_a_round_is_begun_where_failures_may_pass_and_builds_on_the_one_before(o
 def test_rounds_belong_to_a_source_as_it_is_configured(opened: Any) -> None:
     dag, workspace = opened()
     finish(workspace, "download[one]", images=1, status__timeout=1)
-    rounds.advance(workspace, dag, ["download[one]"])
+    retry_passes.advance(workspace, dag, ["download[one]"])
     assert "download[one@0]" in opened()[0]
     assert "download[one@0]" in opened("download.timeout=3", "download.per_host=2")[0]  # how, not what
     assert "download[one@0]" not in opened("download.max_bytes=2048")[0]
@@ -84,7 +86,7 @@ def test_only_sources_that_the_target_needs_are_tried_again(opened: Any) -> None
     dag, workspace = opened()
     for name in ("one", "two"):
         finish(workspace, f"download[{name}]", images=1, status__timeout=1)
-    assert len(rounds.advance(workspace, dag, ["download[two]"])) == 1
+    assert len(retry_passes.advance(workspace, dag, ["download[two]"])) == 1
     assert "download[one@0]" not in opened()[0]
 
 
@@ -156,7 +158,7 @@ def test_the_command_tries_again_what_may_pass_and_nothing_else(flaky: Flaky, tm
     }
     flaky.recovered = True
     flaky.asked.clear()
-    assert "round 1 tries 1 images again (http_503 1)" in run("--retry-failed")
+    assert "retry pass 1 fetches 1 images again (http_503 1)" in run("--retry-failed")
     assert {path for path in flaky.asked if path not in ("/robots.txt", "/.well-known/tdmrep.json")} == {"/busy-2.jpg"}
     assert counts()[1]["success"] == 3
     flaky.asked.clear()

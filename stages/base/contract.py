@@ -19,22 +19,35 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from models.common.config import StrictConfig
 from models.common.errors import UserError as UserError  # defined below all, since models raise it too
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 
 
-class _How:
-    """Marks a config field that says *how* a result is made and cannot change a byte of it."""
+class _NotFingerprinted:
+    """Marks a config field that decides *how* a result is made and cannot change a byte of it."""
 
     def __repr__(self) -> str:
-        return "How"
+        return "NotFingerprinted"
 
 
-#: Use as ``threads: Annotated[int, How, Field(ge=1)] = 16``. A field so marked is left out of the fingerprint.
-How = _How()
+#: Use as ``threads: Annotated[int, NotFingerprinted, Field(ge=1)] = 16``. The field is left out of the fingerprint.
+NotFingerprinted = _NotFingerprinted()
+
+
+@dataclass(frozen=True)
+class FingerprintedAs:
+    """Marks a config field that was renamed, or has values that were: fingerprints keep the old spelling.
+
+    ``retry_pass: Annotated[int, FingerprintedAs("round")] = 0`` leaves every existing artifact up to date.
+    """
+
+    key: str | None = None
+    """The field's name in fingerprints and manifests; null: its own."""
+    values: Mapping[str, str] = field(default_factory=dict)
+    """Value -> its spelling in fingerprints and manifests; other values stand for themselves."""
 
 
 class StageConfig(StrictConfig):
-    """Base of every schema that stages and pipelines have, whose fields may be marked :data:`How`."""
+    """Base of the schemas of stages and pipelines: a field counts in fingerprints unless it is marked otherwise."""
 
 
 C = TypeVar("C", bound=StageConfig)
@@ -57,28 +70,28 @@ class Partition:
 
 
 @dataclass
-class Task:
+class StageContext:
     """What the runner hands to :meth:`Stage.run` (one partition) and :meth:`Stage.finish` (the whole)."""
 
     inputs: Inputs
     out: Path
     """Files written below it belong to the finished artifact (names unique over all partitions)."""
-    parts: Path
+    intermediate: Path
     """Files written below it are kept for `finish` and dropped after it; in `finish`, all partitions' files."""
     scratch: str
     """A folder on a file system that all workers share and that outlives a kill, e.g. for training checkpoints;
     emptied after the manifest is written."""
-    how: Mapping[str, Any] = field(default_factory=dict)
+    cluster: Mapping[str, Any] = field(default_factory=dict)
     """What the cluster grants: the fields of `pipelines.cluster.ClusterConfig`, e.g. ``{"workers": 2,
     "gpus_per_worker": 0, "cpus_per_worker": 1, "precision": "fp32", "max_failures": 3}``."""
     cache: str = ""
     """Folder or fsspec URL shared by all artifacts of this stage in the workspace and never emptied by the runner
-    (`stages/cache.py`): for what is costly and named by its contents. It saves work and never changes a byte."""
+    (`stages/base/cache.py`): for what is costly and named by its contents. It saves work and never changes a byte."""
     tombstones: str = ""
-    """The workspace's file of forgotten samples (`stages/tombstones.py`), which may not exist."""
+    """The workspace's file of forgotten samples (`stages/base/tombstones.py`), which may not exist."""
     counts: Counter[str] = field(default_factory=Counter)
     report: dict[str, Any] = field(default_factory=dict)
-    """What :meth:`Stage.watch` is to know of this partition; JSON-serialisable, small, kept until the artifact is
+    """What :meth:`Stage.on_commit` is to know of this partition; JSON-serialisable, small, kept until the artifact is
     finished and no part of it."""
 
     def count(self, name: str, n: int = 1) -> None:
@@ -117,7 +130,7 @@ class Stage(ABC, Generic[C]):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     """Raise it when the code changes what the stage makes from the same config and inputs."""
-    placement: ClassVar[Literal["ray_tasks", "ray_data", "driver"]] = "ray_tasks"
+    executor: ClassVar[Literal["ray_tasks", "ray_data", "driver"]] = "ray_tasks"
     """``ray_tasks``: one Ray task per partition. ``ray_data``: partitions stream through a pool of Ray Data actors,
     each of which called :meth:`setup` once (models are loaded there). ``driver``: in the driver process, for stages
     that start Ray work of their own (Ray Data over tables, Ray Train)."""
@@ -152,19 +165,21 @@ class Stage(ABC, Generic[C]):
         return
 
     @abstractmethod
-    def run(self, partition: Partition, task: Task) -> None:
-        """Make one partition: write files to ``task.out`` / ``task.parts``. Deterministic, byte for byte."""
+    def run(self, partition: Partition, context: StageContext) -> None:
+        """Make one partition: write files to ``context.out`` and ``context.intermediate``. Deterministic, byte for
+        byte."""
 
-    def watch(self, reports: Sequence[Mapping[str, Any]]) -> None:
-        """Called in the driver whenever a partition was committed, with the `Task.report` of every one that is.
+    def on_commit(self, reports: Sequence[Mapping[str, Any]]) -> None:
+        """Called in the driver whenever a partition was committed, with the `StageContext.report` of every one that is.
 
         Raises UserError to stop the stage because of how it is going; what is committed stays.
         """
         return
 
-    def finish(self, task: Task) -> None:
-        """After all partitions: write what spans them to ``task.out``. Runs in the driver; reads ``task.parts``
-        (all partitions' files, local). Must be repeatable: a kill in the middle runs it again from the start."""
+    def finish(self, context: StageContext) -> None:
+        """After all partitions: write what spans them to ``context.out``. Runs in the driver; reads
+        ``context.intermediate`` (all partitions' files, local). Must be repeatable: a kill in the middle runs it
+        again from the start."""
         return
 
     def summary(self, artifact: Artifact) -> dict[str, float]:

@@ -38,7 +38,7 @@ def explain(
             return "forgotten on request (`pairmill forget`); no run brings it back"
         case "download":
             error = attempt.get("error")
-            return f"its image could not be had: {name}" + (f" ({error})" if error else "")
+            return f"its image could not be downloaded: {name}" + (f" ({error})" if error else "")
         case "rule":
             return _rule(name, signals, rules)
         case "benchmark":
@@ -46,8 +46,8 @@ def explain(
         case "benchmark_text":
             return f"its caption is in the benchmark {name}" + (f" ({detail})" if detail else "")
         case "duplicate":
-            how = "the same pixels" if name == "exact" else "nearly the same picture"
-            return f"{how} as image {detail}, which is kept" if detail else f"{how} as an image that is kept"
+            likeness = "the same pixels" if name == "exact" else "nearly the same picture"
+            return f"{likeness} as image {detail}, which is kept" if detail else f"{likeness} as an image that is kept"
         case "mixture":
             return "its source already filled its share of `selection.mixture`"
         case "cap":

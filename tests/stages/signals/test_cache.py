@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.cache import Cache
+from stages.base.cache import Cache
 from stages.signals import registry
 from stages.signals.config import SignalsConfig
 from stages.signals.stage import Signals
@@ -133,7 +133,7 @@ def test_another_shard_or_list_is_another_result(source, fetched_source, run_sta
         pq.write_table(table.set_column(5, table.schema.field("caption"), captions), pairs.path(name))
     import json
 
-    from stages.artifact import Artifact, file_sha256
+    from stages.base.artifact import Artifact, file_sha256
 
     manifest = json.loads(pairs.path("manifest.json").read_text())
     for file in manifest["files"]:

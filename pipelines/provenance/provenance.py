@@ -1,6 +1,6 @@
-"""The history of one sample: source row, attempts, signals, verdict, shard, tokens, models.
+"""The provenance of one sample: source row, attempts, signals, verdict, shard, tokens, models.
 
-Of a private source it holds uids and numbers only: no caption, no path, no address, nor anything said of them.
+For a private source it holds uids and numbers only: no caption, path or address, and nothing derived from their text.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from functools import cached_property
 from typing import Any
 
 from pipelines.lineage import Lineage
-from pipelines.sample_history.find import located, rows, scan
-from pipelines.sample_history.reasons import explain
+from pipelines.provenance.find import located, rows, scan
+from pipelines.provenance.reasons import explain
 from pipelines.state import Workspace
 from pipelines.tracking.lookup import run_ids
-from stages.artifact import Artifact
-from stages.sample import image_uid
-from stages.tombstones import Tombstones
+from stages.base.artifact import Artifact
+from stages.base.pairs import image_uid
+from stages.base.tombstones import Tombstones
 
 _UID = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-#: Columns of a private source's tables that may be told besides numbers and truth values.
-_TOLD = frozenset({"uid", "image_uid", "source", "status", "format", "reason", "keep", "language"})
+#: Columns of a private source's tables that may be shown besides numbers and booleans.
+_PUBLIC = frozenset({"uid", "image_uid", "source", "status", "format", "reason", "keep", "language"})
 _IDENTITY = ("uid", "image_uid", "source")
 
 
@@ -38,13 +38,13 @@ class SourceArtifacts:
 
 
 @dataclass
-class Histories:
-    """Answers for one configuration's workspace."""
+class ProvenanceReader:
+    """Looks samples up in the artifacts of one configuration's workspace."""
 
     workspace: Workspace
     private: frozenset[str]
     stale: list[str] = field(default_factory=list)
-    """Nodes that were taken from an earlier configuration, since this one's is not made yet."""
+    """Nodes read from an earlier configuration's artifact, because this one's does not exist yet."""
 
     @cached_property
     def lineage(self) -> Lineage:
@@ -68,17 +68,17 @@ class Histories:
         found = self.workspace.artifact(node)
         latest = self.workspace.store.latest(node_id) if found is None else None
         if latest is not None:
-            found = self.workspace.store.place(node.stage.name, node.instance, latest["fingerprint"]).artifact()
+            found = self.workspace.store.artifact_dir(node.stage.name, node.instance, latest["fingerprint"]).artifact()
             if found is not None and node_id not in self.stale:
                 self.stale.append(node_id)
         return found
 
-    # -- finding -------------------------------------------------------------------------------------------------
+    # -- lookup --------------------------------------------------------------------------------------------------
     def find(self, sample: str) -> list[dict[str, Any]]:
-        """The histories of what is meant: a pair's uid, an image's uid, a listed URL or an image's sha256."""
+        """One record per image that `sample` names: a pair's uid, an image's uid, a listed URL or an image's sha256."""
         word = sample.strip()
         lower = word.lower()
-        found = []
+        records = []
         for source in self.sources:
             if source.pairs is None:
                 continue
@@ -89,16 +89,16 @@ class Histories:
             else:
                 images, only = [image_uid(source.name, word)], None
             for image in images:
-                history = self._history(source, image, only)
-                if history is not None:
-                    found.append(history)
-        return found
+                record = self._record(source, image, only)
+                if record is not None:
+                    records.append(record)
+        return records
 
     def forgotten(self, sample: str) -> bool:
-        """Whether the sample is on the workspace's list of what no run may bring back."""
+        """Whether the sample is among the workspace's tombstones."""
         word = sample.strip()
-        held = Tombstones.load(self.workspace.store.tombstones)
-        return held.listed(word.lower(), word.lower(), word) or held.content(word.lower())
+        tombstones = Tombstones.load(self.workspace.store.tombstones)
+        return tombstones.listed(word.lower(), word.lower(), word) or tombstones.content(word.lower())
 
     def _by_uid(self, source: SourceArtifacts, uid: str) -> tuple[list[str], str | None]:
         assert source.pairs is not None
@@ -117,34 +117,33 @@ class Histories:
         held = [row for c in ("sha256", "source_sha256") for row in scan(source.raw, "attempts-*.parquet", c, digest)]
         return sorted({row["image_uid"] for row in held})
 
-    # -- telling -------------------------------------------------------------------------------------------------
-    def _history(self, source: SourceArtifacts, image: str, only: str | None) -> dict[str, Any] | None:
+    # -- records -------------------------------------------------------------------------------------------------
+    def _record(self, source: SourceArtifacts, image: str, only: str | None) -> dict[str, Any] | None:
         assert source.pairs is not None
-        places = located(source.pairs, "pairs-*.parquet", "image_uid", image)
-        listed = [row for _, row in places]
+        rows_by_file = located(source.pairs, "pairs-*.parquet", "image_uid", image)
+        listed = [row for _, row in rows_by_file]
         shown = [row for row in listed if only in (None, row["uid"])]
-        file = places[0][0] if places else None
+        file = rows_by_file[0][0] if rows_by_file else None
         if not shown and not self._verdict_of_image(source, image, only):
             return None
         attempts = self._attempts(source, image)
         signals = rows(source.signals, "images-*.parquet", "image_uid", image) if source.signals else []
         signal = _scalars(signals[0]) if signals else {}
-        history: dict[str, Any] = {
+        return {
             "image_uid": image,
             "source": source.name,
             "private": source.private,
             "pairs_of_this_image": len(listed),
-            "attempts": [_told(row, source.private) for row in attempts],
-            "signals": _told(signal, source.private),
+            "attempts": [_public(row, source.private) for row in attempts],
+            "signals": _public(signal, source.private),
             "pairs": [
                 self._pair(source, row, file, signal, attempts[-1] if attempts else {})
                 for row in (shown or self._verdict_of_image(source, image, only))
             ],
         }
-        return history
 
     def _verdict_of_image(self, source: SourceArtifacts, image: str, only: str | None) -> list[dict[str, Any]]:
-        """Verdicts on a pair that the lists do not have any more: it was forgotten."""
+        """Verdicts on a forgotten pair, which the lists no longer hold."""
         if self._verdicts is None or only is None:
             return []
         held = rows(self._verdicts, "verdicts.parquet", "uid", only)
@@ -153,12 +152,12 @@ class Histories:
     def _attempts(self, source: SourceArtifacts, image: str) -> list[dict[str, Any]]:
         if source.raw is None:
             return []
-        found: list[dict[str, Any]] = []
+        attempts: list[dict[str, Any]] = []
         for number, raw in enumerate(self.lineage.earlier(source.raw, "previous")):
             for row in rows(raw, "attempts-*.parquet", "image_uid", image):
                 known = {key: value for key, value in row.items() if value is not None and key not in _IDENTITY}
-                found.append({"round": number, "artifact": raw.fingerprint, **known})
-        return found
+                attempts.append({"retry_pass": number, "artifact": raw.fingerprint, **known})
+        return attempts
 
     def _pair(
         self,
@@ -172,14 +171,14 @@ class Histories:
         uid = row["uid"]
         measured = rows(source.signals, file, "uid", uid) if source.signals is not None and file else []
         signals = _scalars(measured[0]) if measured else {}
-        places = self._places(uid)
+        locations = self._locations(uid)
         return {
             "uid": uid,
-            "listed": _told({key: value for key, value in row.items() if key not in _IDENTITY}, source.private),
-            "signals": _told(signals, source.private),
+            "listed": _public({key: value for key, value in row.items() if key not in _IDENTITY}, source.private),
+            "signals": _public(signals, source.private),
             "verdict": self._verdict(uid, {**image, **signals}, attempt, source.private),
-            "shards": places,
-            "models": self._models([place["artifact"] for place in places]),
+            "shards": locations,
+            "models": self._models([location["artifact"] for location in locations]),
         }
 
     @cached_property
@@ -196,17 +195,17 @@ class Histories:
             return None
         row = {key: value for key, value in held[0].items() if key not in _IDENTITY}
         selection = self._verdicts.manifest["config"]["selection"]
-        told = {} if private else attempt
-        words = explain(row["reason"], row["detail"], signals, told, selection)
+        shown = {} if private else attempt
+        words = explain(row["reason"], row["detail"], signals, shown, selection)
         return {**row, "words": words, "selection": selection.get("name"), "artifact": self._verdicts.fingerprint}
 
-    def _places(self, uid: str) -> list[dict[str, Any]]:
-        """Where the pair lies in each `shard` artifact of the workspace that has it, with its tokens."""
+    def _locations(self, uid: str) -> list[dict[str, Any]]:
+        """Shard and offsets of the pair in each `shard` artifact that holds it, with its tokens."""
         import pyarrow.compute as pc
 
         from stages.shard.index import Index
 
-        found = []
+        locations = []
         for artifact in self.lineage.of_stage("shard"):
             index = Index.open(artifact.path("index.arrow"))
             sample = pc.index(index.table["uid"], uid).as_py()
@@ -215,7 +214,7 @@ class Histories:
             row = index[sample]
             position = sample - index.of_shard(row.shard).start
             shard = artifact.read_json("dataset.json")["shards"][row.shard]["name"]
-            found.append(
+            locations.append(
                 {
                     "artifact": artifact.fingerprint,
                     "shard": shard,
@@ -228,7 +227,7 @@ class Histories:
                     "tokens": self._tokens(artifact, row.shard, position),
                 }
             )
-        return found
+        return locations
 
     def _tokens(self, shards: Artifact, shard: int, position: int) -> list[dict[str, Any]]:
         from stages.tokens.reader import TokenReader
@@ -259,8 +258,8 @@ def _scalars(row: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in row.items() if k not in _IDENTITY and not isinstance(v, bytes | list | None)}
 
 
-def _told(row: dict[str, Any], private: bool) -> dict[str, Any]:
-    """Of a private source: numbers, truth values and a few columns that say nothing of what is in it."""
+def _public(row: dict[str, Any], private: bool) -> dict[str, Any]:
+    """For a private source: numbers, booleans and the few columns that reveal nothing of its content."""
     if not private:
         return row
-    return {k: v for k, v in row.items() if k in _TOLD or k == "artifact" or isinstance(v, bool | int | float)}
+    return {k: v for k, v in row.items() if k in _PUBLIC or k == "artifact" or isinstance(v, bool | int | float)}

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from stages.artifact import canonical_json, is_remote
+from stages.base.artifact import canonical_json, is_remote
 
 
 def url_digest(url: str) -> str:
@@ -70,7 +70,7 @@ class Tombstones:
 
     @staticmethod
     def load(place: str) -> Tombstones:
-        """Read the workspace's file (`Task.tombstones`); nothing is forgotten where there is none."""
+        """Read the workspace's file (`StageContext.tombstones`); nothing is forgotten where there is none."""
         try:
             if is_remote(place):
                 import fsspec

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.artifact import canonical_json, is_remote
-from stages.cache import Cache
+from stages.base.artifact import canonical_json, is_remote
+from stages.base.cache import Cache
 from stages.tokens.encode import Encoded
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Kept:
     """
 
     def __init__(self, cache: str, tokenizer: str) -> None:
-        """`cache` is :attr:`Task.cache`; nothing is kept where it is empty. `tokenizer` is its digest."""
+        """`cache` is :attr:`StageContext.cache`; nothing is kept where it is empty. `tokenizer` is its digest."""
         self._cache = Cache(cache) if cache else None
         self._tokenizer = tokenizer
 

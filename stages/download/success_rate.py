@@ -1,4 +1,4 @@
-"""Watching what share of the images can be had: a collapse is noticed while it happens, not at the end of the list."""
+"""The share of images that can be downloaded: a collapse stops the stage while it happens, not at the list's end."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.download.outcome import Reason
 
 log = logging.getLogger(__name__)
 
-#: Hosts that a partition reports of, those with the most attempts; reasons that a message tells.
+#: Hosts in a partition's report, those with the most attempts; reasons in a message.
 _HOSTS, _REASONS = 50, 5
 
 #: An attempt: the listed host (empty for local files and private sources), and how it ended.
@@ -53,7 +53,7 @@ def report(endings: Iterable[tuple[str, str, int]]) -> dict[str, Any]:
     reasons: Counter[str] = Counter()
     hosts: dict[str, Counter[str]] = {}
     for host, status, images in endings:
-        if status == Reason.FORGOTTEN:  # nobody was asked
+        if status == Reason.FORGOTTEN:  # no request was made
             continue
         reasons[status] += images
         if host:
@@ -104,14 +104,14 @@ def collapse(source: str, min_rate: float, found: Mapping[str, Any]) -> UserErro
     failed = Counter({host: c.total() - c[Reason.SUCCESS] for host, c in hosts.items()})
     worst = ", ".join(f"{host} ({n:,} of {hosts[host].total():,} failed)" for host, n in _top(failed, 3) if n)
     return UserError(
-        f"sources.{source}: only {found['success']:,} of the last {found['attempts']:,} images could be had, fewer than"
-        f" download.min_success_rate={min_rate:g} allows: {told(found['reasons'])}"
-        f"{f'; most of them at {worst}' if worst else ''}. What was fetched is kept: the same command goes on from here"
-        " when the cause is mended, or, if the list is as bad as that, with download.min_success_rate=0"
+        f"sources.{source}: only {found['success']:,} of the last {found['attempts']:,} images could be downloaded,"
+        f" fewer than download.min_success_rate={min_rate:g} allows: {most_frequent(found['reasons'])}"
+        f"{f'; most of them at {worst}' if worst else ''}. What was fetched is kept: the same command resumes from here"
+        " when the cause is fixed, or, if the list is as bad as that, with download.min_success_rate=0"
     )
 
 
-def told(endings: Mapping[str, int]) -> str:
+def most_frequent(endings: Mapping[str, int]) -> str:
     """Reasons with their numbers, the most frequent first."""
     return ", ".join(f"{status} {n:,}" for status, n in _top(endings, _REASONS))
 

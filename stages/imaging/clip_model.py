@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,7 @@ def check_folder(folder: Path, named: str) -> None:
 
 def contents(folder: Path) -> dict[str, str]:
     """Path in the folder -> SHA-256 of the file: what the embeddings depend on. Reads all of the folder."""
-    from stages.artifact import file_sha256
+    from stages.base.artifact import file_sha256
 
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}

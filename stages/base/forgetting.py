@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.tokenizer.load import LoadedTokenizer
 from stages.train.annotated import AnnotatedDataset
 from stages.train.annotated_files import AnnotatedFiles

@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from stages.contract import UserError
+from stages.base.contract import UserError
 from stages.download.config import DownloadConfig
 from stages.download.stage import Download
-from stages.download.watch import Window, check, merged, poor_hosts, report
+from stages.download.success_rate import Window, check, merged, poor_hosts, report
 from stages.ingest.config import SourceConfig
 
 
@@ -31,7 +31,7 @@ def test_a_collapse_within_a_partition_names_reasons_and_hosts_and_how_to_go_on(
         download(pairs, {"a.test": web.address}, watch_after=50, threads=2)
     line = str(stopped.value)
     assert line.startswith("sources.src: only ")
-    assert "of the last 50 images could be had" in line
+    assert "of the last 50 images could be downloaded" in line
     assert "http_404" in line
     assert "a.test (" in line
     assert "download.min_success_rate=0" in line
@@ -91,12 +91,12 @@ def test_a_host_that_gives_little_is_told_of_once(caplog: pytest.LogCaptureFixtu
     part = report([("poor.test", "http_403", 60), ("poor.test", "success", 3), ("good.test", "success", 900)])
     assert set(poor_hosts([part, part], 0.3, 100)) == {"poor.test"}
     with caplog.at_level(logging.WARNING):
-        stage.watch([part])
+        stage.on_commit([part])
         assert not caplog.records
-        stage.watch([part, part])
-        stage.watch([part, part, part])
+        stage.on_commit([part, part])
+        stage.on_commit([part, part, part])
     assert [record.getMessage() for record in caplog.records] == [
-        "sources.s: of poor.test few images can be had: http_403 120, success 6"
+        "sources.s: few images of poor.test can be downloaded: http_403 120, success 6"
     ]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.cache import Cache
+from stages.base.cache import Cache
 
 
 @pytest.mark.parametrize("remote", [False, True])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from pipelines.execute import Job, run_partition
-from stages.contract import Partition, UserError
+from stages.base.contract import Partition, UserError
 
 #: Takes a job, its pending partitions and the number of retries; yields the report of every committed partition.
 Executor = Callable[[Job, Sequence[Partition], int], Generator[dict[str, Any]]]
@@ -54,10 +54,10 @@ def _gpus(job: Job) -> float:
 
 
 def in_ray_tasks(job: Job, partitions: Sequence[Partition], retries: int) -> Generator[dict[str, Any]]:
-    """One Ray task per partition; a task is started again when its worker dies or its I/O fails.
+    """One Ray task per partition; a task is restarted when its worker dies or its I/O fails.
 
-    After a failure that retries do not mend, tasks under way are let finish (their commits count), then it is raised.
-    Closing the generator cancels them: whoever closes it does not want more of the same.
+    After a failure that retries do not cure, running tasks may finish (their commits count), then it is raised.
+    Closing the generator cancels them.
     """
     import ray
     from ray.exceptions import RayTaskError
@@ -99,7 +99,7 @@ def in_ray_tasks(job: Job, partitions: Sequence[Partition], retries: int) -> Gen
 def in_ray_data(job: Job, partitions: Sequence[Partition], retries: int) -> Generator[dict[str, Any]]:
     """Partitions stream through a pool of Ray Data actors; each set its stage up once.
 
-    Ray Data replaces a dead actor and repeats its partition by itself, so `retries` is not asked.
+    Ray Data replaces a dead actor and repeats its partition by itself, so `retries` is ignored.
     """
     import ray
     from ray.exceptions import RayTaskError

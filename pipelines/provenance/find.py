@@ -7,27 +7,27 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stages.artifact import Artifact
+from stages.base.artifact import Artifact
 
 
 def rows(artifact: Artifact, pattern: str, column: str, value: str) -> list[dict[str, Any]]:
-    """Rows with that value, of files that are sorted by the column, over all files and in each."""
+    """Rows with that value, from files sorted by the column across all files and within each."""
     return [row for _, row in located(artifact, pattern, column, value)]
 
 
 def located(artifact: Artifact, pattern: str, column: str, value: str) -> list[tuple[str, dict[str, Any]]]:
-    """The same, each with the name of its file."""
+    """As :func:`rows`, each row with the name of its file."""
     names = artifact.names(pattern)
     low, high = 0, len(names)
     found: list[tuple[str, dict[str, Any]]] = []
-    # The first file whose last value is not below the one looked for; files without rows are passed over.
+    # Binary search for the first file whose last value is not below `value`; files without rows are skipped.
     while low < high:
         middle = (low + high) // 2
-        place, bounds = _bounds(artifact, names, middle, high, column)
+        position, bounds = _bounds(artifact, names, middle, high, column)
         if bounds is None:
             high = middle
         elif bounds[1] < value:
-            low = place + 1
+            low = position + 1
         else:
             high = middle
     for name in names[low:]:
@@ -36,25 +36,25 @@ def located(artifact: Artifact, pattern: str, column: str, value: str) -> list[t
             if parquet.metadata.num_rows:
                 if _first(parquet, column) > value:
                     break
-                found += [(name, row) for row in _held(parquet, column, value)]
+                found += [(name, row) for row in _matching(parquet, column, value)]
     return found
 
 
 def scan(artifact: Artifact, pattern: str, column: str, value: str) -> list[dict[str, Any]]:
-    """Rows with that value, of files in any order."""
+    """Rows with that value, from files in any order."""
     found: list[dict[str, Any]] = []
     for name in artifact.names(pattern):
         with artifact.open(name) as file:
             parquet = pq.ParquetFile(file)
             if column in parquet.schema_arrow.names:
-                found += _held(parquet, column, value)
+                found += _matching(parquet, column, value)
     return found
 
 
-def _held(parquet: pq.ParquetFile, column: str, value: str) -> list[dict[str, Any]]:
-    """Rows with that value, of the row groups that can have it.
+def _matching(parquet: pq.ParquetFile, column: str, value: str) -> list[dict[str, Any]]:
+    """Rows with that value, from the row groups whose statistics admit it.
 
-    Without threads: there is little to read, and a process that ends at once would meet them starting.
+    Without threads: there is little to read, and a process that exits at once would race their start.
     """
     found: list[dict[str, Any]] = []
     for group in range(parquet.metadata.num_row_groups):
@@ -70,12 +70,12 @@ def _bounds(
     artifact: Artifact, names: list[str], middle: int, high: int, column: str
 ) -> tuple[int, tuple[str, str] | None]:
     """The first file from `middle` on that has rows, and its smallest and largest value."""
-    for place in range(middle, high):
-        with artifact.open(names[place]) as file:
+    for position in range(middle, high):
+        with artifact.open(names[position]) as file:
             parquet = pq.ParquetFile(file)
             if parquet.metadata.num_rows:
                 groups = parquet.metadata.num_row_groups
-                return place, (_first(parquet, column), _statistics(parquet, groups - 1, column)[1])
+                return position, (_first(parquet, column), _statistics(parquet, groups - 1, column)[1])
     return high, None
 
 
@@ -84,8 +84,8 @@ def _first(parquet: pq.ParquetFile, column: str) -> str:
 
 
 def _statistics(parquet: pq.ParquetFile, group: int, column: str) -> tuple[str, str]:
-    place = parquet.schema_arrow.names.index(column)
-    statistics = parquet.metadata.row_group(group).column(place).statistics
+    index = parquet.schema_arrow.names.index(column)
+    statistics = parquet.metadata.row_group(group).column(index).statistics
     if statistics is not None and statistics.has_min_max:
         return str(statistics.min), str(statistics.max)
     values = pc.drop_null(parquet.read_row_group(group, columns=[column], use_threads=False)[column])

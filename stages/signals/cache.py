@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.artifact import Artifact, is_remote
-from stages.cache import Cache
+from stages.base.artifact import Artifact, is_remote
+from stages.base.cache import Cache
 from stages.signals import tables
 from stages.signals.family import Family
 from stages.signals.registry import described
@@ -28,7 +28,7 @@ class Kept:
     """The cache as it looks for one partition: family -> table of its columns, in the order of the partition's rows."""
 
     def __init__(self, cache: str, raw: Artifact, pairs: Artifact, number: str) -> None:
-        """`cache` is :attr:`Task.cache`; nothing is kept where it is empty."""
+        """`cache` is :attr:`StageContext.cache`; nothing is kept where it is empty."""
         self._cache = Cache(cache) if cache else None
         self._shard = _sha256(raw, f"raw-{number}.tar")
         self._pairs = _sha256(pairs, f"pairs-{number}.parquet")

@@ -12,11 +12,12 @@ from PIL import Image
 from pydantic import ValidationError
 from tokenizers import AddedToken, Tokenizer
 
-from stages.artifact import Artifact
-from stages.contract import UserError
+from pipelines.fingerprint import fingerprinted
+from stages.base.artifact import Artifact
+from stages.base.contract import UserError
 from stages.finetune.stage import Finetune
 
-REGIONS = {"kind": "regions", "questions": None, "annotations": "r.json", "prompt": "<referring> {}"}
+GROUNDING = {"kind": "grounding", "questions": None, "annotations": "r.json", "prompt": "<referring> {}"}
 
 
 @pytest.mark.parametrize(
@@ -24,20 +25,26 @@ REGIONS = {"kind": "regions", "questions": None, "annotations": "r.json", "promp
     [
         ({"prompt": "where?"}, "one of {} for the caption and {box} for the box"),
         ({"prompt": "{} {box}"}, "one of {} for the caption and {box} for the box"),
-        ({"max_text_tokens": 4}, "max_text_tokens of kind regions is at least 5"),
+        ({"max_text_tokens": 4}, "max_text_tokens of kind grounding is at least 5"),
         ({"questions": "q.json"}, "questions belongs to kind vqa"),
     ],
 )
-def test_what_cannot_be_a_task_of_regions_is_refused_by_name(config: Any, fields: dict[str, Any], says: str) -> None:
+def test_what_cannot_be_a_grounding_task_is_refused_by_name(config: Any, fields: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
-        config(**{**REGIONS, **fields})
+        config(**{**GROUNDING, **fields})
+
+
+def test_the_former_name_of_the_kind_is_taken_and_means_the_same(config: Any) -> None:
+    former = config(**{**GROUNDING, "kind": "regions"})
+    assert former == config(**GROUNDING)
+    assert fingerprinted(former)["task"]["kind"] == "regions"  # artifacts made under that name stay up to date
 
 
 def test_a_tokenizer_without_location_tokens_is_refused_before_any_worker_starts(
     run_stage: Any, inputs: Any, config: Any
 ) -> None:
     with pytest.raises(UserError, match=r"no <loc_0>.*tokenizer\.location_tokens=1000"):
-        run_stage(Finetune(config(**REGIONS)), inputs, how={"workers": 2, "max_failures": 0})
+        run_stage(Finetune(config(**GROUNDING)), inputs, cluster={"workers": 2, "max_failures": 0})
 
 
 @pytest.fixture
@@ -74,7 +81,7 @@ def located(
 @pytest.mark.slow
 def test_a_model_learns_to_write_boxes(ray_session: None, run_stage: Any, located: Any, config: Any) -> None:
     varied = {"crop_scale": [0.6, 1.0], "horizontal_flip": 0.5}
-    task = config(**REGIONS, texts_per_image=1, steps=30, augmentation=varied)
-    record = run_stage(Finetune(task), located, how={"workers": 2, "max_failures": 0}).read_json("train.json")
+    task = config(**GROUNDING, texts_per_image=1, steps=30, augmentation=varied)
+    record = run_stage(Finetune(task), located, cluster={"workers": 2, "max_failures": 0}).read_json("train.json")
     assert record["prompt"] == "<referring> {}"
     assert record["phases"][0]["last_loss"] < record["phases"][0]["first_loss"] - 1

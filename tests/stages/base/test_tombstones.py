@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stages.tombstones import Tombstones, domain_digest, url_digest
+from stages.base.tombstones import Tombstones, domain_digest, url_digest
 
 
 def test_each_way_of_naming_a_sample_finds_it() -> None:

@@ -1,0 +1,1 @@
+"""`pairmill why`: what the artifacts of a workspace hold on one sample."""

@@ -1,1 +1,0 @@
-"""`pairmill why`: everything the artifacts of a workspace say of one sample."""

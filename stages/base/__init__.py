@@ -1,0 +1,1 @@
+"""The contract that every stage implements, and what several stages agree on."""
