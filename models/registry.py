@@ -34,6 +34,11 @@ def _registered() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
+def clear_cache() -> None:
+    """Read the entry points anew at the next lookup, for a process in which packages are installed or removed."""
+    _registered.cache_clear()
+
+
 def architectures() -> list[str]:
     """Names of all registered architectures, sorted."""
     return sorted(_registered())
@@ -42,14 +47,17 @@ def architectures() -> list[str]:
 def spec(architecture: str) -> ModelSpec:
     """The spec registered under a name. Raises UserError that lists the known names."""
     if architecture not in _registered():
-        _registered.cache_clear()  # its package may have been installed since
+        clear_cache()  # its package may have been installed since
     if architecture not in _registered():
         raise UserError(
             f"architecture {architecture!r} is not known (known: {', '.join(architectures()) or 'none'}): correct it, "
             f"or install the package that registers it under {GROUP!r}"
         )
     entry = _registered()[architecture]
-    loaded = entry.load()
+    try:
+        loaded = entry.load()
+    except ImportError as error:
+        raise UserError(f"architecture {architecture!r}: {entry.value} cannot be imported ({error})") from error
     if not isinstance(loaded, ModelSpec):
         raise UserError(f"architecture {architecture!r}: {entry.value} is not a models.common.spec.ModelSpec")
     if (default := loaded.config.model_fields["architecture"].default) != architecture:
@@ -57,6 +65,11 @@ def spec(architecture: str) -> ModelSpec:
             f"architecture {architecture!r}: its config's `architecture` is {default!r}; register it under that name"
         )
     return loaded
+
+
+def conf_folders() -> list[Path]:
+    """Folders with further choices of `model` and `recipe`, which architectures of other packages bring."""
+    return [folder for name in architectures() if (folder := spec(name).conf)]
 
 
 def config_class(fields: Mapping[str, Any]) -> type[ModelConfig]:

@@ -11,7 +11,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from models.common.config import ModelConfig
-from models.registry import config_class
+from models.registry import conf_folders, config_class
 from pipelines.config import PairmillConfig
 from stages.base.contract import UserError
 from stages.ingest.config import SourceConfig
@@ -52,7 +52,7 @@ def _values(overrides: Sequence[str], conf: Path) -> dict[str, Any]:
     with initialize_config_dir(str(conf), version_base=None):
         try:
             chosen = [_override(text, conf) for text in overrides]
-            composed = compose("config", [*_experiment(chosen, conf), *chosen])
+            composed = compose("config", [*_search_path(chosen, conf), *_experiment(chosen, conf), *chosen])
             values = _plain(OmegaConf.to_container(composed, resolve=True))
             # What a benchmark or the selection refers to by name is loaded from conf/ like a choice of its own.
             held_out = {}
@@ -83,14 +83,22 @@ def _file(conf: Path, group: str, name: str) -> dict[str, Any]:
     return _plain(OmegaConf.to_container(OmegaConf.load(conf / group / f"{name}.yaml"), resolve=True))
 
 
+def _search_path(chosen: Sequence[str], conf: Path) -> list[str]:
+    """The override by which Hydra finds choices that other packages bring; none where all are in `conf/`."""
+    groups = (text.partition("=") for text in chosen if text.startswith(("model=", "recipe=")))
+    if all((conf / group / f"{name}.yaml").exists() for group, _, name in groups):
+        return []
+    return [f"hydra.searchpath=[{','.join(f'file://{folder.resolve()}' for folder in conf_folders())}]"]
+
+
 def choices(conf: Path, group: str) -> list[str]:
-    """Names of a config group's files."""
-    return sorted(path.stem for path in (conf / group).glob("*.yaml"))
+    """Names of a config group's files; of models and recipes also those that other packages bring."""
+    folders = [conf, *conf_folders()] if group in ("model", "recipe") else [conf]
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
 
 def _known(conf: Path, group: str, name: str, key: str) -> None:
-    available = choices(conf, group)
-    if name not in available:
+    if not (conf / group / f"{name}.yaml").exists() and name not in (available := choices(conf, group)):
         raise UserError(f"{key}={name}: no conf/{group}/{name}.yaml; choose one of {', '.join(available)}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from models.common.config import ModelConfig, StrictConfig
@@ -45,3 +46,6 @@ class ModelSpec:
     ``config.initialise_from`` gives a folder for and raises UserError; None where nothing can be given."""
     language_model: str | None = None
     """Family of the language model it can start from: `model_type` in the config.json of its weights, such as `opt`."""
+    conf: Path | None = None
+    """For an architecture in a package of its own: a folder with `model/NAME.yaml` and `recipe/NAME.yaml`, which
+    `model=NAME` chooses like those in `conf/`."""

@@ -1,4 +1,4 @@
-"""Boxes as location tokens of what the model is shown: `models/florence2/locations.py`, seen through a crop."""
+"""Boxes as location tokens of an image view: `models/common/location_tokens.py` in the coordinates of a crop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.florence2.locations import BINS, TOKENS, dequantise, quantise
+from models.common.location_tokens import BINS, TOKENS, dequantise, quantise
 from stages.base.contract import UserError
 from stages.train.view import View
 

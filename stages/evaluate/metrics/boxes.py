@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from models.florence2.locations import BINS
+from models.common.location_tokens import BINS
 from stages.evaluate.metrics.additive import Additive
 
 Space = Literal["pixels", "normalized", "thousandths"]

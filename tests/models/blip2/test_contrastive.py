@@ -11,7 +11,7 @@ import torch
 from models.blip2 import contrastive
 from models.common.text import text_key
 
-# Texts 0 and 1 are about image 50, text 2 about 51, text 3 about 52; text 3 says what text 0 says.
+# Texts 0 and 1 are about image 50, text 2 about 51, text 3 about 52; text 3 has the words of text 0.
 OF_TEXT = torch.tensor([50, 50, 51, 52])
 KEYS = torch.tensor([1, 2, 3, 1])
 IMAGES = torch.tensor([50, 51, 52])

@@ -21,7 +21,7 @@ def left_padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
 @given(prompts)
 def test_framing_puts_bos_right_before_each_prompt(rows: list[list[int]]) -> None:
     ids, mask = text.frame_prompt(*left_padded(rows), pad_id=0, bos_id=1)
-    assert [row[seen.bool()].tolist() for row, seen in zip(ids, mask, strict=True)] == [[1, *row] for row in rows]
+    assert [row[real.bool()].tolist() for row, real in zip(ids, mask, strict=True)] == [[1, *row] for row in rows]
     assert (ids[mask == 0] == 0).all()
     assert (mask.diff(dim=1) >= 0).all()
 
@@ -29,7 +29,7 @@ def test_framing_puts_bos_right_before_each_prompt(rows: list[list[int]]) -> Non
 @given(prompts)
 def test_padding_moves_to_the_right_and_tokens_keep_their_order(rows: list[list[int]]) -> None:
     ids, mask = text.pad_right(*left_padded(rows))
-    assert [row[: int(seen.sum())].tolist() for row, seen in zip(ids, mask, strict=True)] == rows
+    assert [row[: int(real.sum())].tolist() for row, real in zip(ids, mask, strict=True)] == rows
     assert (mask.diff(dim=1) <= 0).all()
 
 
