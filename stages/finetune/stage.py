@@ -27,10 +27,10 @@ class Finetune(Stage[FinetuneConfig]):
         """Train. Raises UserError for data and model that do not match."""
         from models.registry import saved_config
         from stages.tokenizer.load import load
-        from stages.train.annotated_files import AnnotatedFiles
+        from stages.train.data.annotated_files import AnnotatedFiles
+        from stages.train.data.locations import location_ids
         from stages.train.job import AnnotatedSource, check_vocabulary, make_job, tokenizer_vocabulary
         from stages.train.launch import train
-        from stages.train.locations import location_ids
 
         config = self.config.task
         folder = context.input("model").path() / "model"

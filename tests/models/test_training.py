@@ -11,6 +11,7 @@ import torch
 from models import registry
 from models.common.batch import Batch
 from models.common.errors import UserError
+from models.common.objectives import target_loss
 
 OBJECTIVES = [
     ("blip2_tiny", "representation"),
@@ -147,3 +148,10 @@ def test_where_one_token_begins_and_ends_texts_stage_one_writes_after_another(
         losses.append(registry.objective(model, "representation")(batch))
     torch.testing.assert_close(losses[0]["itc"], losses[1]["itc"])
     assert losses[0]["itg"] != losses[1]["itg"], "the first token written is not the one that begins what is read"
+
+
+def test_the_loss_is_the_mean_over_target_tokens_only() -> None:
+    logits = torch.zeros(2, 3, 8)
+    logits[1, 1:] = torch.randn(2, 8) * 100  # padding's predictions do not matter
+    ids, mask = torch.tensor([[5, 6, 2], [2, 0, 0]]), torch.tensor([[1, 1, 1], [1, 0, 0]])
+    assert target_loss(logits, ids, mask).item() == pytest.approx(torch.tensor(8.0).log().item())
