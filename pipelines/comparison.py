@@ -1,4 +1,4 @@
-"""The page of one selection with a section that holds it against another."""
+"""A selection's report page with a section that compares it with another selection."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def with_comparison(
 ) -> tuple[str, dict[str, Any]]:
     """The page of `new` with the section, and the section's figures.
 
-    `private` adds to the sources that either selection calls private.
+    `private`: sources to treat as private besides those that either selection lists as such.
     """
     for artifact in (old, new):
         private = private | set(artifact.manifest["config"].get("private_sources", ()))
@@ -58,7 +58,7 @@ def _inputs(old: Artifact, new: Artifact) -> list[str]:
 
 
 def _samples(chosen: list[dict[str, str]], select: Artifact, lineage: Lineage) -> list[Sample]:
-    """Pictures and captions out of the artifacts that the selection was made from, where they still are."""
+    """Pictures and captions from the artifacts that the selection was made from, if they still exist."""
     held = {
         role: {a.manifest["config"]["name"]: a for a in lineage.inputs(select, role) if a is not None}
         for role in ("raw", "pairs")

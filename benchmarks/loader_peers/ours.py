@@ -18,8 +18,8 @@ from stages.shard.row import Row
 from stages.shard.writer import ShardWriter
 from stages.tokens.encode import Encoded, id_type
 from stages.train.config import OptimizationConfig
-from stages.train.data.collate import collate as collate
 from stages.train.data.loader import Loader
+from stages.train.data.loader import collate as collate
 from stages.train.data.pairs import PairDataset
 
 PACKAGE = "pairmill"

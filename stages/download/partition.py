@@ -117,10 +117,10 @@ class Fetching:
     def _known(self, image: Listed, found: Mapping[str, Stored | Failure]) -> Stored | Failure | None:
         """The outcome of an image that nobody needs to be asked for."""
         forgotten = self._forgotten
-        if image.image_uid in forgotten.images or (image.url is not None and forgotten.address(image.url)):
+        if image.image_uid in forgotten.images or (image.url is not None and forgotten.covers_url(image.url)):
             return Failure(Reason.FORGOTTEN)
         known = found.get(image.image_uid)
-        if isinstance(known, Stored) and forgotten.content(known.sha256, known.source_sha256):
+        if isinstance(known, Stored) and forgotten.covers_content(known.sha256, known.source_sha256):
             return Failure(Reason.FORGOTTEN)
         return known
 
@@ -167,7 +167,7 @@ class Fetching:
             raise Failure(Reason.REDIRECT_LOOP)
         if len(job.visited) > self._config.max_redirects:
             raise Failure(Reason.TOO_MANY_REDIRECTS)
-        if self._forgotten.address(answer.url):
+        if self._forgotten.covers_url(answer.url):
             raise Failure(Reason.FORGOTTEN)
         job.url = answer.url
         job.visited.add(answer.url)
@@ -180,7 +180,7 @@ class Fetching:
         source_sha256 = hashlib.sha256(data).hexdigest()
         kept = picture.data
         sha256 = source_sha256 if kept is data else hashlib.sha256(kept).hexdigest()
-        if self._forgotten.content(sha256, source_sha256):
+        if self._forgotten.covers_content(sha256, source_sha256):
             raise Failure(Reason.FORGOTTEN)
         hash_ok = None
         if listed.hash is not None:

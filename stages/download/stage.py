@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext
+from stages.base.forgetting import ForgetInputs, Forgotten, Removal
 from stages.download.config import DownloadConfig
 
 log = logging.getLogger(__name__)
@@ -25,6 +27,9 @@ class Download(Stage[DownloadConfig]):
 
     name = "download"
     version = 2
+    holds_samples = True
+    sample_tables = ("attempts-*.parquet",)
+    keeps_clean_partitions = True
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One per `pairs-NNNNN.parquet`."""
@@ -164,3 +169,17 @@ class Download(Stage[DownloadConfig]):
         if worlds:
             return str(worlds[0].path() / (images or ""))
         return images or ""
+
+    @classmethod
+    def forget(cls, artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:
+        """See `stages/download/forget.py`."""
+        from stages.download.forget import forget
+
+        return forget(artifact, inputs, forgotten, out)
+
+    @classmethod
+    def forget_scratch(cls, scratch: Path, marks: AbstractSet[str]) -> None:
+        """See `stages/download/forget.py`."""
+        from stages.download.forget import forget_scratch
+
+        forget_scratch(scratch, marks)

@@ -18,6 +18,7 @@ class Finetune(Stage[FinetuneConfig]):
     executor = "driver"
     tracked = ("train.json",)
     registers = True
+    holds_samples = False  # weights, learnt from files outside the workspace
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One: a training run is not split, it resumes from its own checkpoints."""
@@ -28,7 +29,7 @@ class Finetune(Stage[FinetuneConfig]):
         from models.registry import saved_config
         from stages.tokenizer.load import load
         from stages.train.data.annotated_files import AnnotatedFiles
-        from stages.train.data.locations import location_ids
+        from stages.train.data.crop import location_ids
         from stages.train.job import AnnotatedSource, check_vocabulary, make_job, tokenizer_vocabulary
         from stages.train.launch import train
 

@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.base.artifact import file_sha256
+from stages.base.artifact import Artifact, file_sha256
 from stages.base.contract import Inputs, Partition, Stage, StageContext, UserError
+from stages.base.forgetting import ForgetInputs, Forgotten, Removal
 from stages.shard.config import ShardConfig
 
 
@@ -16,6 +17,8 @@ class Shard(Stage[ShardConfig]):
 
     name = "shard"
     version = 3
+    holds_samples = True
+    sample_tables = ()
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One per training shard: samples `start` to `stop` of the shuffled order."""
@@ -79,6 +82,13 @@ class Shard(Stage[ShardConfig]):
         write_index(context.out / "index.arrow", tables)
         dataset = {"samples": sum(entry["samples"] for entry in entries), "shards": entries}
         (context.out / "dataset.json").write_text(json.dumps(dataset, indent=1) + "\n", "utf-8")
+
+    @classmethod
+    def forget(cls, artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:
+        """See `stages/shard/forget.py`."""
+        from stages.shard.forget import forget
+
+        return forget(artifact, inputs, forgotten, out)
 
 
 def _numbered(context: StageContext, pattern: str) -> list[Path]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext, UserError
+from stages.base.forgetting import ForgetInputs, Forgotten, Removal
 from stages.signals import registry
 from stages.signals.config import SignalsConfig
 
@@ -25,6 +28,9 @@ class Signals(Stage[SignalsConfig]):
     name = "signals"
     version = 2
     executor: ClassVar[Literal["ray_tasks", "ray_data", "driver"]] = "ray_data"
+    holds_samples = True
+    sample_tables = ()
+    keeps_clean_partitions = True
 
     def __init__(self, config: SignalsConfig) -> None:
         super().__init__(config)
@@ -93,3 +99,10 @@ class Signals(Stage[SignalsConfig]):
             results[family.name] = tables.columns(family, rows[family.name])
             kept.put(family, attempts if family.table == "images" else listed, results[family.name])
         return results
+
+    @classmethod
+    def forget(cls, artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:
+        """See `stages/signals/forget.py`."""
+        from stages.signals.forget import forget
+
+        return forget(artifact, inputs, forgotten, out)

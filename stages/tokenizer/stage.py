@@ -19,6 +19,7 @@ class Tokenizer(Stage[TokenizerConfig]):
     name = "tokenizer"
     version = 2
     tracked = ("*.json", "*.md")
+    holds_samples = False  # it keeps words and their counts, of no caption in particular
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One per file of pairs and per piece of a text file; none for a tokenizer that was brought."""

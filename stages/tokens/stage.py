@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext, UserError
+from stages.base.forgetting import ForgetInputs, Forgotten, Removal
 from stages.tokens.config import TokensConfig
 
 if TYPE_CHECKING:
@@ -25,6 +28,9 @@ class Tokens(Stage[TokensConfig]):
 
     name = "tokens"
     version = 2
+    holds_samples = True
+    sample_tables = ()
+    forget_before = ("shard",)  # which names the caption that each run of ids belongs to
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One per shard."""
@@ -83,6 +89,13 @@ class Tokens(Stage[TokensConfig]):
             "sources": {source: dict(figures) for source, figures in sorted(sources.items())},
         }
         (context.out / "tokens.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def forget(cls, artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:
+        """See `stages/tokens/forget.py`."""
+        from stages.tokens.forget import forget
+
+        return forget(artifact, inputs, forgotten, out)
 
 
 def _encoded(reader: ShardReader, shard: int, tokenizer: LoadedTokenizer) -> Encoded:

@@ -1,11 +1,12 @@
-"""What the driver hands to the training workers: one picklable record."""
+"""What the driver hands to the training workers: one picklable record, and the data set it names."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from models.common.config import ModelConfig
 from stages.base.artifact import Artifact, is_remote
@@ -13,6 +14,10 @@ from stages.base.contract import StageContext, UserError
 from stages.tokenizer.special import SpecialIds, read_special, token_ids
 from stages.train.config import OptimizationConfig, PhaseConfig
 from stages.train.data.annotated_files import AnnotatedFiles
+
+if TYPE_CHECKING:
+    from stages.train.data.dataset import Dataset
+    from stages.train.trainer.hooks import Hook
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,9 @@ class TrainingJob:
     threads: int
     """Torch threads of a rank."""
     tensor_parallel: int
+    """Neighbouring ranks that share one copy of the weights."""
+    hooks: Sequence[Callable[[], Hook]] = ()
+    """Make further hooks, on every rank and for every phase anew: classes, or functools.partial of them."""
 
     @property
     def folder(self) -> Path:
@@ -62,8 +70,8 @@ class TrainingJob:
         return Path(self.scratch, "train")
 
     @property
-    def mistake(self) -> Path:
-        """Where a worker leaves the text of a UserError for the driver."""
+    def user_error(self) -> Path:
+        """File in which a worker leaves the text of a UserError for the driver."""
         return self.folder / "user_error.txt"
 
 
@@ -89,6 +97,7 @@ def make_job(
     initial: Path | None,
     source: PairSource | AnnotatedSource,
     context: StageContext,
+    hooks: Sequence[Callable[[], Hook]] = (),
 ) -> TrainingJob:
     """A job with the cluster's grants and every local path made absolute: workers run in another folder."""
     if isinstance(source, PairSource):
@@ -107,8 +116,31 @@ def make_job(
         precision=str(context.cluster.get("precision", "fp32")),
         threads=int(context.cluster.get("cpus_per_worker", 1)),
         tensor_parallel=int(context.cluster.get("tensor_parallel", 1)),
+        hooks=tuple(hooks),
     )
 
 
 def _absolute(artifact: Artifact) -> Artifact:
     return artifact if is_remote(artifact.url) else Artifact(os.path.abspath(artifact.url))
+
+
+def open_dataset(job: TrainingJob) -> Dataset:
+    """The job's samples, in the process that will read them. Raises UserError for missing or malformed files."""
+    settings = job.settings
+    if isinstance(job.source, PairSource):
+        from stages.train.data.pairs import PairDataset
+
+        source = job.source
+        flips = settings.augmentation.horizontal_flip > 0
+        return PairDataset(source.shards, source.tokens, settings.max_text_tokens, job.special, flips)
+    from stages.tokenizer.load import load
+    from stages.train.data.annotated import AnnotatedDataset
+
+    return AnnotatedDataset(
+        job.source.files,
+        load(job.tokenizer),
+        prompt=job.source.prompt,
+        texts_per_image=job.source.texts_per_image,
+        max_tokens=settings.max_text_tokens,
+        seed=settings.seed,
+    )

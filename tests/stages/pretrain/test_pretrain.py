@@ -23,7 +23,7 @@ from stages.tokenizer.config import TokenizerConfig
 from stages.tokenizer.given import write_given
 from stages.tokenizer.load import load
 from stages.tokenizer.special import SpecialIds
-from stages.train.data.crop import View
+from stages.train.data.crop import Crop
 from stages.train.data.pairs import PairDataset
 
 VISION = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "heads": 2, "mlp_width": 64}
@@ -78,7 +78,7 @@ def test_pairs_come_with_the_tokens_of_their_caption_and_eos(inputs: Any) -> Non
     assert len(data) == 24
     for number in range(24):
         sample = data.sample(number, 0)
-        (text,) = sample.texts(View.whole(20, 20))
+        (text,) = sample.texts(Crop.whole(20, 20))
         assert data.lengths(number, 0) == (0, len(text.target))
         assert len(text.prompt) == 0
         assert text.target[-1] == captions["</s>"] == 2

@@ -18,7 +18,7 @@ from PIL import Image
 
 from stages.base.artifact import Artifact
 from stages.base.contract import UserError
-from stages.base.forgetting import Gone
+from stages.base.forgetting import Forgotten
 from stages.shard.check import check, check_shard
 from stages.shard.forget import forget
 from stages.shard.index import Index, write_index
@@ -290,9 +290,9 @@ def test_shards_are_sound_after_forgetting_from_them(artifact: Artifact, world: 
     uids = sorted(world.captions)[::4]
     out = path.parent / "out"
     out.mkdir()
-    taken = forget(artifact, {}, Gone(frozenset(uids), frozenset()), out)
-    assert taken.samples == len(uids)
-    for name in taken.files:
+    removal = forget(artifact, {}, Forgotten(frozenset(uids), frozenset()), out)
+    assert removal.samples == len(uids)
+    for name in removal.rewritten:
         (out / name).replace(path.parent / name)
     (path.parent / "manifest.json").unlink()
     assert problems(artifact) == []

@@ -18,13 +18,13 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.forgetting.plan import Plan
-from pipelines.forgetting.remains import drop_cached
-from pipelines.forgetting.wanted import Wanted
+from pipelines.forgetting.forget_list import ForgetList
+from pipelines.forgetting.leftovers import drop_cache_entries
+from pipelines.forgetting.plan import ForgetPlan
 from pipelines.store import Store
 from stages.base.artifact import Artifact, file_sha256
 from stages.base.contract import UserError
-from stages.base.forgetting import Gone
+from stages.base.forgetting import Forgotten
 from stages.shard.index import scan_tar, to_table, write_index
 from stages.tokenizer.config import TokenizerConfig
 from stages.tokenizer.load import load
@@ -185,17 +185,17 @@ def test_a_forgotten_captions_ids_stay_neither_in_the_artifact_nor_in_the_cache(
     artifact = run_stage(Tokens(TokensConfig()), inputs, cache=cache)
     kept = {path: path.read_bytes() for path in cache.rglob("*.parquet")}
     gone = uid("ein blauer Kreis")
-    wanted = Wanted(frozenset({gone}), frozenset(), frozenset(), frozenset())
-    assert drop_cached(store, Plan(pairs={gone}), wanted, dry_run=False) == 1
+    entries = ForgetList(frozenset({gone}), frozenset(), frozenset(), frozenset())
+    assert drop_cache_entries(store, ForgetPlan(pairs={gone}), entries, dry_run=False) == 1
     assert len(kept) == 2
     assert len(list(cache.rglob("*.parquet"))) == 1
     out = tmp_path / "out"
     out.mkdir()
-    taken = forget(artifact, {"shards": inputs["shards"]}, Gone(frozenset({gone}), frozenset()), out)
+    removal = forget(artifact, {"shards": inputs["shards"]}, Forgotten(frozenset({gone}), frozenset()), out)
     left = write_shards(tmp_path / "left", [CAPTIONS[0][:2], CAPTIONS[1]], "a")
     again = run_stage(Tokens(TokensConfig()), {**inputs, "shards": [left]})
-    assert sorted(taken.files) == ["tokens.json", "train-00000.ids.npy", "train-00000.offsets.npy"]
-    assert all((out / name).read_bytes() == again.path(name).read_bytes() for name in taken.files)
+    assert sorted(removal.rewritten) == ["tokens.json", "train-00000.ids.npy", "train-00000.offsets.npy"]
+    assert all((out / name).read_bytes() == again.path(name).read_bytes() for name in removal.rewritten)
 
 
 @given(st.lists(st.lists(st.integers(0, 299), max_size=5), max_size=9), st.booleans(), st.sampled_from([None, 0, 7]))

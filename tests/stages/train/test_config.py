@@ -13,7 +13,7 @@ from models import registry
 from stages.finetune.config import TaskConfig
 from stages.pretrain.config import PretrainConfig
 from stages.train.config import AugmentationConfig, PhaseConfig, TrainConfig, ZeroConfig
-from stages.train.trainer.batching import accumulation_steps
+from stages.train.trainer.schedule import accumulation_steps
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 RECIPES = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml"))
