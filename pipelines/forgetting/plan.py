@@ -114,11 +114,11 @@ def _sample_tables(lineage: Lineage, columns: AbstractSet[str]) -> Iterator[pa.T
 
 
 def _count_shards(lineage: Lineage, plan: ForgetPlan) -> None:
-    from stages.shard.index import Index
+    from stages.shard.index import ShardIndex
 
     forgotten = Forgotten(frozenset(plan.pairs), frozenset())
     for artifact in lineage.of_stage("shard"):
-        uids = Index.open(artifact.path("index.arrow")).table["uid"]
+        uids = ShardIndex.open(artifact.path("index.arrow")).table["uid"]
         samples = int(pc.sum(forgotten.pair_mask(uids)).as_py() or 0)
         if samples:
             plan.shards[artifact.fingerprint] = samples

@@ -203,11 +203,11 @@ class ProvenanceReader:
         """Shard and offsets of the pair in each `shard` artifact that holds it, with its tokens."""
         import pyarrow.compute as pc
 
-        from stages.shard.index import Index
+        from stages.shard.index import ShardIndex
 
         locations = []
         for artifact in self.lineage.of_stage("shard"):
-            index = Index.open(artifact.path("index.arrow"))
+            index = ShardIndex.open(artifact.path("index.arrow"))
             sample = pc.index(index.table["uid"], uid).as_py()
             if sample < 0:
                 continue

@@ -25,7 +25,7 @@ KEY_TAG = "pairmill.key"
 _DIGEST = 36
 
 
-class Unavailable(Exception):
+class StoreUnavailable(Exception):
     """The store cannot be reached or is failing: try again later. One line."""
 
 
@@ -41,16 +41,16 @@ def sort_errors(action: str, refused: Callable[[str], None]) -> Iterator[None]:
         line = str(error).strip().splitlines()[0][:200]
         code = error.get_http_status_code()
         if code >= 500 or code in (401, 403, 408, 429):
-            raise Unavailable(line) from error
+            raise StoreUnavailable(line) from error
         log.exception("%s", action)
         refused(f"MLflow refused {action}: {line}")
     except RequestException as error:
-        raise Unavailable(type(error).__name__) from error
+        raise StoreUnavailable(type(error).__name__) from error
     except FileNotFoundError as error:
         refused(f"{action} could not be read for MLflow: {error}")
 
 
-class Client:
+class TrackingClient:
     """An open store. Methods raise MLflow's own errors; see `sort_errors`."""
 
     def __init__(self, backend: Backend) -> None:
@@ -58,7 +58,7 @@ class Client:
         from mlflow.tracking import MlflowClient
 
         def unavailable(line: str) -> None:
-            raise Unavailable(line)
+            raise StoreUnavailable(line)
 
         if backend.database:
             backend.database.parent.mkdir(parents=True, exist_ok=True)

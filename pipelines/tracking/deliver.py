@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from pipelines.tracking.client import Client, Unavailable
+from pipelines.tracking.client import StoreUnavailable, TrackingClient
 from pipelines.tracking.config import backend, environment, home
 from pipelines.tracking.replay import Replay
 from pipelines.tracking.spool import FOLDER, delivery_lock, driver_alive, pending, read_events, spool_path
@@ -109,14 +109,14 @@ def main(home: Path, flush_seconds: float, invocation: str | None, notify: Notif
     notified = False
     while True:
         try:
-            client = Client(store)
+            client = TrackingClient(store)
             for other in pending(home):
                 if other != invocation and not driver_alive(spool_path(home, other)):
                     _deliver(Replay(client), spool_path(home, other), flush_seconds, notify)
             if invocation is not None:
                 _deliver(Replay(client), spool_path(home, invocation), flush_seconds, notify)
             return 0
-        except Unavailable as error:
+        except StoreUnavailable as error:
             if not notified:
                 notify(f"MLflow at {store.uri} is not available ({error}); events are kept and delivered later")
                 notified = True

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.tracking.client import Client, sort_errors
+from pipelines.tracking.client import TrackingClient, sort_errors
 from pipelines.tracking.metrics_file import LoggedSteps, MetricsTail, Point, parse
 from pipelines.tracking.params import entity_key
 from stages.base.artifact import Artifact
@@ -44,7 +44,7 @@ class _Run:
 class Replay:
     """Applies events in order. After an Unavailable, start a new one from the first event."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: TrackingClient) -> None:
         self.ended = False
         """Whether the last event has been applied."""
         self.refused: list[str] = []

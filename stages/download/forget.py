@@ -1,4 +1,4 @@
-"""Removes forgotten images from a `download` artifact and from the spool of an unfinished one."""
+"""Removes forgotten images from a `download` artifact and from the journals of an unfinished one."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _hosts(artifact: Artifact, out: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from stages.download.attempts import Listed
+    from stages.download.attempts import ListedImage
     from stages.download.hosts import hosts_table, listed_host
 
     rows = []
@@ -67,7 +67,7 @@ def _hosts(artifact: Artifact, out: Path) -> None:
         source = out / name if (out / name).exists() else artifact.path(name)
         table = pq.read_table(source, columns=["source", "url", "path", "status", "length"])
         for row in table.to_pylist():
-            host = listed_host(Listed("", row["source"], row["url"], row["path"]), private=False)
+            host = listed_host(ListedImage("", row["source"], row["url"], row["path"]), private=False)
             rows.append({"host": host, "status": row["status"], "images": 1, "bytes": row["length"] or 0})
     types = {"host": pa.string(), "status": pa.string(), "images": pa.int64(), "bytes": pa.int64()}
     every = pa.Table.from_pylist(rows, pa.schema(types))
@@ -78,8 +78,8 @@ def _hosts(artifact: Artifact, out: Path) -> None:
 
 
 def forget_scratch(scratch: Path, marks: AbstractSet[str]) -> None:
-    """Remove the spools (`stages/download/spool.py`) whose journal names a forgotten image, or that have none: their
-    partitions are fetched again."""
+    """Remove the folders of partitions whose journal (`stages/download/journal.py`) names a forgotten image, or that
+    have none: these partitions are fetched again."""
     for folder in scratch.glob("download/*"):
         journal = folder / "journal"
         if not journal.exists() or not marks.isdisjoint(_HEX.findall(journal.read_text("utf-8"))):

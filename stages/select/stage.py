@@ -1,4 +1,4 @@
-"""The `select` stage: a verdict for every pair, and the data report. It reads tables only, and no image is searched."""
+"""The `select` stage: a verdict for every pair, and the data report. It only reads tables; the index did the search."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Select(Stage[SelectConfig]):
     sample_tables = ()
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
-        """One: copies can be anywhere."""
+        """A single one, since copies can be in any source."""
         return [Partition("all")]
 
     def run(self, partition: Partition, context: StageContext) -> None:

@@ -17,9 +17,9 @@ def forget(artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: 
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from stages.shard.index import Index, write_index
+    from stages.shard.index import ShardIndex, write_index
 
-    table = Index.open(artifact.path("index.arrow")).table
+    table = ShardIndex.open(artifact.path("index.arrow")).table
     lost = forgotten.pair_mask(table["uid"])
     rows = table.filter(lost)
     removal = Removal(samples=rows.num_rows)

@@ -19,13 +19,13 @@ def forget(artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: 
     import numpy as np
     import pyarrow.compute as pc
 
-    from stages.shard.index import Index
+    from stages.shard.index import ShardIndex
 
     removal = Removal()
     (shards,) = inputs["shards"]
     if shards is None:
         return removal
-    index = Index.open(shards.path("index.arrow"))
+    index = ShardIndex.open(shards.path("index.arrow"))
     lost = forgotten.pair_mask(index.table["uid"]).to_numpy().astype(bool)
     content = artifact.read_json("tokens.json")
     names = index.table["source"]

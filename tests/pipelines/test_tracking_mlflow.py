@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from pipelines.store import ArtifactDir
-from pipelines.tracking.client import Client
+from pipelines.tracking.client import TrackingClient
 from pipelines.tracking.config import TrackingConfig, backend, environment
 from pipelines.tracking.deliver import UNDELIVERED, deliver_pending, main
 from pipelines.tracking.replay import Replay
@@ -402,7 +402,7 @@ def test_events_delivered_twice_leave_the_store_as_delivered_once(lab: Lab) -> N
         return {"runs": runs, "history": history, "versions": versions}
 
     before = picture()
-    replay = Replay(Client(backend(str(lab.root))))
+    replay = Replay(TrackingClient(backend(str(lab.root))))
     for event in read_events(copy)[0]:
         replay.apply(event)
     assert replay.refused == []

@@ -74,7 +74,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print(differences: dict[str, Any], files: list[Path], unavailable: dict[str, str]) -> None:
-
     headings = ["", "first", "second", "difference", "95% from", "to", "p"]
     rows = [
         [

@@ -13,7 +13,7 @@ _CELLS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
-class Ranks:
+class RetrievalRanks:
     """Ranks, from 0, of the right answer to each query; -1 where there is none (an image without texts)."""
 
     of_texts: np.ndarray
@@ -22,7 +22,7 @@ class Ranks:
     """int64 [texts]: of its image, among all images. The direction `img_r`."""
 
 
-def ranks(scores: np.ndarray, text_to_image: np.ndarray, text_scores: np.ndarray | None = None) -> Ranks:
+def ranks(scores: np.ndarray, text_to_image: np.ndarray, text_scores: np.ndarray | None = None) -> RetrievalRanks:
     """Ranks by descending score; of equal scores the one with the lower index comes first.
 
     `scores` is [images, texts] (any real dtype, may be memory-mapped), higher is closer; `text_to_image` int64
@@ -66,7 +66,7 @@ def ranks(scores: np.ndarray, text_to_image: np.ndarray, text_scores: np.ndarray
             of_images[begin : begin + step] = np.count_nonzero(
                 (block > own_score) | (block == own_score) & before, axis=1
             )
-    return Ranks(of_texts, of_images)
+    return RetrievalRanks(of_texts, of_images)
 
 
 def _no_nan(block: np.ndarray, begin: int) -> None:
@@ -76,7 +76,7 @@ def _no_nan(block: np.ndarray, begin: int) -> None:
         raise ValueError(f"row {begin + int(row)}, column {int(column)} is NaN, which has no rank")
 
 
-def recalls(found: Ranks, text_to_image: np.ndarray) -> Additive:
+def recalls(found: RetrievalRanks, text_to_image: np.ndarray) -> Additive:
     """`txt_r1` .. `txt_r10`, `img_r1` .. `img_r10` in percent, as sums over images with all their texts.
 
     The means `txt_r_mean`, `img_r_mean` and `r_mean` are LAVIS's.

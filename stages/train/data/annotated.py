@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.base.contract import UserError
-from stages.train.data.annotated_files import AnnotatedFiles, Annotation, read_annotated
+from stages.train.data.annotated_files import AnnotatedFiles, AnnotatedText, read_annotated
 from stages.train.data.crop import Crop, location_bins, location_ids
 from stages.train.data.dataset import DamagedSample, Subset, TokenizedText, TrainingSample, target_ids
 from stages.train.data.flip_text import flip_text, mentions_side
@@ -68,7 +68,7 @@ class AnnotatedDataset:
         flipped = [flip_text(a.text) for a in annotations]
         self._flippable = np.array([text is not None for text in flipped])
         flipped_texts = [
-            _pieces(Annotation(a.image_id, a.question, a.text if text is None else text, a.box), prompt)
+            _pieces(AnnotatedText(a.image_id, a.question, a.text if text is None else text, a.box), prompt)
             for a, text in zip(annotations, flipped, strict=True)
         ]
         self._flipped_prompts = encode_texts(tokenizer, [lead for lead, _ in flipped_texts])
@@ -154,7 +154,7 @@ class AnnotatedDataset:
             raise DamagedSample(f"uid {uid}: its file cannot be read ({error.strerror})", uid) from None
 
 
-def _pieces(annotation: Annotation, template: str) -> tuple[Pieces, Pieces]:
+def _pieces(annotation: AnnotatedText, template: str) -> tuple[Pieces, Pieces]:
     """(prompt, target) of an annotation."""
     # Words follow the prompt as they follow each other: after a space, which byte-level BPE makes their own.
     words = f" {annotation.text}" if template else annotation.text

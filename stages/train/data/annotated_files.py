@@ -30,7 +30,7 @@ class AnnotatedFiles:
 
 
 @dataclass(frozen=True)
-class Annotation:
+class AnnotatedText:
     """One text about an image, or about a region of it."""
 
     image_id: Id
@@ -42,7 +42,7 @@ class Annotation:
     """left, top, right, bottom in pixels of the image."""
 
 
-def read_annotated(files: AnnotatedFiles) -> list[Annotation]:
+def read_annotated(files: AnnotatedFiles) -> list[AnnotatedText]:
     """A task's annotations in file order.
 
     Raises UserError for a missing or malformed file and for an annotation whose question is not listed.
@@ -52,7 +52,7 @@ def read_annotated(files: AnnotatedFiles) -> list[Annotation]:
     return _captions(Path(files.annotations), files.regions)
 
 
-def _questions_and_answers(annotations_file: Path, questions_file: Path) -> list[Annotation]:
+def _questions_and_answers(annotations_file: Path, questions_file: Path) -> list[AnnotatedText]:
     annotations = read_annotations(annotations_file, required="multiple_choice_answer")
     questions = read_questions(questions_file, images_required=False)
     no_image = [a.question_id for a in annotations.records if a.image_id is None]
@@ -62,14 +62,14 @@ def _questions_and_answers(annotations_file: Path, questions_file: Path) -> list
     # A question that is annotated twice is trained on twice.
     problems.without("duplicate").raise_if_any(", or name questions and annotations that belong together")
     return [
-        Annotation(a.image_id, questions.by_id[a.question_id].text, a.multiple_choice_answer)
+        AnnotatedText(a.image_id, questions.by_id[a.question_id].text, a.multiple_choice_answer)
         for a in annotations.records
         if a.image_id is not None and a.multiple_choice_answer is not None
     ]
 
 
-def _captions(file: Path, regions: bool) -> list[Annotation]:
-    found: list[Annotation] = []
+def _captions(file: Path, regions: bool) -> list[AnnotatedText]:
+    found: list[AnnotatedText] = []
     log = ProblemLog(file)
     for position, record in enumerate(records_under(read_json(file), "annotations", file)):
         image = id_of(record, ("image_id",), "annotation", position, log)
@@ -81,7 +81,7 @@ def _captions(file: Path, regions: bool) -> list[Annotation]:
         elif regions and box is None:
             log.add("malformed", "annotation number", position, "bbox is not [left, top, width, height] with an area")
         else:
-            found.append(Annotation(image, "", caption, box if regions else None))
+            found.append(AnnotatedText(image, "", caption, box if regions else None))
     log.problems().raise_if_any()
     if not found:
         raise UserError(f"{file}: no annotation in it; is it in COCO's format?")

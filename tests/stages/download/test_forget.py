@@ -1,18 +1,18 @@
-"""The scratch folder of an unfinished download loses the spools with a forgotten image, and keeps the others."""
+"""The scratch folder of an unfinished download loses the journals with a forgotten image, and keeps the others."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from stages.download.forget import forget_scratch
+from stages.download.journal import Journal
 from stages.download.outcome import Failure
-from stages.download.spool import Spool
 
 
-def test_only_spools_that_are_known_to_be_clean_are_kept(tmp_path: Path) -> None:
+def test_only_journals_that_are_known_to_be_clean_are_kept(tmp_path: Path) -> None:
     for partition, uid in (("00000", "a" * 32), ("00001", "b" * 32)):
         # Not closed, as a kill leaves it: closing it removes the folder.
-        Spool(tmp_path / "download" / partition, tmp_path).fail(uid, Failure("http_410"))
+        Journal(tmp_path / "download" / partition, tmp_path).fail(uid, Failure("http_410"))
     (tmp_path / "download" / "00002").mkdir()
     (tmp_path / "download" / "00002" / "images").write_bytes(b"pixels")  # without a journal
     forget_scratch(tmp_path, {"b" * 32})

@@ -10,7 +10,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Words:
+class EncodedCaptions:
     """Captions as word ids."""
 
     ids: np.ndarray
@@ -29,7 +29,7 @@ class Words:
 _END = "\x00"
 
 
-def number(captions: Sequence[str], separator: str | None = None) -> Words:
+def number(captions: Sequence[str], separator: str | None = None) -> EncodedCaptions:
     """Number the words of captions, split at `separator` (None: at any white space) as `str.split` does."""
     # One split of one long text makes no list per caption; a mark ends each caption.
     flat = f" {_END} ".join([*captions, ""]).split(separator)
@@ -43,7 +43,7 @@ def number(captions: Sequence[str], separator: str | None = None) -> Words:
     starts = np.zeros(len(captions) + 1, dtype=np.int64)
     starts[1:] = ends - np.arange(len(ends))
     del vocabulary[_END]
-    return Words(ids[ids >= 0], starts, list(vocabulary))
+    return EncodedCaptions(ids[ids >= 0], starts, list(vocabulary))
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 
-class Words:
+class WordTable:
     """Words in byte order, as views of one text and of where each starts in it."""
 
     def __init__(self, text: memoryview, starts: memoryview) -> None:
@@ -30,7 +30,7 @@ class Words:
 class Numbers:
     """A set of numbers for each of some words."""
 
-    def __init__(self, words: Words, starts: memoryview, values: memoryview) -> None:
+    def __init__(self, words: WordTable, starts: memoryview, values: memoryview) -> None:
         """`starts` uint32 [words + 1], `values` uint32 [numbers]."""
         self._words = words
         self._starts = starts
@@ -61,9 +61,9 @@ def pack_numbers(numbers: Mapping[str, Iterable[int]], name: str) -> dict[str, n
     }
 
 
-def open_words(arrays: Mapping[str, memoryview], name: str) -> Words:
+def open_words(arrays: Mapping[str, memoryview], name: str) -> WordTable:
     """What `pack_words` made."""
-    return Words(arrays[f"{name}.text"], arrays[f"{name}.starts"])
+    return WordTable(arrays[f"{name}.text"], arrays[f"{name}.starts"])
 
 
 def open_numbers(arrays: Mapping[str, memoryview], name: str) -> Numbers:

@@ -15,7 +15,7 @@ from stages.evaluate.metrics.meteor.aligner import align
 from stages.evaluate.metrics.meteor.matchers import find_matches
 from stages.evaluate.metrics.meteor.normalize import one_candidate, one_reference
 from stages.evaluate.metrics.meteor.statistics import COLUMNS, MeteorStatistics, count, score, score_of_sums
-from stages.evaluate.metrics.meteor.tables import Tables, open_tables, tables_file
+from stages.evaluate.metrics.meteor.tables import MeteorTables, open_tables, tables_file
 from stages.evaluate.metrics.meteor.text import Lexicon
 
 #: Images per task of a worker, and the fewest per worker for which its start (0.3 s) pays off.
@@ -28,7 +28,7 @@ _Images = list[tuple[str, list[str]]]
 class Meteor:
     """The metric with its tables open. Not thread-safe."""
 
-    def __init__(self, tables: Tables | None = None) -> None:
+    def __init__(self, tables: MeteorTables | None = None) -> None:
         """`tables`: by default pycocoevalcap's, built if needed. Raises Unavailable where that is missing."""
         self._lexicon = Lexicon(tables or open_tables())
 
@@ -95,7 +95,7 @@ _worker: list[Meteor] = []
 
 
 def _open(path: Path) -> None:
-    _worker[:] = [Meteor(Tables(*container.read(path)))]
+    _worker[:] = [Meteor(MeteorTables(*container.read(path)))]
 
 
 def _rows_of_worker(images: _Images) -> list[np.ndarray]:

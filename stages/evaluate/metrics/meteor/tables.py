@@ -20,7 +20,7 @@ from stages.evaluate.metrics.meteor.sources import Sources, find_sources
 from stages.evaluate.metrics.meteor.synonyms import Synonyms, read_irregular, read_synsets
 
 
-class Tables:
+class MeteorTables:
     """METEOR's language data for English. Opening maps a file, of which only what is looked up is read."""
 
     def __init__(self, header: Mapping[str, Any], arrays: Mapping[str, memoryview]) -> None:
@@ -57,13 +57,13 @@ class Tables:
         return self._paraphrase[self._first_paraphrase[node] : self._first_paraphrase[node + 1]].tolist()
 
 
-def open_tables(folder: Path | None = None) -> Tables:
+def open_tables(folder: Path | None = None) -> MeteorTables:
     """The tables of the installed pycocoevalcap, built into `folder` (default: see `cache_folder`) if needed.
 
     Building takes some seconds and prints a line on standard error; processes may build at the same time.
     Raises Unavailable where pycocoevalcap's data is missing.
     """
-    return Tables(*container.read(tables_file(folder)))
+    return MeteorTables(*container.read(tables_file(folder)))
 
 
 def tables_file(folder: Path | None = None) -> Path:

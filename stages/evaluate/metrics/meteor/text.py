@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from stages.evaluate.metrics.meteor.stemmer import stem
-from stages.evaluate.metrics.meteor.tables import Tables
+from stages.evaluate.metrics.meteor.tables import MeteorTables
 
 #: Bounds of what is remembered: words, and paraphrases over all remembered phrases.
 _MAX_WORDS = 50_000
@@ -73,7 +73,7 @@ class Text:
 class Lexicon:
     """Makes texts by the tables; words and phrases are looked up once and remembered, within bounded memory."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: MeteorTables) -> None:
         self.tables = tables
         self._words: dict[str, Word] = {}
         self._paraphrases: dict[int, frozenset[int]] = {}

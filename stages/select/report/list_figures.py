@@ -1,4 +1,4 @@
-"""What only the lists can tell: rows that ingest rejected, and licences of what is kept."""
+"""Figures that need the lists themselves: rows that ingest rejected, and licences of the kept pairs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stages.base.contract import Inputs
 if TYPE_CHECKING:
     from stages.select.verdict import Decision
 
-#: Licences told apart at most; the rest are counted together.
+#: Maximum number of licences listed; the rest are counted together.
 _LICENCES = 40
 
 
@@ -50,12 +50,12 @@ def licences(decision: Decision, inputs: Inputs, private: set[str]) -> list[dict
                 column = pc.fill_null(parquet.read(columns=["license"])["license"], "none stated")
                 values = _counted(column)
                 listed.update(values)
-                if len(values) == 1:  # as in most files: counting the kept then needs no uid
+                if len(values) == 1:  # as in most files: counting the kept pairs then needs no uids
                     file_number = int(file_name.removeprefix("pairs-").removesuffix(".parquet"))
                     kept.update(dict.fromkeys(values, kept_in[number, file_number]))
                 else:
-                    held = pc.is_in(parquet.read(columns=["uid"])["uid"], value_set=kept_uids)
-                    kept.update(_counted(column.filter(held)))
+                    is_kept = pc.is_in(parquet.read(columns=["uid"])["uid"], value_set=kept_uids)
+                    kept.update(_counted(column.filter(is_kept)))
     names = sorted(listed, key=lambda licence: (-listed[licence], licence))
     rows = [{"licence": name, "pairs": listed[name], "kept": kept[name]} for name in names[:_LICENCES]]
     rest = names[_LICENCES:]
@@ -70,9 +70,9 @@ def _counted(column: pa.ChunkedArray) -> dict[str, int]:
 
 
 def _kept_by_file(decision: Decision) -> Counter[tuple[int, int]]:
-    """(Source, number of the pairs file) -> pairs kept; a kept image lies in the raw shard of the same number."""
+    """(Source, number of the pairs file) -> pairs kept; a kept image is in the raw shard of the same number."""
     images = decision.index.images
     kept = decision.image_of[decision.code == 0]
     shard = pc.fill_null(images["shard"], -1).to_numpy()[kept].astype(np.int64)
-    places, counts = np.unique((images["source"].to_numpy()[kept].astype(np.int64) << 32) | shard, return_counts=True)
-    return Counter({(int(p >> 32), int(p & 0xFFFFFFFF)): int(n) for p, n in zip(places, counts, strict=True)})
+    cells, counts = np.unique((images["source"].to_numpy()[kept].astype(np.int64) << 32) | shard, return_counts=True)
+    return Counter({(int(p >> 32), int(p & 0xFFFFFFFF)): int(n) for p, n in zip(cells, counts, strict=True)})

@@ -1,4 +1,4 @@
-"""What an answer's headers, or a host's tdmrep.json, say against the use of an image."""
+"""Opt-outs: reads response headers and tdmrep.json for what forbids the use of an image."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from protego import Protego
 
-#: Directives with a value of their own, whose colon does not follow a crawler's name (Google's list of rules).
+#: Directives with a value, whose colon does not follow a crawler's name (Google's list of rules).
 _VALUED = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
-#: `none` is short for these two.
+#: Directives for which `none` stands.
 _NONE = ("noindex", "nofollow")
 
 
 def directives(values: Sequence[str], token: str) -> Iterator[str]:
     """The `X-Robots-Tag` directives addressed to everyone or to the crawler `token`, in lower case.
 
-    A crawler's name, set off by a colon, holds for the rest of its header line.
+    A crawler's name followed by a colon applies to the rest of its header line.
     """
     for line in values:
         addressed = True
@@ -33,16 +33,16 @@ def directives(values: Sequence[str], token: str) -> Iterator[str]:
 
 
 class OptOut:
-    """Reads the headers of answers for one crawler."""
+    """Checks response headers for opt-outs that concern one crawler."""
 
     def __init__(self, forbidding: Collection[str], token: str, tdm: bool) -> None:
-        """`forbidding`: directives that forbid use; `tdm`: whether a reserved right to mine does."""
+        """`forbidding`: directives that forbid use; `tdm`: whether a reservation of mining rights does as well."""
         self._forbidding = frozenset(directive.strip().lower() for directive in forbidding)
         self._token = token.lower()
         self._tdm = tdm
 
     def __call__(self, headers: Message) -> str:
-        """What forbids the use of an answer's body; empty when nothing does."""
+        """The header that forbids the use of a response's body; empty if there is none."""
         if self._forbidding and (values := headers.get_all("X-Robots-Tag")):
             for directive in directives(values, self._token):
                 if directive in self._forbidding:
@@ -53,10 +53,10 @@ class OptOut:
 
 
 def tdm_rules(content: bytes) -> Protego | None:
-    """The locations that a tdmrep.json reserves, as rules to ask `can_fetch(url, "*")`; None for no reservation.
+    """The locations that a tdmrep.json reserves, as rules for `can_fetch(url, "*")`; None for no reservation.
 
     Its `location` patterns are those of robots.txt (TDM Reservation Protocol, W3C community group report), of which
-    the longest that matches decides. A file with errors reserves nothing, as the group decided.
+    the longest match decides. A file with errors reserves nothing, as the group decided.
     """
     from protego import Protego
 

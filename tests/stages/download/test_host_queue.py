@@ -1,4 +1,4 @@
-"""Hosts are spared: few requests at a time, pauses when asked, and none at all to the dead."""
+"""Few requests per host at a time, pauses as required, and none to dead hosts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.download.client import retry_after
-from stages.download.politeness import HostQueue, backoff_seconds
+from stages.download.host_queue import HostQueue, backoff_seconds
 
 
 @settings(max_examples=40, deadline=None)
@@ -118,10 +118,10 @@ def test_a_host_that_once_answered_is_never_given_up() -> None:
 
     dialer = Dialer({})
     dialer._alive.add("a.test")
-    dialer.bury(Failure("connection_refused", host="a.test"))
-    dialer.bury(Failure("timeout", host="b.test"))
-    dialer.bury(Failure("dns", host="c.test"))
-    assert [dialer.death(f"{name}.test") for name in "abc"] == [None, None, "dns"]
+    dialer.mark_dead(Failure("connection_refused", host="a.test"))
+    dialer.mark_dead(Failure("timeout", host="b.test"))
+    dialer.mark_dead(Failure("dns", host="c.test"))
+    assert [dialer.dead_status(f"{name}.test") for name in "abc"] == [None, None, "dns"]
 
 
 @pytest.mark.parametrize("header", [None, "", "soon", "-5", "Wed, 99 Foo 2020"])

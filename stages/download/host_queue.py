@@ -1,4 +1,4 @@
-"""Which image is fetched next: a few per host at a time, none before its host wants to hear from us again."""
+"""Queue of downloads that limits concurrent requests per host and honours intervals and pauses of each host."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from collections.abc import Callable, Sequence
 
 
 def backoff_seconds(attempt: int, first: float, longest: float) -> float:
-    """Wait before retry `attempt` (0 = first): exponential, the upper half of it random, so that crowds disperse."""
+    """Wait in seconds before retry `attempt` (0 = first): exponential, with jitter in the upper half."""
     return float(min(longest, first * 2**attempt) * random.uniform(0.5, 1.0))
 
 
 class HostQueue:
-    """Jobs by number, each of one host at a time; threads take them, and nobody sleeps while another host has work.
+    """Jobs by number, each belonging to one host at a time; no worker thread waits while another host has jobs ready.
 
-    A job that is handed out stands for one request. Jobs are handed out in number order as far as the limits allow.
-    The empty host has no limits (local files).
+    Handing out a job allows one request. Jobs are handed out in order of their numbers as far as the limits allow. The
+    empty host (local files) has no limits.
     """
 
     def __init__(
         self, hosts: Sequence[str], per_host: int, interval: Callable[[str], float] | None = None, gated: bool = False
     ) -> None:
-        """`hosts[i]` is the host of job `i`; `per_host` jobs of one host run at a time.
+        """`hosts[i]` is the host of job `i`; at most `per_host` jobs of one host run at a time.
 
-        `interval` gives the seconds between two requests to a host. With `gated`, a host has one job at a time until
-        :meth:`open` is called for it: so that the first can ask for the rules.
+        `interval` returns the seconds between two requests to a host. With `gated`, a host has one job at a time until
+        :meth:`open` is called for it, so that the first job can fetch the host's rules.
         """
         self._hosts = list(hosts)
         self._per_host = per_host
@@ -40,8 +40,8 @@ class HostQueue:
         for job, host in enumerate(hosts):
             self._waiting[host].append(job)  # ascending, so each list is a heap
         self._running: Counter[str] = Counter()
-        self._paused: dict[str, float] = {}  # host -> end of a pause it asked for
-        self._next: dict[str, float] = {}  # host -> earliest next request by its rate
+        self._paused: dict[str, float] = {}  # host -> end of its pause
+        self._next: dict[str, float] = {}  # host -> earliest next request according to its rate
         self._asleep: list[tuple[float, int, str]] = []  # (wake time, job or -1 for the host itself, host)
         self._ready: list[tuple[int, str]] = []  # at most one entry per host: (its first job, host)
         self._listed: set[str] = set()
@@ -50,9 +50,9 @@ class HostQueue:
             self._offer(host)
 
     def open(self, host: str, interval: float = 0.0) -> None:
-        """The host's rules are known; `interval` (seconds) is what it asks for between requests.
+        """Mark the host's rules as known; `interval` is the time in seconds that it requires between requests.
 
-        Called by whoever has a job of the host and is about to make its request.
+        Called by the thread that has a job of the host and is about to make its request.
         """
         with self._changed:
             if self._opened is None or host in self._opened:
@@ -71,17 +71,17 @@ class HostQueue:
                 self._wake(now)
                 if (job := self._pop(now)) is not None:
                     if self._ready or self._asleep:
-                        # A wake-up may free many jobs, and a job taken may set a new wake time: each taker calls the
-                        # next, who takes or waits until then.
+                        # A wake-up may free many jobs, and taking a job may set a new wake time: each thread notifies
+                        # the next one, which takes a job or waits until then.
                         self._changed.notify()
                     return job
                 self._changed.wait(self._asleep[0][0] - now if self._asleep else None)
             return None
 
-    def done(self, job: int, asked: bool = True) -> None:
-        """The job reached its end, good or bad; without `asked` there was no request, and the next need not wait."""
+    def done(self, job: int, requested: bool = True) -> None:
+        """Finish a job; if not `requested`, it made no request and the host's next job need not wait."""
         with self._changed:
-            if not asked:
+            if not requested:
                 self._next.pop(self._hosts[job], None)
             self._open -= 1
             self._leave(self._hosts[job])
@@ -89,7 +89,7 @@ class HostQueue:
                 self._changed.notify_all()
 
     def move(self, job: int, host: str) -> None:
-        """The job goes on with another request, to this host (a redirect's), within that host's limits."""
+        """Queue the job's next request, to this host (that of a redirect), within that host's limits."""
         with self._changed:
             before, self._hosts[job] = self._hosts[job], host
             heapq.heappush(self._waiting[host], job)
@@ -97,19 +97,19 @@ class HostQueue:
             self._leave(before)
 
     def retry(self, job: int, delay: float, host_delay: float = 0.0, host: str | None = None) -> None:
-        """Hand the job out again after `delay` seconds, and nothing of its present host before `host_delay` seconds.
+        """Hand the job out again after `delay` seconds, and no job of its current host before `host_delay` seconds.
 
-        `host`: where it starts again, unless at its present host.
+        `host`: the host to which the retry goes; the current host if None.
         """
         with self._changed:
-            present = self._hosts[job]
-            self._hosts[job] = again = present if host is None else host
+            current = self._hosts[job]
+            self._hosts[job] = target = current if host is None else host
             now = time.monotonic()
-            heapq.heappush(self._asleep, (now + max(delay, host_delay), job, again))
+            heapq.heappush(self._asleep, (now + max(delay, host_delay), job, target))
             if host_delay > 0:
-                self._pause(present, now + host_delay)
-            self._leave(present)
-            self._changed.notify()  # someone must take the new wake time into account
+                self._pause(current, now + host_delay)
+            self._leave(current)
+            self._changed.notify()  # a waiting thread must take the new wake time into account
 
     def abort(self) -> None:
         """Hand out nothing more."""
@@ -141,7 +141,7 @@ class HostQueue:
             _, host = heapq.heappop(self._ready)
             self._listed.discard(host)
             if max(self._paused.get(host, 0.0), self._next.get(host, 0.0)) > now:
-                continue  # its wake-up is in the sleepers' list
+                continue  # its wake-up is in `_asleep`
             job = heapq.heappop(self._waiting[host])
             self._running[host] += 1
             self._space(host, now)
@@ -150,7 +150,7 @@ class HostQueue:
         return None
 
     def _space(self, host: str, now: float) -> None:
-        """Let the host's next request wait until its interval is over."""
+        """Delay the host's next request until its interval is over."""
         if host and (interval := self._between(host)):
             self._next[host] = now + interval
             heapq.heappush(self._asleep, (now + interval, -1, host))

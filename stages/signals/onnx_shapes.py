@@ -1,7 +1,7 @@
-"""Lets an ONNX network that was exported for one input size take any size.
+"""Makes an ONNX network that was exported for one input size accept any size.
 
-ONNX Runtime refuses inputs of another shape than the file declares, and the `onnx` package, which could change the
-declaration, is too much for that: the file is a protobuf message, and three of its fields are rewritten here
+ONNX Runtime rejects inputs whose shape differs from the declared one. Depending on the `onnx` package only to change
+the declaration would be too much: the file is a protobuf message, and three of its fields are rewritten here
 (onnx/onnx.proto: ModelProto.graph = 7; GraphProto.input = 11, output = 12, value_info = 13).
 """
 
@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 _IR_VERSION, _GRAPH, _INPUT, _OUTPUT, _VALUE_INFO = 1, 7, 11, 12, 13
-_VARINT, _BYTES = 0, 2  # kinds of fields
+_VARINT, _BYTES = 0, 2  # protobuf wire types
 _FLOAT = 1  # TensorProto.DataType
 
 
 def with_free_shapes(model: bytes, inputs: Mapping[str, Sequence[int | str]]) -> bytes:
-    """A float network's file with other shapes of its inputs; a name stands for any number.
+    """A float network's file with new input shapes; a name in a shape stands for any number.
 
-    Weights that old exporters also list as inputs are taken out of that list, so that they count as constants, and
-    declared shapes of what is computed are dropped. Raises ValueError for bytes that are no ONNX file.
+    Weights that old exporters also list as inputs are removed from that list, so that they count as constants, and
+    declared shapes of intermediate results are dropped. Raises ValueError for bytes that are not an ONNX file.
     """
     parts = []
     for number, body, raw in _fields(model):
@@ -74,9 +74,9 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
             case 5:
                 at += 4
             case kind:
-                raise ValueError(f"no ONNX file: field of kind {kind}")
+                raise ValueError(f"not an ONNX file: field of wire type {kind}")
         if at > len(message):
-            raise ValueError("no ONNX file: a field runs past the end")
+            raise ValueError("not an ONNX file: a field runs past the end")
         yield key >> 3, payload, message[start:at]
 
 
@@ -88,7 +88,7 @@ def _read_varint(message: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 0x80:
             return value, at
-    raise ValueError("no ONNX file: a number runs past the end")
+    raise ValueError("not an ONNX file: a number runs past the end")
 
 
 def _varint(value: int) -> bytes:

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from pipelines.fingerprint import FileDigests
 from stages.base.contract import UserError
 from stages.tokenizer.config import TokenizerConfig
-from stages.tokenizer.given import write_given
+from stages.tokenizer.imported import write_imported
 from stages.tokenizer.load import LoadedTokenizer, load
 from stages.tokenizer.special import SpecialIds
 from stages.tokenizer.stage import Tokenizer as TokenizerStage
@@ -76,7 +76,7 @@ def take(tmp_path: Path) -> Callable[..., tuple[Path, LoadedTokenizer]]:
     def run(folder: Path, **config: Any) -> tuple[Path, LoadedTokenizer]:
         out = tmp_path / "taken"
         out.mkdir()
-        write_given(TokenizerConfig(folder=str(folder), **config), out)
+        write_imported(TokenizerConfig(folder=str(folder), **config), out)
         return out, load(out)
 
     return run
@@ -166,18 +166,18 @@ def test_what_a_tokenizer_loses_is_counted(saved: Any, take: Any) -> None:
 def test_mistakes_are_named(saved: Any, take: Any, tmp_path: Path) -> None:
     def refused(folder: Path, message: str, **config: Any) -> None:
         with pytest.raises(UserError, match=message):
-            write_given(TokenizerConfig(folder=str(folder), **config), tmp_path)
+            write_imported(TokenizerConfig(folder=str(folder), **config), tmp_path)
 
     refused(tmp_path / "nowhere", r"tokenizer\.folder: no folder .*nowhere")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", r"tokenizer\.folder: .*empty has no tokenizer\.json, and transformers finds no other")
     folder = saved(gpt2(["<|endoftext|>"]))
-    refused(folder, "no eos token, so nothing could end a text")
+    refused(folder, "no eos token, so a text could not end")
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "eos_token": "<end>"}))
     refused(folder, "its eos_token '<end>' has no id")
     (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "eos_token": "<|endoftext|>"}))
-    refused(folder, r"tokenizer\.vocabulary=300, but .* comes to \d+ ids", vocabulary=300)
+    refused(folder, r"tokenizer\.vocabulary=300, but .* has \d+ ids", vocabulary=300)
     (folder / "tokenizer.json").write_text("{}")
     refused(folder, r"tokenizer\.json cannot be read")
 
@@ -188,8 +188,8 @@ def test_gaps_between_ids_are_refused_where_a_token_would_take_one_in_use(saved:
     last = max(vocabulary, key=vocabulary.get)
     vocabulary[last] += 1
     folder = saved(Tokenizer.from_str(json.dumps(content)), eos_token="<|endoftext|>")
-    with pytest.raises(UserError, match="leaves gaps between its ids"):
-        write_given(TokenizerConfig(folder=str(folder), task_tokens=["<caption>"]), tmp_path)
+    with pytest.raises(UserError, match="has gaps between its ids"):
+        write_imported(TokenizerConfig(folder=str(folder), task_tokens=["<caption>"]), tmp_path)
 
 
 def test_a_task_token_the_folder_holds_as_special_keeps_its_id_and_is_read_from_text(saved: Any, take: Any) -> None:
@@ -228,5 +228,5 @@ def test_the_stage_makes_its_artifact_from_the_folder_and_reports_on_it(
     report = artifact.read_json("report.json")
     assert {name: corpus["round_trip_failed"] for name, corpus in report["corpora"].items()} == {"web": 0, "own": 0}
     assert not any(corpus["trained_on"] for corpus in report["corpora"].values())
-    told = artifact.path("manifest.json").read_text() + artifact.path("report.json").read_text()
-    assert str(folder) not in told
+    written = artifact.path("manifest.json").read_text() + artifact.path("report.json").read_text()
+    assert str(folder) not in written

@@ -1,4 +1,4 @@
-"""What the source's own list says of a pair: what its makers computed from the image they saw."""
+"""The family that carries over columns of the source's list: what its authors computed from their copy of the image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from stages.signals.family import Cost, Listing, NoConfig, PairFamily
 
-#: Our column -> the names it goes by in the lists of LAION, DataComp and COCO, best first.
+#: Our column -> its names in the lists of LAION, DataComp and COCO, in order of preference.
 _SCORES = {
     "similarity": ("similarity", "clip_b32_similarity_score"),
     "similarity_l14": ("clip_l14_similarity_score",),
@@ -20,12 +20,12 @@ _PIXELS = {
     "listed_height": ("HEIGHT", "height", "original_height"),
 }
 
-#: A number beyond is a mistake of the list.
+#: A number beyond this is an error in the list.
 _MOST = 10**12
 
 
-class Listed(PairFamily[NoConfig]):
-    """LAION's and DataComp's columns, carried along; null where the list does not say.
+class ListColumns(PairFamily[NoConfig]):
+    """Columns of LAION's, DataComp's and COCO's lists; null where the list has no value.
 
     `similarity` and `similarity_l14` (cosine of CLIP ViT-B/32's and ViT-L/14's embeddings), `unsafe` and `watermark`
     (probabilities), `aesthetic` (LAION's predictor, about 0..10), `listed_nsfw` (LAION-400M's tag: UNLIKELY, UNSURE,
@@ -58,7 +58,7 @@ def _measure(meta: Mapping[str, Any]) -> dict[str, Any]:
 def _first_number(meta: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
     for name in names:
         value = meta.get(name)
-        # The bound leaves out NaN, infinity, and integers that no float holds.
+        # The bound excludes NaN, infinity, and integers that no float represents.
         if isinstance(value, int | float) and not isinstance(value, bool) and -_MOST <= value <= _MOST:
             return float(value)
     return None
