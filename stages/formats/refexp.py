@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from models.florence2.locations import boxes_from_text
+from models.common.location_tokens import boxes_from_text
 from stages.base.contract import UserError
 from stages.formats.json_file import finite, hint_of_types, id_of, in_order, is_id, read_json
 from stages.formats.problems import Id, ProblemLog, Problems, printable

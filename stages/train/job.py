@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.blip2.config import Blip2Config
-from models.florence2.config import Florence2Config
+from models.common.config import ModelConfig
 from stages.base.artifact import Artifact, is_remote
 from stages.base.contract import StageContext, UserError
 from stages.tokenizer.special import SpecialIds, read_special, token_ids
@@ -20,8 +18,6 @@ from stages.train.data.annotated_files import AnnotatedFiles
 if TYPE_CHECKING:
     from stages.train.data.dataset import Dataset
     from stages.train.trainer.hooks import Hook
-
-ModelConfig = Blip2Config | Florence2Config
 
 
 @dataclass(frozen=True)
@@ -91,14 +87,6 @@ def check_vocabulary(model: int, tokenizer: int) -> None:
 def tokenizer_vocabulary(tokenizer: Artifact) -> int:
     """Number of ids of a `tokenizer` artifact, special tokens included."""
     return max(token_ids(tokenizer.read_json("tokenizer.json")).values()) + 1
-
-
-def saved_architecture(folder: Path) -> ModelConfig:
-    """The architecture of a model saved in `folder`, without loading it."""
-    described = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architecture"]
-    if described["architecture"] == "blip2":
-        return Blip2Config.model_validate(described)
-    return Florence2Config.model_validate(described)
 
 
 def make_job(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.florence2.locations import BINS
+from models.common.location_tokens import BINS
 from stages.evaluate.metrics.additive import Additive
 from stages.formats.refexp import Space
 

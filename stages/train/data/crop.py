@@ -1,4 +1,4 @@
-"""The part of an image that a training step shows, and boxes as location tokens of it (models/florence2/locations.py).
+"""The part of an image that a training step shows, and boxes as tokens of it (`models/common/location_tokens.py`).
 
 Loaded by worker processes: no torch here.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.florence2.locations import BINS, TOKENS, dequantise, quantise
+from models.common.location_tokens import BINS, TOKENS, dequantise, quantise
 from stages.base.contract import UserError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.batch import Batch
+from models.common.batch import Batch
 from stages.tokenizer.special import SpecialIds
 from stages.train.config import OptimizationConfig
 from stages.train.data.dataset import Dataset, TokenizedText

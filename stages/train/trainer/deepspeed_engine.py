@@ -73,11 +73,11 @@ def deepspeed_config(
     return config
 
 
-def build_engine(job: TrainingJob, ranks: Ranks, task: nn.Module, accumulation: int) -> Any:
-    """A DeepSpeed engine around a training task (a model and its loss), its optimizer over the weights that learn."""
+def build_engine(job: TrainingJob, ranks: Ranks, objective: nn.Module, accumulation: int) -> Any:
+    """A DeepSpeed engine around an objective (a model and its loss), its optimizer over the weights that learn."""
     import deepspeed
 
-    groups = parameter_groups(task, job.settings.weight_decay)
+    groups = parameter_groups(objective, job.settings.weight_decay)
     config = deepspeed_config(
         job.settings,
         accumulation=accumulation,
@@ -86,7 +86,7 @@ def build_engine(job: TrainingJob, ranks: Ranks, task: nn.Module, accumulation: 
         tensor_parallel=job.tensor_parallel,
         trainable=sum(weight.numel() for group in groups for weight in group["params"]),
     )
-    engine, *_ = deepspeed.initialize(model=task, model_parameters=groups, config=config)
+    engine, *_ = deepspeed.initialize(model=objective, model_parameters=groups, config=config)
     if job.tensor_parallel > 1:
         # DeepSpeed would compare the first batch over the ranks that share weights, and fails on a dict of tensors;
         # theirs are equal by construction (`data_rank`).
@@ -147,7 +147,7 @@ def _partitioned_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _tensor_parallel_state(engine: Any, model: nn.Module) -> dict[str, Tensor]:
-    """The whole weights of a model whose matrices DeepSpeed split; names as in the model, not in the task around it."""
+    """The whole weights of a model whose matrices DeepSpeed split; named as in the model, not as in its objective."""
     whole = engine._consolidated_16bit_state_dict() or {}
     prefix = next(name for name, module in engine.module.named_modules() if module is model)
     lead = f"{prefix}." if prefix else ""

@@ -31,7 +31,7 @@ class StepResult:
     lr: float
     """Learning rate of the step."""
     names: Sequence[str]
-    """What `totals` holds: the losses that the training task reports, ``tokens`` and ``replaced``; sorted."""
+    """What `totals` holds: the losses that the objective reports, ``tokens`` and ``replaced``; sorted."""
     totals: Tensor
     """float64 [names], on the rank's device: sums over ranks; losses are means over a rank's micro-batches."""
     world_size: int

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.batch import Batch
+from models.common.batch import Batch
 from stages.base.contract import UserError
 from stages.train.config import PhaseConfig
 from stages.train.data.dataset import Dataset
@@ -85,7 +85,7 @@ def make_hooks(job: TrainingJob, ranks: Ranks) -> dict[str, Hook]:
 
 
 def build_model(job: TrainingJob, phase: int) -> tuple[Any, nn.Module]:
-    """(model, training task) of a phase, equal on every rank: the model it starts from, and the model with its loss."""
+    """(model, objective) of a phase, equal on every rank: the model it starts from, and the model with its loss."""
     from models import registry
 
     torch.manual_seed(job.settings.seed)
@@ -96,9 +96,9 @@ def build_model(job: TrainingJob, phase: int) -> tuple[Any, nn.Module]:
         ids = job.special
         model = registry.build(job.model, pad_id=ids.pad, bos_id=ids.bos, eos_id=ids.eos)
     config = job.phases[phase]
-    registry.set_trainable(model, config.trainable or registry.used_parts(job.model, config.objective))
+    registry.set_trainable(model, config.trainable or registry.objective_parts(job.model, config.objective))
     torch.manual_seed(job.settings.seed + 1 + phase)
-    return model, registry.training_task(model, config.objective, config.settings)
+    return model, registry.objective(model, config.objective, config.settings)
 
 
 class Trainer:
@@ -119,8 +119,8 @@ class Trainer:
         """Micro-batches of a rank per optimizer step."""
         self.history = History(job.scratch)
         self.state = TrainState(ranks=ranks.world_size, phase=phase)
-        self.model, task = build_model(job, phase)
-        self.engine = build_engine(job, ranks, task, self.accumulation)
+        self.model, objective = build_model(job, phase)
+        self.engine = build_engine(job, ranks, objective, self.accumulation)
         self.loader = Loader(
             dataset,
             job.settings,

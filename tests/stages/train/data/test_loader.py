@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models.batch import Batch
+from models.common.batch import Batch
 from stages.base.contract import UserError
 from stages.train.config import OptimizationConfig
 from stages.train.data.dataset import DamagedSample, TokenizedText, TrainingSample

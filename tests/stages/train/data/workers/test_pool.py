@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.batch import Batch
+from models.common.batch import Batch
 from stages.base.artifact import Artifact
 from stages.base.contract import UserError
 from stages.train.config import OptimizationConfig

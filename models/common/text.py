@@ -1,4 +1,4 @@
-"""Small operations on padded token ids that both architectures need."""
+"""Operations on padded token ids that architectures share."""
 
 from __future__ import annotations
 
@@ -31,19 +31,10 @@ def shift_right(target_ids: Tensor, first_id: int) -> Tensor:
     return F.pad(target_ids[:, :-1], (1, 0), value=first_id)
 
 
-def target_loss(logits: Tensor, target_ids: Tensor, target_mask: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy in float32 over the tokens of all targets.
-
-    ``logits`` [n, length, vocabulary] predict ``target_ids`` [n, length] at the same positions.
-    """
-    wanted = target_mask.bool()
-    return F.cross_entropy(logits[wanted].float(), target_ids[wanted], label_smoothing=label_smoothing)
-
-
 def text_key(ids: Tensor, mask: Tensor) -> Tensor:
     """A 64-bit hash of each right-padded text, the same whatever its padding: int64 [n].
 
-    A polynomial in an odd constant modulo 2**64, so equal texts are told apart from others on all ranks alike.
+    A polynomial in an odd constant modulo 2**64, so every rank gets the same key for the same text.
     """
     factor = torch.full((ids.shape[1],), 6364136223846793005, dtype=torch.int64, device=ids.device)
     return ((ids + 1) * mask * factor.cumprod(0)).sum(dim=1)

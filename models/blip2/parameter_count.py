@@ -1,16 +1,16 @@
-"""How many parameters a BLIP2-Adapter has, by part, without torch."""
+"""The number of parameters of a BLIP2-Adapter, by part, without torch."""
 
 from __future__ import annotations
 
-from models.arithmetic import attention, feed_forward, linear, norm, pre_norm_layer
 from models.blip2.config import Blip2Config
+from models.common.parameter_count import attention, feed_forward, linear, norm, pre_norm_layer
 
 
-def count(config: Blip2Config) -> dict[str, int]:
+def count_parameters(config: Blip2Config) -> dict[str, int]:
     """Part -> parameters; the sum is the model's total (tied weights count once, with their part)."""
     vision, qformer, language = config.vision, config.qformer, config.language
     d, q, v = language.width, qformer.width, vision.width
-    looks = len(range(0, qformer.layers, qformer.cross_attention_every))
+    cross_attentions = len(range(0, qformer.layers, qformer.cross_attention_every))
     return {
         "vision": (
             v
@@ -23,7 +23,7 @@ def count(config: Blip2Config) -> dict[str, int]:
             qformer.queries * q
             + norm(q)
             + qformer.layers * (attention(q) + feed_forward(q, qformer.mlp_width) + 2 * norm(q))
-            + looks * (attention(q, v) + norm(q))
+            + cross_attentions * (attention(q, v) + norm(q))
         ),
         "qformer_text": (
             (config.vocabulary + qformer.text_positions) * q

@@ -1,4 +1,4 @@
-"""Parameters of the blocks that transformers are made of, without torch."""
+"""Parameter counts of the blocks that transformers are made of, without torch."""
 
 from __future__ import annotations
 

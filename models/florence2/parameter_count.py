@@ -1,12 +1,12 @@
-"""How many parameters a Florence-2 has, by part, without torch."""
+"""The number of parameters of a Florence-2, by part, without torch."""
 
 from __future__ import annotations
 
-from models.arithmetic import attention, linear, norm, pre_norm_layer
+from models.common.parameter_count import attention, linear, norm, pre_norm_layer
 from models.florence2.config import Florence2Config
 
 
-def count(config: Florence2Config) -> dict[str, int]:
+def count_parameters(config: Florence2Config) -> dict[str, int]:
     """Part -> parameters; the sum is the model's total (tied weights count once, with their part)."""
     vision, light, language = config.vision, config.reconstruction, config.language
     d, v, r = language.width, vision.width, light.width

@@ -1,4 +1,4 @@
-"""What both architectures share as `transformers` models: their saved config and how parts read local weights."""
+"""What architectures share as `transformers` models: the base classes, their saved config, reading local weights."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from typing import Any, Self, TypeVar
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from models.common.config import StrictConfig
+from models.common.config import ModelConfig
 from models.common.errors import UserError
 
 C = TypeVar("C", bound=PreTrainedConfig)
 
 
-class ArchitectureConfig(PreTrainedConfig):
-    """`config.json` of a saved model: the architecture as pydantic dumped it, and the ids that frame a text.
+class SavedConfig(PreTrainedConfig):
+    """`config.json` of a saved model: the model's config, and the ids that frame a text.
 
-    Weights a part started from are no longer interesting once saved, and their paths are private: left out.
+    `initialise_from` is left out: once saved, a model no longer depends on it, and its paths are private.
+    Subclasses set `model_type`, which `transformers` requires to be unique.
     """
 
     model_type = "pairmill"
     architecture: dict[str, Any] | None = None
+    """The dumped `models.common.config.ModelConfig`."""
     initializer_range: float = 0.02
     pad_token_id: int | None = 0
     bos_token_id: int | None = 1
@@ -30,8 +32,8 @@ class ArchitectureConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     @classmethod
-    def of(cls, config: StrictConfig, *, pad_id: int, bos_id: int, eos_id: int) -> Self:
-        """The saved form of a pydantic architecture."""
+    def of(cls, config: ModelConfig, *, pad_id: int, bos_id: int, eos_id: int) -> Self:
+        """The saved form of a model's config."""
         architecture = config.model_dump(mode="json", exclude={"initialise_from"})
         return cls(
             architecture=architecture,
@@ -43,7 +45,13 @@ class ArchitectureConfig(PreTrainedConfig):
 
 
 class VisionLanguageModel(PreTrainedModel):
-    """Base of both architectures."""
+    """Base of every architecture.
+
+    A subclass sets `config_class` to its :class:`SavedConfig`, is constructed from one, and defines `named_parts`,
+    ``forward(pixels, image_index, prompt_ids, prompt_mask, target_ids, target_mask)``, which returns the logits of the
+    targets' tokens, and `generate` with the arguments of `models.registry.generate`. Tensors are laid out as in
+    `models.common.batch.Batch`.
+    """
 
     main_input_name = "pixels"
     input_modalities = ["image", "text"]
@@ -51,7 +59,7 @@ class VisionLanguageModel(PreTrainedModel):
     _supports_sdpa = True
 
     def named_parts(self) -> dict[str, nn.Module]:
-        """The model cut into parts that are frozen and thawed as one; every parameter is in exactly one."""
+        """The parts that are frozen or trained as a whole; every parameter is in exactly one."""
         raise NotImplementedError(f"{type(self).__name__} names no parts")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,17 +24,15 @@ def quantise(values: ArrayLike, size: ArrayLike) -> NDArray[np.int64]:
 
 
 def dequantise(bins: ArrayLike, size: ArrayLike) -> NDArray[np.float64]:
-    """The middles of bins: ``(bin + 0.5) * size / 1000``, at most half a bin from what was quantised."""
+    """The middles of bins: ``(bin + 0.5) * size / 1000``, at most half a bin from the values that were quantised."""
     return (np.asarray(bins) + 0.5) * np.asarray(size) / BINS
 
 
-def box_to_text(box: Sequence[float], width: float, height: float) -> str:
-    """Four location tokens for a box given as x1, y1, x2, y2 in a space of ``width`` x ``height``."""
-    return "".join(TOKENS[bin] for bin in quantise(box, (width, height) * 2))
-
-
 def boxes_from_text(text: str, width: float, height: float) -> list[Box]:
-    """Every run of four location tokens in a text, as x1, y1, x2, y2; spaces between tokens are ignored."""
-    found = _BOX.findall(re.sub(r">\s+<", "><", text))
-    boxes = dequantise(np.array(found, dtype=np.int64).reshape(-1, 4), (width, height) * 2)
+    """Every run of four location tokens in a text, as x1, y1, x2, y2 in a space of ``width`` x ``height``.
+
+    Spaces between tokens are ignored.
+    """
+    runs = _BOX.findall(re.sub(r">\s+<", "><", text))
+    boxes = dequantise(np.array(runs, dtype=np.int64).reshape(-1, 4), (width, height) * 2)
     return [(x1, y1, x2, y2) for x1, y1, x2, y2 in boxes.tolist()]

@@ -1,4 +1,4 @@
-"""Stage 1's arithmetic: gathering over ranks, contrastive targets, hard negatives. No parameters here."""
+"""Functions of stage 1's losses: gathering over ranks, contrastive targets, hard negatives. No parameters here."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def gather(local: Tensor) -> Tensor:
     """Rows of all ranks, in rank order, with gradients to each; ranks may hold different numbers of rows.
 
     Ranks average their gradients afterwards, so the sum over ranks in backward gives the gradient of the mean loss.
-    Alone (no process group, or one rank) the tensor itself.
+    Without a process group, or with one rank, the tensor itself.
     """
     world = _world()
     if world == 1:
@@ -52,21 +52,21 @@ def gather(local: Tensor) -> Tensor:
 
 
 def image_ids(image_index: Tensor, image_id: Tensor, images: int) -> Tensor:
-    """The id of each image, int64 [images], from its texts'; -1 - row for an image that no text is about."""
+    """The id of each image, int64 [images], taken from its texts; -1 - row for an image without a text."""
     own = -1 - torch.arange(images, device=image_id.device)
     return own.scatter(0, image_index, image_id)
 
 
 def positives(text_image: Tensor, keys: Tensor, all_text_image: Tensor, all_keys: Tensor, all_images: Tensor) -> Tensor:
-    """Which images each text is true of, bool [n, all images].
+    """Which images are positives of each text, bool [n, all images].
 
-    A text is true of its own image (same id, wherever it lies) and of every image that some rank describes in the
-    same words: "a red triangle" is no negative of another red triangle. ``text_image`` [n] and ``all_text_image``
+    These are its own image (same id, on any rank) and every image that has the same text on any rank: "a red triangle"
+    is not a negative of another red triangle. ``text_image`` [n] and ``all_text_image``
     [all n] are the image ids of texts, ``keys`` their hashes, ``all_images`` [all m] the ids of images.
     """
-    same_words = (keys[:, None] == all_keys[None, :]).float()
+    same_text = (keys[:, None] == all_keys[None, :]).float()
     described = (all_text_image[:, None] == all_images[None, :]).float()
-    return (text_image[:, None] == all_images[None, :]) | (same_words @ described > 0)
+    return (text_image[:, None] == all_images[None, :]) | (same_text @ described > 0)
 
 
 def soft_cross_entropy(logits: Tensor, positive: Tensor, label_smoothing: float) -> Tensor:
@@ -74,22 +74,22 @@ def soft_cross_entropy(logits: Tensor, positive: Tensor, label_smoothing: float)
 
     Both [rows, columns]; rows without a positive do not count.
     """
-    wanted = positive.float()
-    number = wanted.sum(dim=1, keepdim=True)
-    target = (1 - label_smoothing) * wanted / number.clamp(min=1) + label_smoothing / logits.shape[1]
+    weight = positive.float()
+    number = weight.sum(dim=1, keepdim=True)
+    target = (1 - label_smoothing) * weight / number.clamp(min=1) + label_smoothing / logits.shape[1]
     per_row = -(target * logits.log_softmax(dim=1)).sum(dim=1)
     counts = (number.squeeze(1) > 0).float()
     return (per_row * counts).sum() / counts.sum().clamp(min=1)
 
 
 def hard_negatives(similarity: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw a negative column per row, likelier the more similar (ALBEF, section 3.2), from torch's generator.
+    """Draw a negative column per row from torch's generator, the more similar the likelier (ALBEF, section 3.2).
 
     ``similarity`` float [rows, columns], ``positive`` bool of the same shape. Returns int64 [rows] and bool [rows]:
-    whether the row had any negative to draw (if not, the drawn column means nothing).
+    whether the row had a negative (if not, the drawn column is arbitrary).
     """
     weights = similarity.detach().float().softmax(dim=1) + 1e-4
     weights = weights.masked_fill(positive, 0)
-    found = ~positive.all(dim=1)
-    weights = torch.where(found[:, None], weights, torch.ones_like(weights))
-    return torch.multinomial(weights, 1).squeeze(1), found
+    has_negative = ~positive.all(dim=1)
+    weights = torch.where(has_negative[:, None], weights, torch.ones_like(weights))
+    return torch.multinomial(weights, 1).squeeze(1), has_negative

@@ -1,8 +1,8 @@
-"""The batch every model and training task takes: plain tensors with fixed names and layouts."""
+"""The batch that every objective takes: plain tensors with fixed names and layouts."""
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+from typing import TypedDict
 
 from torch import Tensor
 
@@ -21,8 +21,8 @@ class Batch(TypedDict):
     image_index: Tensor
     """int64 [n]; the row of `pixels` that each text is about."""
     image_id: Tensor
-    """int64 [n]; equal for texts of the same image, also over ranks, so a contrastive loss does not call them
-    negatives of each other."""
+    """int64 [n]; equal for texts of the same image, also over ranks, so that a contrastive loss does not
+    take them for negatives of each other."""
     prompt_ids: Tensor
     """int64 [n, prompt_length], left-padded with the pad id; no bos, no eos."""
     prompt_mask: Tensor
@@ -31,5 +31,3 @@ class Batch(TypedDict):
     """int64 [n, target_length], right-padded; no bos, ends with eos."""
     target_mask: Tensor
     """int64 [n, target_length], 1 on tokens, eos included."""
-    boxes: NotRequired[Tensor]
-    """float32 [n, 4] xyxy in [0, 1], for referring expressions."""

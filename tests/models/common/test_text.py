@@ -1,13 +1,12 @@
-"""Padded ids: the small operations that prompts and targets pass through."""
+"""Operations on padded token ids."""
 
 from __future__ import annotations
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import text
+from models.common import text
 
 prompts = st.lists(st.lists(st.integers(3, 50), max_size=6), min_size=1, max_size=4)
 
@@ -22,7 +21,7 @@ def left_padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
 @given(prompts)
 def test_framing_puts_bos_right_before_each_prompt(rows: list[list[int]]) -> None:
     ids, mask = text.frame_prompt(*left_padded(rows), pad_id=0, bos_id=1)
-    assert [row[seen.bool()].tolist() for row, seen in zip(ids, mask, strict=True)] == [[1, *row] for row in rows]
+    assert [row[real.bool()].tolist() for row, real in zip(ids, mask, strict=True)] == [[1, *row] for row in rows]
     assert (ids[mask == 0] == 0).all()
     assert (mask.diff(dim=1) >= 0).all()
 
@@ -30,19 +29,12 @@ def test_framing_puts_bos_right_before_each_prompt(rows: list[list[int]]) -> Non
 @given(prompts)
 def test_padding_moves_to_the_right_and_tokens_keep_their_order(rows: list[list[int]]) -> None:
     ids, mask = text.pad_right(*left_padded(rows))
-    assert [row[: int(seen.sum())].tolist() for row, seen in zip(ids, mask, strict=True)] == rows
+    assert [row[: int(real.sum())].tolist() for row, real in zip(ids, mask, strict=True)] == rows
     assert (mask.diff(dim=1) <= 0).all()
 
 
 def test_a_decoder_is_given_all_but_the_last_token() -> None:
     assert text.shift_right(torch.tensor([[5, 6, 2], [7, 2, 0]]), 1).tolist() == [[1, 5, 6], [1, 7, 2]]
-
-
-def test_the_loss_is_the_mean_over_target_tokens_only() -> None:
-    logits = torch.zeros(2, 3, 8)
-    logits[1, 1:] = torch.randn(2, 8) * 100  # padding's predictions do not matter
-    ids, mask = torch.tensor([[5, 6, 2], [2, 0, 0]]), torch.tensor([[1, 1, 1], [1, 0, 0]])
-    assert text.target_loss(logits, ids, mask).item() == pytest.approx(torch.tensor(8.0).log().item())
 
 
 def test_positions_start_at_each_rows_first_token() -> None:

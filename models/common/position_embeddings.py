@@ -1,4 +1,4 @@
-"""Position embeddings of a vision transformer: how they start, and how they fit another image size."""
+"""Position embeddings of a vision transformer: their random start, and their resizing to another image size."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from transformers import initialization as init
 
 
 def balance_positions(patches: nn.Conv2d, positions: Tensor) -> None:
-    """Random weights with which a patch's place is heard beside its content.
+    """Initialise at random so that a patch's position and its content weigh about the same.
 
     Deviations of (3 inputs)^-1/2 for the patch projection and width^-1/2 for positions [..., width], as in CLIP's
     first code. `transformers` gives both the same, and a flat patch's projection, a sum of hundreds of equal pixels,
-    then drowns its position: small models lose thousands of steps to that.
+    then outweighs its position: small models lose thousands of steps to that.
     """
     init.normal_(patches.weight, std=(3 * patches.weight[0].numel()) ** -0.5)
     init.normal_(positions, std=positions.shape[-1] ** -0.5)
