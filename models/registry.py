@@ -1,7 +1,8 @@
 """The table of architectures, and the functions by which everything outside this folder uses a model.
 
-An architecture is an entry point of the group `pairmill.models`, here or in any other installed package, whose value is
-a :class:`models.common.spec.ModelSpec`. Importing this module imports no torch; only functions that need a model do.
+An architecture is a line of the table `BUILT_IN`, or an entry point of the group `pairmill.models` in any other
+installed package; its value is a :class:`models.common.spec.ModelSpec`. Importing this module imports no torch; only
+functions that need a model do.
 """
 
 from __future__ import annotations
@@ -28,10 +29,16 @@ if TYPE_CHECKING:
 
 GROUP = "pairmill.models"
 
+#: The architectures of this repository. No entry points, because a Ray worker may have the code without its metadata.
+BUILT_IN = (
+    EntryPoint("blip2", "models.blip2.spec:SPEC", GROUP),
+    EntryPoint("florence2", "models.florence2.spec:SPEC", GROUP),
+)
+
 
 @cache
 def _registered() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+    return {entry.name: entry for entry in (*entry_points(group=GROUP), *BUILT_IN)}
 
 
 def clear_cache() -> None:

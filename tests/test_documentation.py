@@ -12,8 +12,12 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 _LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 
 
+_CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"`((?:pipelines|stages|models|conf|tests|benchmarks)/[\w./-]*(?:/|\.py|\.yaml|\.json))`")
+
+
 def _links(page: Path) -> list[str]:
-    return [match["target"] for match in _LINK.finditer(page.read_text("utf-8"))]
+    return [match["target"] for match in _LINK.finditer(_CODE.sub("", page.read_text("utf-8")))]
 
 
 def _anchors(page: Path) -> set[str]:
@@ -25,6 +29,12 @@ def _anchors(page: Path) -> set[str]:
 def test_every_page_is_in_the_index() -> None:
     index = ROOT / "docs" / "README.md"
     assert {page.name for page in index.parent.glob("*.md")} - {index.name} <= set(_links(index))
+
+
+@pytest.mark.parametrize("page", (ROOT / "docs").glob("*.md"), ids=lambda page: page.name)
+def test_files_of_the_code_that_are_named_exist(page: Path) -> None:
+    named = _FILE.findall(_CODE.sub("", page.read_text("utf-8")))
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
