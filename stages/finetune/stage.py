@@ -18,6 +18,7 @@ class Finetune(Stage[FinetuneConfig]):
     executor = "driver"
     tracked = ("train.json",)
     registers = True
+    holds_samples = False  # weights, learnt from files outside the workspace
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One: a training run is not split, it resumes from its own checkpoints."""

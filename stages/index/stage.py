@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext
+from stages.base.forgetting import ForgetInputs, Forgotten, Removal
 from stages.index.config import IndexConfig
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ class BuildIndex(Stage[IndexConfig]):
 
     name = "index"
     executor: ClassVar[Literal["ray_tasks", "ray_data", "driver"]] = "driver"
+    holds_samples = True
+    sample_tables = ()
+    forget_after = ("download",)  # whose tars' offsets `images.arrow` repeats
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One: copies can be anywhere."""
@@ -77,3 +82,10 @@ class BuildIndex(Stage[IndexConfig]):
     def _worlds(self, inputs: Inputs) -> dict[str, Artifact]:
         named = [where.world for where in self.config.benchmarks.values() if where.world is not None]
         return dict(zip(dict.fromkeys(named), inputs.get("worlds", ()), strict=True))
+
+    @classmethod
+    def forget(cls, artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:
+        """See `stages/index/forget.py`."""
+        from stages.index.forget import forget
+
+        return forget(artifact, inputs, forgotten, out)

@@ -17,6 +17,7 @@ class Pretrain(Stage[PretrainConfig]):
     executor = "driver"
     tracked = ("train.json",)
     registers = True
+    holds_samples = False  # weights, and uids of damaged samples; `pairmill forget` names the models that saw one
 
     def check(self) -> None:
         """Raises UserError where the weights to start from are not there, or of another kind of model."""

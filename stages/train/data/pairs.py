@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.base.artifact import Artifact
-from stages.shard.damage import Damaged
-from stages.shard.reader import ShardReader
+from stages.shard.reader import DamagedShard, ShardReader
 from stages.tokenizer.special import SpecialIds
 from stages.tokens.reader import TokenReader
 from stages.train.data.dataset import DamagedSample, TokenizedText, TrainingSample, target_ids
@@ -61,7 +60,7 @@ class PairDataset:
         try:
             image = self._reader.image(row)
             sided = self._flips and mentions_side(self._reader.caption(number))
-        except Damaged as damage:
+        except DamagedShard as damage:
             raise DamagedSample(str(damage), row.uid) from damage
         texts = (TokenizedText(_NO_PROMPT, target_ids(self._caption(number), self._max_tokens, self._eos)),)
         return TrainingSample(

@@ -20,7 +20,7 @@ from stages.pretrain.config import PretrainConfig
 from stages.pretrain.stage import Pretrain
 from stages.shard.reader import ShardReader
 from stages.tokenizer.config import TokenizerConfig
-from stages.tokenizer.given import write_given
+from stages.tokenizer.imported import write_imported
 from stages.tokenizer.load import load
 from stages.tokenizer.special import SpecialIds
 from stages.train.data.crop import Crop
@@ -135,7 +135,7 @@ def test_a_brought_tokenizers_own_ids_frame_the_texts_from_training_to_writing(
     (folder / "tokenizer_config.json").write_text('{"bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>"}')
     taken = tmp_path / "taken"
     taken.mkdir()
-    write_given(TokenizerConfig(folder=str(folder)), taken)
+    write_imported(TokenizerConfig(folder=str(folder)), taken)
     (taken / "manifest.json").write_text(json.dumps({"fingerprint": "e" * 64, "files": [], "counts": {}}))
     brought = {**inputs, "tokenizer": [Artifact(str(taken))]}
     made: Artifact = run_stage(

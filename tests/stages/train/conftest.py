@@ -15,7 +15,8 @@ from PIL import Image
 from xxhash import xxh3_64_intdigest
 
 from stages.base.artifact import Artifact, file_sha256
-from stages.shard.index import scan_tar, to_table, write_index
+from stages.shard.index import to_table, write_index
+from stages.shard.scan import scan_tar
 from stages.shard.writer import ShardWriter
 from stages.train.config import AugmentationConfig, OptimizationConfig
 from stages.train.data.crop import Crop

@@ -12,8 +12,7 @@ from itertools import chain
 
 import numpy as np
 
-from stages.evaluate.metrics.captions.words import Words, number
-from stages.evaluate.metrics.encoded import renumbered
+from stages.evaluate.metrics.captions.words import Words, number, renumbered
 
 LONGEST = 4
 

@@ -1,4 +1,4 @@
-"""Sorted words with numbers attached, looked up where they lie on disk."""
+"""Sorted words with sets of numbers, looked up in memory-mapped arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Words:
         self._range = range(len(starts) - 1)
 
     def find(self, word: str) -> int:
-        """Place of a word, or -1."""
+        """Index of a word, or -1."""
         key = word.encode("utf-8", "surrogatepass")
         at = bisect_left(self._range, key, key=self._word)
         return at if at < len(self._range) and self._word(at) == key else -1

@@ -1,4 +1,4 @@
-"""A caption as METEOR compares it: its words, what each of them may match, and the phrases it holds."""
+"""A caption as METEOR compares it: its words, what each of them may match, and the phrases it contains."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_PARAPHRASES = 300_000
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What METEOR knows of one word."""
+    """One word with its properties that METEOR compares."""
 
     #: The reference compares words and stems by their 32-bit hashes; two words of one hash are equal to it.
     key: int
@@ -71,7 +71,7 @@ class Text:
 
 
 class Lexicon:
-    """Texts made of the tables; words and phrases are looked up once, as far as memory is bounded."""
+    """Makes texts by the tables; words and phrases are looked up once and remembered, within bounded memory."""
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables

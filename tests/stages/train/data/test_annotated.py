@@ -137,15 +137,35 @@ def test_a_missing_image_is_named(files: AnnotatedFiles, tokenizer: LoadedTokeni
 
 def test_answers_to_unknown_questions_are_refused(files: AnnotatedFiles) -> None:
     Path(files.questions or "").write_text(json.dumps({"questions": [{"question_id": 0, "question": "?"}]}))
-    with pytest.raises(UserError, match=r"annotations\[1\] answers question 1"):
+    with pytest.raises(UserError, match=r"questions\.json: 7 missing: question 1 2 .*belong together"):
         read_annotated(files)
 
 
+def test_what_training_needs_of_questions_and_answers_is_checked_by_id(files: AnnotatedFiles) -> None:
+    assert files.questions is not None
+    answers = [{"question_id": 0, "image_id": 10}, {"question_id": 1, "multiple_choice_answer": "a1"}]
+    answers += [{"question_id": 2, "image_id": 10, "multiple_choice_answer": a} for a in ("one", "two")]
+    Path(files.annotations).write_text(json.dumps({"annotations": answers}))
+    with pytest.raises(UserError) as refused:
+        read_annotated(files)
+    assert "no multiple_choice_answer that is a string): annotation of question 0" in str(refused.value)
+    assert "1 malformed (no image_id): annotation of question 1" in str(refused.value)
+    Path(files.annotations).write_text(json.dumps({"annotations": answers[2:]}))
+    assert [(a.image_id, a.question, a.text) for a in read_annotated(files)] == [(10, "q2?", "one"), (10, "q2?", "two")]
+
+
 @pytest.mark.parametrize(
-    ("content", "says"), [("{", "not JSON"), ("[]", "no list"), ('{"annotations": [{}]}', "no `image_id`")]
+    ("content", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "no list"),
+        ('{"annotations": []}', "no annotation in it"),
+        ('{"annotations": [{}]}', r"1 malformed \(no image_id\): annotation number 0"),
+        ('{"annotations": [{"image_id": 1}]}', "no caption that is a string"),
+    ],
 )
-def test_malformed_files_are_named(tmp_path: Path, content: str, says: str) -> None:
+def test_malformed_files_are_named(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "c.json"
     path.write_text(content)
-    with pytest.raises(UserError, match=rf"c\.json: .*{says}"):
+    with pytest.raises(UserError, match=rf"c\.json: .*{message}"):
         read_annotated(AnnotatedFiles(str(path), None, str(tmp_path), ""))

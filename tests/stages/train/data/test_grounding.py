@@ -191,7 +191,7 @@ def test_a_tokenizer_without_locations_is_refused(files: AnnotatedFiles) -> None
 def test_a_malformed_box_is_named_by_record(tmp_path: Path, tokenizer: LoadedTokenizer, bbox: Any) -> None:
     rows = [{"image_id": 0, "bbox": [0, 0, 1, 1], "caption": "a"}, {"image_id": 0, "bbox": bbox, "caption": "a"}]
     (tmp_path / "r.json").write_text(json.dumps({"annotations": rows}))
-    with pytest.raises(UserError, match="record 1's `bbox`"):
+    with pytest.raises(UserError, match=r"1 malformed \(bbox .*\): annotation number 1"):
         dataset(AnnotatedFiles(str(tmp_path / "r.json"), None, ".", "{image_id}", regions=True), tokenizer)
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from stages.base.artifact import Artifact
-from stages.shard.index import Index, checksum
+from stages.shard.index import ShardIndex, checksum
 from stages.tokenizer.special import SpecialIds
 from stages.train.data.crop import Crop
 from stages.train.data.dataset import DamagedSample
@@ -71,7 +71,7 @@ def test_a_flipped_bit_is_a_damaged_sample_named_by_uid(pair_files: Files) -> No
     shards, tokens = pair_files([3, 3])
     clean = PairDataset(shards, tokens, max_tokens=8)
     _indexed(shards, "image_xxh3", [checksum(clean.sample(number, 0).image) for number in range(6)])
-    row = Index.open(shards.path("index.arrow"))[4]
+    row = ShardIndex.open(shards.path("index.arrow"))[4]
     path = shards.path("train-00001.tar")
     content = bytearray(path.read_bytes())
     content[row.image_offset + row.image_length // 2] ^= 1

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stages.base.artifact import Artifact
-from stages.shard.index import Row, to_table, write_index
+from stages.shard.index import IndexRow, to_table, write_index
 from stages.shard.writer import ShardWriter
 from stages.train.config import OptimizationConfig
 from stages.train.data.loader import Loader
@@ -108,7 +108,7 @@ def pair_data(root: Path, times: list[int] | None) -> PairDataset:
     shards, tokens = root / "shards", root / "tokens"
     shards.mkdir(parents=True)
     tokens.mkdir()
-    rows: list[Row] = []
+    rows: list[IndexRow] = []
     listed: list[dict[str, Any]] = []
     for shard in range(2):
         with ShardWriter(shards / f"train-{shard:05d}.tar") as tar:
@@ -120,7 +120,7 @@ def pair_data(root: Path, times: list[int] | None) -> PairDataset:
                 uid = f"{number:032x}"
                 at = tar.add(uid, {"png": image.getvalue(), "txt": b"a", "json": b"{}"})
                 repeats = times[number] if times else 1
-                rows.append(Row(uid, uid, "s", shard, "png", *at["png"], *at["txt"], *at["json"], repeats))
+                rows.append(IndexRow(uid, uid, "s", shard, "png", *at["png"], *at["txt"], *at["json"], repeats))
         np.save(tokens / f"train-{shard:05d}.ids.npy", np.arange(3, 9, dtype=np.uint16) + 6 * shard)
         np.save(tokens / f"train-{shard:05d}.offsets.npy", np.arange(7, dtype=np.int64))
         listed.append({"name": f"train-{shard:05d}.tar", "samples": 6})
