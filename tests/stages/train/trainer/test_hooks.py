@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -100,7 +101,7 @@ class Diary(Hook):
         self.write(trainer, "step", step.step, step.losses, step.grad_norm, step.tokens, step.lr, step.last)
         if step.step == 3:
             trainer.request_checkpoint()
-        if step.step == self.fails_at and not (self.folder / "failed-0").exists():
+        if step.step == self.fails_at and not (self.folder / f"failed-{trainer.ranks.rank}").exists():
             raise self.error("the hook failed on purpose")
 
     def on_checkpoint(self, trainer: Any, folder: Path) -> None:
@@ -112,6 +113,10 @@ class Diary(Hook):
 
     def on_exception(self, trainer: Any, error: BaseException) -> None:
         (self.folder / f"failed-{trainer.ranks.rank}").write_text(f"{type(error).__name__}: {error}")
+        # Ray Train ends all ranks once one has failed: none may return before the other has been called.
+        deadline = time.monotonic() + 60
+        while len(list(self.folder.glob("failed-*"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
         raise KeyError("a hook that fails itself")
 
     def state_dict(self) -> dict[str, Any]:
