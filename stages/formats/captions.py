@@ -34,43 +34,43 @@ def read_references(file: Path, karpathy_split: str = "test") -> References:
     Raises UserError for a file of another kind or without any caption.
     """
     content = read_json(file)
-    found, log = References(file), ProblemLog(file)
+    references, log = References(file), ProblemLog(file)
     images = content.get("images") if isinstance(content, dict) else None
     if isinstance(images, list) and images and isinstance(images[0], dict) and "sentences" in images[0]:
-        _read_karpathy(images, karpathy_split, found, log)
+        _read_karpathy(images, karpathy_split, references, log)
     else:
         annotations = records_under(content, "annotations", file)
-        _read_images(images if isinstance(images, list) else [], found, log)
-        _read_annotations(annotations, bool(images), found, log)
-    if not any(found.captions.values()):
+        _read_images(images if isinstance(images, list) else [], references, log)
+        _read_annotations(annotations, bool(images), references, log)
+    if not any(references.captions.values()):
         raise UserError(f"{file}: no reference caption in it; is it the right file or split?")
-    for image in [image for image, captions in found.captions.items() if not captions]:
+    for image in [image for image, captions in references.captions.items() if not captions]:
         log.add("missing", "reference of image", image)
-        del found.captions[image]
-    return replace(found, problems=log.problems())
+        del references.captions[image]
+    return replace(references, problems=log.problems())
 
 
-def _read_images(images: list[Any], found: References, log: ProblemLog) -> None:
+def _read_images(images: list[Any], references: References, log: ProblemLog) -> None:
     for position, image in enumerate(images):
         image_id = id_of(image, _IMAGE_KEYS, "image", position, log)
         if image_id is None:
             continue
-        if image_id in found.captions:
+        if image_id in references.captions:
             log.add("duplicate", "image", image_id)
             continue
-        _add_image(image_id, image, found)
+        _add_image(image_id, image, references)
 
 
-def _add_image(image_id: Id, image: Mapping[str, Any], found: References) -> None:
-    found.captions[image_id] = []
+def _add_image(image_id: Id, image: Mapping[str, Any], references: References) -> None:
+    references.captions[image_id] = []
     name = image.get("file_name") or image.get("filename")
     if isinstance(name, str):
-        found.names[image_id] = name
+        references.names[image_id] = name
     if isinstance(image.get("domain"), str):
-        found.domains[image_id] = image["domain"]
+        references.domains[image_id] = image["domain"]
 
 
-def _read_annotations(annotations: list[Any], images_listed: bool, found: References, log: ProblemLog) -> None:
+def _read_annotations(annotations: list[Any], images_listed: bool, references: References, log: ProblemLog) -> None:
     seen: set[Any] = set()
     for position, annotation in enumerate(annotations):
         image_id = id_of(annotation, ("image_id",), "annotation", position, log)
@@ -82,34 +82,34 @@ def _read_annotations(annotations: list[Any], images_listed: bool, found: Refere
                 log.add("duplicate", "annotation", own)
                 continue
             seen.add(own)
-        if images_listed and image_id not in found.captions:
+        if images_listed and image_id not in references.captions:
             log.add("unknown", "reference of image", image_id, "not among its images")
             continue
-        _add_caption(image_id, annotation.get("caption"), position, found, log)
+        _add_caption(image_id, annotation.get("caption"), position, references, log)
 
 
-def _add_caption(image_id: Id, caption: Any, position: int, found: References, log: ProblemLog) -> None:
+def _add_caption(image_id: Id, caption: Any, position: int, references: References, log: ProblemLog) -> None:
     if not isinstance(caption, str):
         log.add("malformed", "annotation number", position, "no caption that is a string")
         return
     if not caption.strip():
         log.add("empty", "reference of image", image_id)
-    found.captions.setdefault(image_id, []).append(caption)
+    references.captions.setdefault(image_id, []).append(caption)
 
 
-def _read_karpathy(images: list[Any], split: str, found: References, log: ProblemLog) -> None:
+def _read_karpathy(images: list[Any], split: str, references: References, log: ProblemLog) -> None:
     for position, image in enumerate(images):
         image_id = id_of(image, ("cocoid", "imgid", "id"), "image", position, log)
         if image_id is None or image.get("split") != split:
             continue
-        if image_id in found.captions:
+        if image_id in references.captions:
             log.add("duplicate", "image", image_id)
             continue
-        _add_image(image_id, image, found)
+        _add_image(image_id, image, references)
         sentences = image.get("sentences")
         for sentence in sentences if isinstance(sentences, list) else []:
             raw = sentence.get("raw") if isinstance(sentence, dict) else None
-            _add_caption(image_id, raw, position, found, log)
+            _add_caption(image_id, raw, position, references, log)
 
 
 def read_candidates(file: Path, references: References) -> TextResults:

@@ -45,10 +45,10 @@ def read_json(file: Path) -> Any:
 
 def records_under(content: Any, key: str, file: Path | str) -> list[Any]:
     """The list under a key; its entries may be anything. Raises UserError when there is none."""
-    found = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(found, list):
+    entries = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(entries, list):
         raise UserError(f"{file}: no list {key!r} in it; is it the right file?")
-    return found
+    return entries
 
 
 def is_id(value: Any) -> bool:
@@ -67,8 +67,8 @@ def id_of(entry: Any, keys: tuple[str, ...], item: str, position: int, log: Prob
     for key in keys:
         if key in entry:
             if is_id(entry[key]):
-                found: Id = entry[key]
-                return found
+                entry_id: Id = entry[key]
+                return entry_id
             log.add("malformed", f"{item} number", position, f"{key} is neither a number nor a string")
             return None
     log.add("malformed", f"{item} number", position, f"no {keys[0]}")

@@ -39,23 +39,23 @@ class Problem:
 class Problems:
     """All problems of what was read; false when there are none."""
 
-    found: tuple[Problem, ...] = ()
+    records: tuple[Problem, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.found)
+        return bool(self.records)
 
     def __add__(self, other: Problems) -> Problems:
         """Those of both; the same problem of the same file, read twice, counts once."""
-        return Problems(tuple(dict.fromkeys((*self.found, *other.found))))
+        return Problems(tuple(dict.fromkeys((*self.records, *other.records))))
 
     def without(self, kind: Kind) -> Problems:
         """All but one kind."""
-        return Problems(tuple(problem for problem in self.found if problem.kind != kind))
+        return Problems(tuple(problem for problem in self.records if problem.kind != kind))
 
     def summary(self) -> str:
         """One line: for every file what is wrong, how often, and which entries."""
         files: dict[Path | str, list[str]] = {}
-        for problem in self.found:
+        for problem in self.records:
             files.setdefault(problem.file, []).append(str(problem))
         return "; ".join(f"{file}: {', '.join(problems)}" for file, problems in files.items())
 
@@ -64,8 +64,8 @@ class Problems:
 
         `alternative` is put at the end: what the user can do instead of correcting the files.
         """
-        if self.found:
-            one = sum(len(problem.entries) for problem in self.found) == 1
+        if self.records:
+            one = sum(len(problem.entries) for problem in self.records) == 1
             raise UserError(f"{self.summary()}; correct {'it' if one else 'them'}{alternative}")
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -79,7 +79,7 @@ class Problems:
                 "count": len(problem.entries),
                 "entries": list(problem.entries),
             }
-            for problem in self.found
+            for problem in self.records
         ]
 
 

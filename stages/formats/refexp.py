@@ -73,7 +73,7 @@ def read_expressions(file: Path) -> Expressions:
         raise UserError(f"{file}: no list 'annotations' in it; is it the right file?")
     images = content.get("images") if isinstance(content, dict) else None
     sizes = _sizes(images if isinstance(images, list) else [])
-    found: dict[Id, Expression] = {}
+    expressions: dict[Id, Expression] = {}
     log = ProblemLog(file)
     for position, record in enumerate(annotations):
         trials = record.get("sentences") if isinstance(record, Mapping) else None
@@ -82,25 +82,25 @@ def read_expressions(file: Path) -> Expressions:
             if key is None:
                 continue
             box = box_of(record.get("bbox"))
-            if key in found:
+            if key in expressions:
                 log.add("duplicate", "annotation", key)
             elif box is None or box[2] <= 0 or box[3] <= 0:
                 log.add("malformed", "annotation", key, "bbox is not [x, y, width, height] with an area")
             else:
                 image = record.get("image_id")
                 size = _size(record) or sizes.get(image if is_id(image) else None)
-                found[key] = Expression(image if is_id(image) else None, box, size, _sentence(trial))
-    if not found:
+                expressions[key] = Expression(image if is_id(image) else None, box, size, _sentence(trial))
+    if not expressions:
         raise UserError(f"{file}: no annotation with a box in it; is it the right file?")
-    return Expressions(file, found, log.problems())
+    return Expressions(file, expressions, log.problems())
 
 
 def _sizes(images: list[Any]) -> dict[Id | None, tuple[float, float]]:
-    found: dict[Id | None, tuple[float, float]] = {}
+    sizes: dict[Id | None, tuple[float, float]] = {}
     for image in images:
         if isinstance(image, Mapping) and is_id(image.get("id")) and (size := _size(image)):
-            found[image["id"]] = size
-    return found
+            sizes[image["id"]] = size
+    return sizes
 
 
 def _size(record: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -141,27 +141,27 @@ def read_boxes(file: Path, expressions: Expressions, space: Space | None = None)
         raise UserError(f"{file}: coordinates is none of {', '.join(SPACES)}; correct it")
     if declared is not None and space is not None and declared != space:
         raise UserError(f"{file}: its coordinates are declared as {declared}, not {space}; drop --coordinates")
-    found, log = BoxResults(file, space or declared or "pixels"), ProblemLog(file)
+    results, log = BoxResults(file, space or declared or "pixels"), ProblemLog(file)
     unknown: list[Id] = []
     for position, entry in enumerate(entries):
         key = id_of(entry, _KEYS, "entry", position, log)
         if key is None:
             continue
-        if key in found.boxes:
+        if key in results.boxes:
             log.add("duplicate", "box of", key)
         elif key not in expressions.trials:
             unknown.append(key)
         else:
-            found.boxes[key] = _box_of_answer(entry, key, expressions, found)
+            results.boxes[key] = _box_of_answer(entry, key, expressions, results)
     hint = hint_of_types(expressions.trials, unknown)
     log.add_all("unknown", "annotation", unknown, hint or f"not in {expressions.file}")
-    log.add_all("missing", "box of", [key for key in expressions.trials if key not in found.boxes])
-    if not found.boxes:
+    log.add_all("missing", "box of", [key for key in expressions.trials if key not in results.boxes])
+    if not results.boxes:
         raise UserError(f"{file}: no box of any annotation of {expressions.file}{f' ({hint})' if hint else ''}")
-    return replace(found, boxes={key: found.boxes[key] for key in in_order(found.boxes)}, problems=log.problems())
+    return replace(results, boxes={key: results.boxes[key] for key in in_order(results.boxes)}, problems=log.problems())
 
 
-def _box_of_answer(entry: Mapping[str, Any], key: Id, expressions: Expressions, found: BoxResults) -> Box | None:
+def _box_of_answer(entry: Mapping[str, Any], key: Id, expressions: Expressions, results: BoxResults) -> Box | None:
     text = entry.get("text", entry.get("answer"))
     if entry.get("bbox") is not None or not isinstance(text, str):
         return box_of(entry.get("bbox"))
@@ -173,6 +173,6 @@ def _box_of_answer(entry: Mapping[str, Any], key: Id, expressions: Expressions, 
     boxes = boxes_from_text(text, *size) if size else []
     if not boxes:
         return None
-    found.in_pixels.add(key)
+    results.in_pixels.add(key)
     x1, y1, x2, y2 = boxes[0]
     return box_of([x1, y1, x2 - x1, y2 - y1])

@@ -40,10 +40,10 @@ class Questions:
     @cached_property
     def by_id(self) -> dict[Id, Question]:
         """Question id -> question; of duplicates the first, in the file's order."""
-        found: dict[Id, Question] = {}
+        questions: dict[Id, Question] = {}
         for record in self.records:
-            found.setdefault(record.question_id, record)
-        return found
+            questions.setdefault(record.question_id, record)
+        return questions
 
     def missing(self, question_ids: Iterable[Id]) -> Problems:
         """The questions that the file lacks."""
@@ -76,10 +76,10 @@ class Annotations:
     @cached_property
     def by_question(self) -> dict[Id, Annotation]:
         """Question id -> annotation; of duplicates the first, in the file's order."""
-        found: dict[Id, Annotation] = {}
+        annotations: dict[Id, Annotation] = {}
         for record in self.records:
-            found.setdefault(record.question_id, record)
-        return found
+            annotations.setdefault(record.question_id, record)
+        return annotations
 
     def missing(self, question_ids: Iterable[Id]) -> Problems:
         """The questions that the file has no annotation of."""
@@ -129,7 +129,7 @@ def read_annotations(file: Path, required: Literal["answers", "multiple_choice_a
     """
     records: list[Annotation] = []
     seen: set[Id] = set()
-    pool: dict[str, str] = {}  # annotators give the same answers again and again: each text is held once
+    pool: dict[str, str] = {}  # annotators often give the same answer: each distinct text is kept once
     log = ProblemLog(file)
     for position, record in enumerate(records_under(read_json(file), "annotations", file)):
         question = id_of(record, ("question_id",), "annotation", position, log)
@@ -166,7 +166,7 @@ def read_annotations(file: Path, required: Literal["answers", "multiple_choice_a
 
 
 def _nothing_usable(file: Path | str, noun: str, problems: Problems) -> UserError:
-    faults = f" ({', '.join(map(str, problems.found))})" if problems else ""
+    faults = f" ({', '.join(map(str, problems.records))})" if problems else ""
     return UserError(f"{file}: no {noun} in it that can be used{faults}; is it the right file?")
 
 

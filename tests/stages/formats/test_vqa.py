@@ -23,7 +23,7 @@ def test_of_duplicates_the_first_counts_and_all_are_read(tmp_path: Path) -> None
     found = read_questions(written(tmp_path, questions=records))
     assert [record.text for record in found.records] == ["q0", "q1"]
     assert found.by_id[1].text == "q0"
-    assert [p.kind for p in found.problems.found] == ["duplicate"]
+    assert [p.kind for p in found.problems.records] == ["duplicate"]
     answers = [{"question_id": 1, "answers": [{"answer": a}]} for a in ("yes", "no")]
     annotations = read_annotations(written(tmp_path, annotations=answers))
     assert annotations.by_question[1].answers == ["yes"]
@@ -34,7 +34,7 @@ def test_an_image_is_needed_only_where_it_is_required(tmp_path: Path) -> None:
     file = written(tmp_path, questions=[{"question_id": 1, "question": "q"}, {"question_id": 2, "question": 5}])
     found = read_questions(file, images_required=False)
     assert [(record.question_id, record.image_id) for record in found.records] == [(1, None)]
-    assert [p.entries for p in found.problems.found] == [(2,)]
+    assert [p.entries for p in found.problems.records] == [(2,)]
     with pytest.raises(UserError, match=r"file\.json: no question in it that can be used .*no image_id"):
         read_questions(file)
 
@@ -58,4 +58,4 @@ def test_files_that_belong_together_have_the_same_questions(tmp_path: Path) -> N
     records = [{"question_id": n, "image_id": 1, "question": "q"} for n in (1, 2)]
     questions = read_questions(written(tmp_path, questions=records))
     assert not questions.missing([2, 1])
-    assert [p.entries for p in questions.missing([2, 3]).found] == [(3,)]
+    assert [p.entries for p in questions.missing([2, 3]).records] == [(3,)]
