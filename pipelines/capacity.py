@@ -133,9 +133,9 @@ def _missing_gpus(cluster: ClusterConfig) -> str:
         return ""
     if cluster.address:
         return "" if cluster.gpu_memory_gb else "GPUs of unknown size: set cluster.gpu_memory_gb"
-    found = machine.gpu_memory_bytes()
-    if len(found) < cluster.workers:
-        return f"{len(found)} GPUs on this machine, of the {cluster.workers} that cluster.workers asks for"
+    gpu_memory = machine.gpu_memory_bytes()
+    if len(gpu_memory) < cluster.workers:
+        return f"{len(gpu_memory)} GPUs on this machine, of the {cluster.workers} that cluster.workers asks for"
     return ""
 
 
@@ -151,8 +151,8 @@ def _fits(need: Need, cluster: ClusterConfig) -> bool:
 
 
 def _gpu_bytes(cluster: ClusterConfig) -> float:
-    found = [] if cluster.address else machine.gpu_memory_bytes()
-    return min(found) if found else cluster.gpu_memory_gb * 1e9
+    gpu_memory = [] if cluster.address else machine.gpu_memory_bytes()
+    return min(gpu_memory) if gpu_memory else cluster.gpu_memory_gb * 1e9
 
 
 def _needs_line(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig) -> str:
@@ -174,10 +174,11 @@ def _has_line(cluster: ClusterConfig) -> str:
     if cluster.gpus_per_worker:
         return f"{cluster.workers} x {_gpu_bytes(cluster) / 1e9:.0f} GB GPUs"
     memory = f"{cluster.workers} CPU workers sharing {machine.memory_bytes() / 1e9:.0f} GB of memory"
-    found = machine.gpu_memory_bytes()
-    if not found:
+    gpu_memory = machine.gpu_memory_bytes()
+    if not gpu_memory:
         return f"{memory}, no GPU"
-    return f"{memory}; its {len(found)} x {min(found) / 1e9:.0f} GB GPUs are not used (cluster.gpus_per_worker=0)"
+    gpus = f"{len(gpu_memory)} x {min(gpu_memory) / 1e9:.0f} GB GPUs"
+    return f"{memory}; its {gpus} are not used (cluster.gpus_per_worker=0)"
 
 
 def _advice(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig) -> str:
@@ -205,8 +206,8 @@ def _presets() -> list[ClusterConfig]:
     """The clusters of `conf/cluster`, those with most GPUs first."""
     import yaml
 
-    found = [yaml.safe_load(path.read_text("utf-8")) for path in sorted((CONF / "cluster").glob("*.yaml"))]
-    return sorted((ClusterConfig(**fields) for fields in found), key=lambda preset: -preset.workers)
+    presets = [yaml.safe_load(path.read_text("utf-8")) for path in sorted((CONF / "cluster").glob("*.yaml"))]
+    return sorted((ClusterConfig(**fields) for fields in presets), key=lambda preset: -preset.workers)
 
 
 def _count(number: int) -> str:

@@ -63,7 +63,7 @@ def _samples(chosen: list[dict[str, str]], select: Artifact, lineage: Lineage) -
         role: {a.manifest["config"]["name"]: a for a in lineage.inputs(select, role) if a is not None}
         for role in ("raw", "pairs")
     }
-    found = []
+    samples = []
     for row in chosen:
         raw, pairs = held["raw"].get(row["source"]), held["pairs"].get(row["source"])
         shown, caption = "", ""
@@ -75,8 +75,8 @@ def _samples(chosen: list[dict[str, str]], select: Artifact, lineage: Lineage) -
         if pairs is not None:
             listed = rows(pairs, "pairs-*.parquet", "image_uid", row["image_uid"])
             caption = next((pair["caption"] for pair in listed if pair["uid"] == row["uid"]), "")
-        found.append(ShownImage(row["image_uid"], row["source"], shown, shortened(caption)))
-    return found
+        samples.append(ShownImage(row["image_uid"], row["source"], shown, shortened(caption)))
+    return samples
 
 
 def _short(value: Any) -> str:

@@ -45,8 +45,10 @@ class Lineage:
     @cached_property
     def by_fingerprint(self) -> dict[str, Artifact]:
         """Fingerprint -> finished artifact."""
-        found = [artifact for artifact_dir in self.artifact_dirs if (artifact := artifact_dir.artifact()) is not None]
-        return {artifact.fingerprint: artifact for artifact in found}
+        finished = [
+            artifact for artifact_dir in self.artifact_dirs if (artifact := artifact_dir.artifact()) is not None
+        ]
+        return {artifact.fingerprint: artifact for artifact in finished}
 
     def of_stage(self, stage: str) -> list[Artifact]:
         """The finished artifacts of a stage, sorted by folder."""
@@ -59,8 +61,8 @@ class Lineage:
     def earlier(self, artifact: Artifact, role: str) -> list[Artifact]:
         """The artifact and those that it continues through a role, oldest first (retry passes of a download)."""
         chain = [artifact]
-        while found := [a for a in self.inputs(chain[0], role) if a is not None]:
-            chain.insert(0, found[0])
+        while previous := [a for a in self.inputs(chain[0], role) if a is not None]:
+            chain.insert(0, previous[0])
         return chain
 
     def descendants(self, fingerprints: Iterable[str]) -> list[Artifact]:
@@ -95,8 +97,8 @@ def artifact_dirs(store: Store) -> list[ArtifactDir]:
         return [ArtifactDir(files.unstrip_protocol(name)) for name in sorted(names)]
     if not os.path.isdir(root):
         return []
-    found = [(stage.name, entry.name) for stage in _folders(root) for entry in _folders(stage.path)]
-    return [ArtifactDir(f"{root}/{stage}/{name}") for stage, name in sorted(found)]
+    folders = [(stage.name, entry.name) for stage in _folders(root) for entry in _folders(stage.path)]
+    return [ArtifactDir(f"{root}/{stage}/{name}") for stage, name in sorted(folders)]
 
 
 def _folders(path: str) -> list[os.DirEntry[str]]:

@@ -1,1 +1,1 @@
-"""`pairmill why`: what the artifacts of a workspace hold on one sample."""
+"""`pairmill why`: what the artifacts of a workspace record about one sample."""

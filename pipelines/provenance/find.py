@@ -19,7 +19,7 @@ def located(artifact: Artifact, pattern: str, column: str, value: str) -> list[t
     """As :func:`rows`, each row with the name of its file."""
     names = artifact.names(pattern)
     low, high = 0, len(names)
-    found: list[tuple[str, dict[str, Any]]] = []
+    matches: list[tuple[str, dict[str, Any]]] = []
     # Binary search for the first file whose last value is not below `value`; files without rows are skipped.
     while low < high:
         middle = (low + high) // 2
@@ -36,19 +36,19 @@ def located(artifact: Artifact, pattern: str, column: str, value: str) -> list[t
             if parquet.metadata.num_rows:
                 if _first(parquet, column) > value:
                     break
-                found += [(name, row) for row in _matching(parquet, column, value)]
-    return found
+                matches += [(name, row) for row in _matching(parquet, column, value)]
+    return matches
 
 
 def scan(artifact: Artifact, pattern: str, column: str, value: str) -> list[dict[str, Any]]:
     """Rows with that value, from files in any order."""
-    found: list[dict[str, Any]] = []
+    matches: list[dict[str, Any]] = []
     for name in artifact.names(pattern):
         with artifact.open(name) as file:
             parquet = pq.ParquetFile(file)
             if column in parquet.schema_arrow.names:
-                found += _matching(parquet, column, value)
-    return found
+                matches += _matching(parquet, column, value)
+    return matches
 
 
 def _matching(parquet: pq.ParquetFile, column: str, value: str) -> list[dict[str, Any]]:
@@ -56,14 +56,14 @@ def _matching(parquet: pq.ParquetFile, column: str, value: str) -> list[dict[str
 
     Without threads: there is little to read, and a process that exits at once would race their start.
     """
-    found: list[dict[str, Any]] = []
+    matches: list[dict[str, Any]] = []
     for group in range(parquet.metadata.num_row_groups):
         low, high = _statistics(parquet, group, column)
         if low <= value <= high:
             mask = pc.equal(parquet.read_row_group(group, columns=[column], use_threads=False)[column], value)
             if pc.any(mask).as_py():
-                found += parquet.read_row_group(group, use_threads=False).filter(mask).to_pylist()
-    return found
+                matches += parquet.read_row_group(group, use_threads=False).filter(mask).to_pylist()
+    return matches
 
 
 def _bounds(

@@ -1,6 +1,6 @@
 """The provenance of one sample: source row, attempts, signals, verdict, shard, tokens, models.
 
-For a private source it holds uids and numbers only: no caption, path or address, and nothing derived from their text.
+For a private source it has uids and numbers only: no caption, path or address, and nothing derived from their text.
 """
 
 from __future__ import annotations
@@ -65,13 +65,15 @@ class ProvenanceReader:
         node = self.workspace.dag.get(node_id)
         if node is None:
             return None
-        found = self.workspace.artifact(node)
-        latest = self.workspace.store.latest(node_id) if found is None else None
+        artifact = self.workspace.artifact(node)
+        latest = self.workspace.store.latest(node_id) if artifact is None else None
         if latest is not None:
-            found = self.workspace.store.artifact_dir(node.stage.name, node.instance, latest["fingerprint"]).artifact()
-            if found is not None and node_id not in self.stale:
+            artifact = self.workspace.store.artifact_dir(
+                node.stage.name, node.instance, latest["fingerprint"]
+            ).artifact()
+            if artifact is not None and node_id not in self.stale:
                 self.stale.append(node_id)
-        return found
+        return artifact
 
     # -- lookup --------------------------------------------------------------------------------------------------
     def find(self, sample: str) -> list[dict[str, Any]]:
@@ -143,7 +145,7 @@ class ProvenanceReader:
         }
 
     def _verdict_of_image(self, source: SourceArtifacts, image: str, only: str | None) -> list[dict[str, Any]]:
-        """Verdicts on a forgotten pair, which the lists no longer hold."""
+        """Verdicts on a forgotten pair, which the lists no longer contain."""
         if self._verdicts is None or only is None:
             return []
         held = rows(self._verdicts, "verdicts.parquet", "uid", only)

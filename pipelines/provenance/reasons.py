@@ -59,8 +59,8 @@ def _rule(name: str, signals: Mapping[str, Any], rules: Mapping[str, Any]) -> st
     if name == "undecodable":
         return "the image does not decode"
     if name == "language":
-        found = signals.get("language") or "none"
-        return f"language {found} is not among {', '.join(rules.get('languages') or [])}"
+        language = signals.get("language") or "none"
+        return f"language {language} is not among {', '.join(rules.get('languages') or [])}"
     end, _, column = name.partition("_")
     if end in ("top", "bottom") and column in rules.get("fractions", {}):
         fraction = rules["fractions"][column]

@@ -169,12 +169,12 @@ class CaptionResultsScorer(ResultsScorer[TextResults]):
 
     def report(self, scored: Scored) -> dict[str, Any]:
         """`metrics`, `unavailable`, and `domains` where images have one."""
-        found: dict[str, Any] = {"metrics": scored.figures(), "unavailable": scored.unavailable}
+        report: dict[str, Any] = {"metrics": scored.figures(), "unavailable": scored.unavailable}
         if scored.domains:
-            found["domains"] = {
+            report["domains"] = {
                 domain: {"n": len(rows), "metrics": scored.total(rows)} for domain, rows in scored.domains.items()
             }
-        return found
+        return report
 
     def write_frequencies(self, file: Path) -> None:
         """Write those of all references of the file."""
@@ -192,12 +192,12 @@ def chosen_scores(arguments: argparse.Namespace) -> set[str]:
     known: dict[str, tuple[str, ...]] = {name.lower(): (name,) for names in SCORES.values() for name in names}
     known |= {str(metric): names for metric, names in SCORES.items()}
     known |= {"rouge": SCORES["rouge_l"], "cider-d": SCORES["cider_d"], "rouge-l": SCORES["rouge_l"]}
-    found: set[str] = set()
+    chosen: set[str] = set()
     for word in filter(None, (word.strip() for word in arguments.metrics.split(","))):
         if word.lower() not in known:
             names = ", ".join(name for names in SCORES.values() for name in names)
             raise UserError(f"--metrics {word}: no such metric; there are {names}, and bleu for all four of BLEU")
-        found.update(known[word.lower()])
-    if not found:
+        chosen.update(known[word.lower()])
+    if not chosen:
         raise UserError("--metrics: no metric named; leave it out for all of them")
-    return found
+    return chosen

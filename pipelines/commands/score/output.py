@@ -79,5 +79,5 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def figure(value: float) -> str:
-    """Four decimals: enough to tell results apart; --json has all digits."""
+    """Four decimals, enough to distinguish results; --json has all digits."""
     return f"{value:.4f}"
