@@ -61,7 +61,7 @@ class Artifact:
         return [f["name"] for f in self.manifest["files"] if fnmatch.fnmatchcase(f["name"], pattern)]
 
     def open(self, name: str) -> IO[bytes]:
-        """Open one file for reading bytes, wherever the artifact lies."""
+        """Open one file for reading bytes, wherever the artifact is stored."""
         if not is_remote(self.url):
             return open(os.path.join(self.url, name), "rb")
         import fsspec
@@ -78,13 +78,13 @@ class Artifact:
         edition = hashlib.sha256(canonical_json(self.manifest).encode()).hexdigest()[:16]
         root = Path(os.environ.get("PAIRMILL_CACHE", Path.home() / ".cache" / "pairmill"))
         cache = root / self.fingerprint / edition
-        for wanted in [name] if name else [MANIFEST, *self.names()]:
-            target = cache / wanted
+        for file_name in [name] if name else [MANIFEST, *self.names()]:
+            target = cache / file_name
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 partial = target.with_name(f"{target.name}.{os.getpid()}.part")
                 fs, root = fsspec.core.url_to_fs(self.url)
-                fs.get_file(f"{root}/{wanted}", str(partial))
+                fs.get_file(f"{root}/{file_name}", str(partial))
                 os.replace(partial, target)
         return cache / name
 

@@ -1,6 +1,6 @@
 """What every stage implements: its typed config, its partitions, and how one partition is made.
 
-A stage says only what is special about it. Retry, commit, progress, counters, MLflow and Ray belong to the
+A stage defines only what is specific to it. Retry, commit, progress, counters, MLflow and Ray belong to the
 runner (`pipelines/runner.py`), which calls the three methods of :class:`Stage` and nothing else.
 
 Modules that define a stage are imported by every `pairmill` command, `--help` included: import heavy packages
@@ -69,7 +69,7 @@ class Partition:
     id: str
     """File-safe and unique in the stage, e.g. ``"00003"``; files the partition writes carry it in their names."""
     spec: Mapping[str, Any] = field(default_factory=dict)
-    """JSON-serialisable; whatever :meth:`Stage.run` needs to know which work is meant."""
+    """JSON-serialisable; whatever :meth:`Stage.run` needs to identify the work."""
 
 
 @dataclass
@@ -94,7 +94,7 @@ class StageContext:
     """The workspace's file of forgotten samples (`stages/base/tombstones.py`), which may not exist."""
     counts: Counter[str] = field(default_factory=Counter)
     report: dict[str, Any] = field(default_factory=dict)
-    """What :meth:`Stage.on_commit` is to know of this partition; JSON-serialisable, small, kept until the artifact is
+    """What :meth:`Stage.on_commit` receives from this partition; JSON-serialisable, small, kept until the artifact is
     finished and no part of it."""
 
     def count(self, name: str, n: int = 1) -> None:
@@ -194,7 +194,7 @@ class Stage(ABC, Generic[C]):
 
     def check(self) -> None:
         """Raises UserError when this machine lacks what the stage needs (a package, a model), as far as that can be
-        told at once. Asked of every stage that is going to run, before any does."""
+        checked quickly. Called for every stage that is going to run, before any of them runs."""
         return
 
     @abstractmethod

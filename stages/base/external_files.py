@@ -13,7 +13,7 @@ class ExternalFilesConfig(StageConfig):
     """Base of configs with paths, which subclasses mark `NotFingerprinted` and list in `file_keys`.
 
     Outside a world only the contents of files count, so that moving them changes nothing; the runner digests what
-    `located` lists. A world's fingerprint covers the contents of all its files but does not tell which of them
+    `located` lists. A world's fingerprint covers the contents of all its files but not which of them
     are read, so their names are noted in `world_files`, which is fingerprinted.
     """
 
@@ -30,8 +30,8 @@ class ExternalFilesConfig(StageConfig):
     def _note_world_files(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        found = {key: values[key] for key in cls.file_keys if values.get(key)} if values.get("world") else {}
-        return {**values, "world_files": {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}}
+        files = {key: values[key] for key in cls.file_keys if values.get(key)} if values.get("world") else {}
+        return {**values, "world_files": {k: list(v) if isinstance(v, tuple) else v for k, v in files.items()}}
 
     def located(self) -> list[str]:
         """Files and folders outside any world that the result depends on."""

@@ -94,6 +94,6 @@ def _host(url: str) -> str:
 
 @lru_cache(maxsize=65_536)
 def _host_digests(host: str) -> frozenset[str]:
-    """Digests of a host name and of every domain it lies in."""
+    """Digests of a host name and of every domain that contains it."""
     labels = host.rstrip(".").split(".")
     return frozenset(domain_digest(".".join(labels[start:])) for start in range(len(labels)))

@@ -22,7 +22,7 @@ _TEXTS = 64
 
 
 def check_folder(folder: Path, named: str) -> None:
-    """Raises UserError, beginning with `named`, if the folder obviously holds no CLIP model; loads nothing."""
+    """Raises UserError, beginning with `named`, if the folder obviously contains no CLIP model; loads nothing."""
     if not folder.is_dir():
         raise UserError(f"{named}: no such folder; name one with a CLIP model in Hugging Face format")
     for name, what in (("config.json", "model"), ("preprocessor_config.json", "image processor")):
@@ -44,7 +44,7 @@ class ClipModel:
     def __init__(self, folder: Path, named: str, *, bf16: bool = False) -> None:
         """Load a folder in Hugging Face format: `config.json`, weights, `preprocessor_config.json`, a tokenizer.
 
-        Raises UserError, beginning with `named`, if the folder holds no complete CLIP model.
+        Raises UserError, beginning with `named`, if the folder contains no complete CLIP model.
         """
         import torch
         from transformers import AutoTokenizer, CLIPModel

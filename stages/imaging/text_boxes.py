@@ -30,7 +30,7 @@ _MULTIPLE = 32
 
 @dataclass(frozen=True, order=True)
 class Box:
-    """An upright rectangle of pixels that holds text, as half-open ranges: right and bottom are outside."""
+    """An upright rectangle of pixels that contains text, as half-open ranges: right and bottom are outside."""
 
     top: int
     left: int
@@ -41,7 +41,7 @@ class Box:
 
 
 class TextDetector:
-    """Finds lines or words of text in an image. One instance per process; equal images give equal boxes.
+    """Finds lines or words of text in an image. One instance per process; the result for an image is deterministic.
 
     Cost on one core of a 2 GHz server: about 0.25 s for an image scaled to 960x840, proportional to that area.
     """

@@ -1,4 +1,4 @@
-"""Removes forgotten samples from a `shard` artifact: only shards that hold one are rewritten."""
+"""Removes forgotten samples from a `shard` artifact: only shards that contain one are rewritten."""
 
 from __future__ import annotations
 

@@ -78,9 +78,9 @@ class TarCheck:
         self._rows = rows
         self._look = look
         self._accounted: set[tuple[int, int]] = set()
-        """[start, stop) of every member that lies where its row points, with header and padding."""
+        """[start, stop) of every member that is where its row points, with header and padding."""
         self._misplaced: list[_ExpectedMember] = []
-        """Members in the index that the tar does not hold at that offset."""
+        """Members in the index that the tar does not contain at that offset."""
         self._unlisted: dict[str, tuple[int, int]] = {}
         """Offset and length by name of members that no row points at."""
 
@@ -179,12 +179,12 @@ class TarCheck:
 
 
 def _expected_members(row: IndexRow) -> list[_ExpectedMember]:
-    found = []
+    expected = []
     for part, ext in (("image", row.image_ext), ("text", "txt"), ("json", "json")):
         offset, length = getattr(row, f"{part}_offset"), getattr(row, f"{part}_length")
         if length >= 0:
-            found.append(_ExpectedMember(row, part, f"{row.uid}.{ext}", offset, length))
-    return found
+            expected.append(_ExpectedMember(row, part, f"{row.uid}.{ext}", offset, length))
+    return expected
 
 
 def _header(block: bytes) -> tarfile.TarInfo | None:

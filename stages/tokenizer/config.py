@@ -22,14 +22,14 @@ class TextFile(ExternalFilesConfig):
     file_keys: ClassVar[tuple[str, ...]] = ("path",)
 
     path: Annotated[str, NotFingerprinted]
-    """Path inside the world, or of the local file. Its contents count, not where it lies."""
+    """Path inside the world, or of the local file. Its contents count, not its location."""
 
 
 class ComparedTokenizer(StageConfig):
-    """A tokenizer of someone else's, shown beside ours."""
+    """A third-party tokenizer, compared with ours."""
 
     folder: Annotated[str, NotFingerprinted]
-    """A local folder with its `tokenizer.json`. What its files say counts, not where it lies."""
+    """A local folder with its `tokenizer.json`. Its contents count, not its location."""
 
 
 class TokenizerConfig(StageConfig):
@@ -45,7 +45,7 @@ class TokenizerConfig(StageConfig):
     folder: Annotated[str | None, NotFingerprinted] = None
     """A local folder with a tokenizer of your own to use instead of training one: `tokenizer.json`, or an older format
     that `transformers` converts. Its ids stay as they are; tokens named below that it lacks, and a pad token where it
-    has none, get new ids behind them. What its files say counts, not where it lies."""
+    has none, get new ids behind them. Its contents count, not its location."""
     brought: bool = False
     """Filled in: whether there is a `folder`."""
     special_tokens: list[str] = []

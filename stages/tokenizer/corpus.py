@@ -126,9 +126,9 @@ def read_lines(file: Path, start: int, stop: int) -> Iterator[list[str]]:
 
 
 def _unused(name: str, corpora: list[Corpus]) -> str:
-    taken = {corpus.name for corpus in corpora}
+    names = {corpus.name for corpus in corpora}
     number, free = 1, name
-    while free in taken:
+    while free in names:
         number += 1
         free = f"{name} ({number})"
     return free

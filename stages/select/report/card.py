@@ -133,9 +133,9 @@ def _removed(numbers: Mapping[str, Any]) -> str:
         f"({duplicates['near']['groups']:,} groups). One of each group is kept."
     ]
     lines += [
-        f"- Benchmark `{name}`: {found['images']:,} images ({found['pairs']:,} pairs), and {found['texts']:,} pairs "
+        f"- Benchmark `{name}`: {counts['images']:,} images ({counts['pairs']:,} pairs), and {counts['texts']:,} pairs "
         "for their text."
-        for name, found in numbers["benchmarks"].items()
+        for name, counts in numbers["benchmarks"].items()
     ]
     if not numbers["benchmarks"]:
         lines.append("- No benchmark was looked for: scores on public benchmarks may be inflated.")

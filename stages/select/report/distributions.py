@@ -88,7 +88,7 @@ def _histogram(name: str, column: pa.ChunkedArray, kept: NDArray[np.bool_]) -> d
         return None
     values, kept = values[finite], kept[finite]
     edges = EDGES.get(name) or _equal_bins(values)
-    # Clipped: the first bin also counts what lies below it, the last what lies above.
+    # Clipped: the first bin also counts values below it, the last values above.
     bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 1)
     return {
         "edges": edges,

@@ -104,9 +104,9 @@ class Samples:
             shown.append({"survivor": samples[0], "copies": samples[1:], "more": more})
         return shown
 
-    def leaks(self, found: Iterable[Mapping[str, Any]]) -> list[tuple[ShownImage, str | None]]:
+    def leaks(self, leaked: Iterable[Mapping[str, Any]]) -> list[tuple[ShownImage, str | None]]:
         """Training images that a benchmark contains, with the name of the benchmark's image (None if private)."""
-        first = list(found)[:_LEAKS]
+        first = list(leaked)[:_LEAKS]
         return [(self._sample(self._row(leak["image_uid"])), leak["benchmark_image"]) for leak in first]
 
     def _row(self, image_uid: str) -> int:
