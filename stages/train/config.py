@@ -140,6 +140,6 @@ class TrainConfig(OptimizationConfig):
 
     mixture: dict[str, Annotated[float, Field(ge=0)]] | None = None
     """Weight of each source in the batches, whatever its size (0 leaves it out); each source then has epochs of its
-    own. Null shows every sample as often as the selection says."""
+    own. Null shows every sample as often as the selection specifies."""
     phases: Annotated[list[PhaseConfig], Field(min_length=1)]
     """One after the other, each starting from the last one's weights."""

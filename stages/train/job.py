@@ -48,7 +48,7 @@ class TrainingJob:
     model: ModelConfig
     """The architecture."""
     initial: str | None
-    """Folder of a model in Hugging Face format to start from; null starts as `model` says."""
+    """Folder of a model in Hugging Face format to start from; null initialises the model as `model` specifies."""
     source: PairSource | AnnotatedSource
     tokenizer: str
     """Folder with `tokenizer.json`."""

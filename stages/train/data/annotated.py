@@ -111,15 +111,15 @@ class AnnotatedDataset:
 
     def _rows(self, number: int, epoch: int) -> list[int]:
         first, last = int(self._starts[number]), int(self._starts[number + 1])
-        taken = min(self.texts_per_image, last - first)
-        return [first + (epoch * taken + i) % (last - first) for i in range(taken)]
+        count = min(self.texts_per_image, last - first)
+        return [first + (epoch * count + i) % (last - first) for i in range(count)]
 
     def _texts(self, number: int, rows: Sequence[int], crop: Crop) -> tuple[TokenizedText, ...]:
         bins = self._bins(number, rows, crop)
         prompts = self._flipped_prompts if crop.flipped else self._prompts
         targets = self._flipped_targets if crop.flipped else self._targets
         return tuple(
-            # A prompt that is too long loses its beginning: its end is what asks for the answer.
+            # A prompt that is too long loses its beginning: the question is at its end.
             TokenizedText(
                 _with_box(prompts[row], box)[-self._max_tokens :],
                 target_ids(_with_box(targets[row], box), self._max_tokens, self._eos),

@@ -69,7 +69,7 @@ def _questions_and_answers(annotations_file: Path, questions_file: Path) -> list
 
 
 def _captions(file: Path, regions: bool) -> list[AnnotatedText]:
-    found: list[AnnotatedText] = []
+    texts: list[AnnotatedText] = []
     log = ProblemLog(file)
     for position, record in enumerate(records_under(read_json(file), "annotations", file)):
         image = id_of(record, ("image_id",), "annotation", position, log)
@@ -81,11 +81,11 @@ def _captions(file: Path, regions: bool) -> list[AnnotatedText]:
         elif regions and box is None:
             log.add("malformed", "annotation number", position, "bbox is not [left, top, width, height] with an area")
         else:
-            found.append(AnnotatedText(image, "", caption, box if regions else None))
+            texts.append(AnnotatedText(image, "", caption, box if regions else None))
     log.problems().raise_if_any()
-    if not found:
+    if not texts:
         raise UserError(f"{file}: no annotation in it; is it in COCO's format?")
-    return found
+    return texts
 
 
 def _corners(bbox: Any) -> Box | None:

@@ -93,8 +93,8 @@ class Loader:
 
     def take_replaced(self) -> list[ReplacedSample]:
         """Samples replaced in the micro-batches handed out since the last call."""
-        taken, self._replaced = self._replaced, []
-        return taken
+        replaced, self._replaced = self._replaced, []
+        return replaced
 
     def close(self) -> None:
         """End the worker processes, if there are any."""

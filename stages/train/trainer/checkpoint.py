@@ -88,7 +88,7 @@ def new_checkpoint(state: TrainState, run_step: int) -> Iterator[Path]:
         folder.mkdir(parents=True)
     dist.barrier()
     yield folder
-    dist.barrier()  # the state says that the checkpoint is whole, so it comes after all ranks' files
+    dist.barrier()  # the state marks the checkpoint as complete, so it is written after all ranks' files
     if context.get_world_rank() == 0:
         write_state(folder, state)
     dist.barrier()

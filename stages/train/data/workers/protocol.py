@@ -35,7 +35,8 @@ class Layout:
 def create_memory(layout: Layout) -> int:
     """File descriptor of new memory, for this process and, inherited, for workers.
 
-    An anonymous file, not one below /dev/shm: containers often grant that folder 64 MB and kill whoever exceeds it.
+    An anonymous file, not one below /dev/shm: containers often limit that folder to 64 MB and kill a process that
+    exceeds it.
     """
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("pairmill-loader")
