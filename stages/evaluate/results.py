@@ -58,8 +58,8 @@ def protocol(
 
 def _spread(columns: dict[str, list[Any]], most: int) -> list[dict[str, Any]]:
     rows = len(next(iter(columns.values()), []))
-    taken = [i * rows // min(most, rows) for i in range(min(most, rows))]
-    return [{name: values[row] for name, values in columns.items()} for row in taken]
+    row_indices = [i * rows // min(most, rows) for i in range(min(most, rows))]
+    return [{name: values[row] for name, values in columns.items()} for row in row_indices]
 
 
 def _write(file: Path, content: Any) -> None:

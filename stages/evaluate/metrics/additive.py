@@ -99,11 +99,11 @@ class _MeanByGroup(Additive):
         return np.concatenate([self._scaled[:, None] * member, member], axis=1, dtype=np.float64)
 
     @staticmethod
-    def of_sums(found: np.ndarray) -> np.ndarray:  # type: ignore[override]
+    def of_sums(sums: np.ndarray) -> np.ndarray:  # type: ignore[override]
         """A group none of whose samples is among those summed is NaN."""
-        half = found.shape[-1] // 2
+        half = sums.shape[-1] // 2
         with np.errstate(invalid="ignore"):
-            means: np.ndarray = found[..., :half] / found[..., half:]
+            means: np.ndarray = sums[..., :half] / sums[..., half:]
         return means
 
     def total(self, chosen: np.ndarray | None = None) -> dict[str, float]:

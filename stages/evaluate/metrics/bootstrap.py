@@ -71,7 +71,7 @@ def compare(
     Raises UserError for a score that no resample has.
     """
     one, two = _drawn(first, units, resampling), _drawn(second, units, resampling)
-    found = {}
+    differences = {}
     position = 0
     for a, b in zip(first, second, strict=True):
         before, after = a.total(), b.total()
@@ -83,8 +83,8 @@ def compare(
             known = gaps[~np.isnan(gaps)]
             sides = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
             p_value = min(1.0, 2 * (sides + 1) / (len(known) + 1))
-            found[name] = Difference(before[name], after[name], gap, interval, p_value)
-    return found
+            differences[name] = Difference(before[name], after[name], gap, interval, p_value)
+    return differences
 
 
 def _percentiles(name: str, values: np.ndarray, level: float) -> tuple[float, float]:

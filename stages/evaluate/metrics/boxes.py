@@ -33,16 +33,16 @@ def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     sides = np.maximum(0, corners - np.maximum(first[:, :2], second[:, :2]))
     common = sides[:, 0] * sides[:, 1]
     union = first[:, 2] * first[:, 3] + second[:, 2] * second[:, 3] - common
-    found = np.divide(common, union, out=np.zeros_like(union), where=union > 0)
-    return np.minimum(found, 1.0)  # boxes thinner than the rounding of their corners
+    overlap = np.divide(common, union, out=np.zeros_like(union), where=union > 0)
+    return np.minimum(overlap, 1.0)  # boxes thinner than the rounding of their corners
 
 
-def hits(found: np.ndarray, parsed: np.ndarray) -> Additive:
-    """`accuracy` in percent (IoU of at least 0.5) and `mean_iou` over all trials; `found` IoU, `parsed` bool, both [n].
+def hits(ious: np.ndarray, parsed: np.ndarray) -> Additive:
+    """`accuracy` in percent (IoU of at least 0.5) and `mean_iou` over all trials.
 
-    A trial whose box could not be read is a miss with an IoU of 0.
+    `ious` float and `parsed` bool, both [n]. A trial whose box could not be read is a miss with an IoU of 0.
     """
-    overlap = np.where(parsed, found, 0.0)
+    overlap = np.where(parsed, ious, 0.0)
     sums = np.stack([overlap >= HIT, overlap, np.ones_like(overlap)], axis=1).astype(np.float64)
     return Additive(("accuracy", "mean_iou"), _scores(sums), sums, _scores)
 

@@ -64,7 +64,7 @@ def clipscore(
     if not candidates:
         return ClipScores([], None if references is None else [])
 
-    # The same caption again (a candidate that equals a reference, say) has the very same embedding.
+    # Equal captions (a candidate that equals a reference, for example) have the same embedding.
     texts = dict.fromkeys(candidates)
     texts |= dict.fromkeys(reference for refs in references or [] for reference in refs)
     row = {text: number for number, text in enumerate(texts)}
@@ -88,11 +88,11 @@ def _label(folder: Path) -> str:
 def _embed(model: ClipModel, images: Sequence[Path]) -> torch.Tensor:
     import torch
 
-    found = []
+    embeddings = []
     for at in range(0, len(images), _IMAGES):
         batch = [model.pixels(_read(at + n, file)) for n, file in enumerate(images[at : at + _IMAGES])]
-        found.append(model.embed_images(batch).cpu())
-    return torch.cat(found)
+        embeddings.append(model.embed_images(batch).cpu())
+    return torch.cat(embeddings)
 
 
 def _cosine(one: torch.Tensor, others: torch.Tensor) -> float:

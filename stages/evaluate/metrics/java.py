@@ -40,11 +40,11 @@ class Unavailable(Exception):
 def find_java() -> str:
     """The `java` program: of `JAVA_HOME` where that is set, else on the path. Raises Unavailable."""
     home = os.environ.get("JAVA_HOME")
-    found = shutil.which("java", path=str(Path(home, "bin"))) if home else None
-    found = found or shutil.which("java")
-    if found is None:
+    java = shutil.which("java", path=str(Path(home, "bin"))) if home else None
+    java = java or shutil.which("java")
+    if java is None:
         raise Unavailable("no Java found; install a Java runtime (8 or later) and put `java` on PATH or set JAVA_HOME")
-    return found
+    return java
 
 
 @cache
@@ -60,12 +60,12 @@ def java_version(java: str) -> int:
 
 
 def reference_file(*parts: str) -> Path:
-    """A file of the pycocoevalcap package, found without importing it. Raises Unavailable where it is missing."""
+    """A file of the pycocoevalcap package, located without importing it. Raises Unavailable where it is missing."""
     spec = importlib.util.find_spec("pycocoevalcap")
     folders = list(spec.submodule_search_locations or []) if spec else []
     for folder in folders:
-        if (found := Path(folder, *parts)).is_file():
-            return found
+        if (file := Path(folder, *parts)).is_file():
+            return file
     raise Unavailable(f"{'/'.join(parts)} of the package pycocoevalcap is missing; pip install pycocoevalcap==1.2")
 
 
@@ -143,7 +143,7 @@ class Process:
         lines = [self._process.stdout.readline() for _ in range(answers)]
         if not all(lines):
             raise self._died()
-        return [found.decode("utf-8").strip() for found in lines]
+        return [raw.decode("utf-8").strip() for raw in lines]
 
     def communicate(self, text: bytes) -> bytes:
         """Send everything, close its input, and return all it writes. Raises Unavailable when it fails."""
@@ -151,13 +151,13 @@ class Process:
         assert self._process.stdout is not None
         sender = Thread(target=self._send, args=(text,), daemon=True)
         sender.start()
-        found = self._process.stdout.read()
+        output = self._process.stdout.read()
         sender.join()
         if self._process.wait():
             if not self._errors:  # Java prints on its standard output why it does not start
-                self._errors.extend(found.decode("utf-8", "replace").splitlines())
+                self._errors.extend(output.decode("utf-8", "replace").splitlines())
             raise self._died()
-        return found
+        return output
 
     def _send(self, text: bytes) -> None:
         assert self._process.stdin is not None

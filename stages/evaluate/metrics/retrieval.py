@@ -76,15 +76,15 @@ def _no_nan(block: np.ndarray, begin: int) -> None:
         raise ValueError(f"row {begin + int(row)}, column {int(column)} is NaN, which has no rank")
 
 
-def recalls(found: RetrievalRanks, text_to_image: np.ndarray) -> Additive:
+def recalls(query_ranks: RetrievalRanks, text_to_image: np.ndarray) -> Additive:
     """`txt_r1` .. `txt_r10`, `img_r1` .. `img_r10` in percent, as sums over images with all their texts.
 
     The means `txt_r_mean`, `img_r_mean` and `r_mean` are LAVIS's.
     """
-    images = len(found.of_texts)
-    queries = (found.of_texts >= 0).astype(np.float64)
-    forward = [(found.of_texts >= 0) & (found.of_texts < k) for k in KS]
-    backward = [np.bincount(text_to_image, weights=found.of_images < k, minlength=images) for k in KS]
+    images = len(query_ranks.of_texts)
+    queries = (query_ranks.of_texts >= 0).astype(np.float64)
+    forward = [(query_ranks.of_texts >= 0) & (query_ranks.of_texts < k) for k in KS]
+    backward = [np.bincount(text_to_image, weights=query_ranks.of_images < k, minlength=images) for k in KS]
     texts = np.bincount(text_to_image, minlength=images)
     sums = np.stack([*forward, queries, *backward, texts], axis=1).astype(np.float64)
     names = tuple(f"{way}_r{k}" for way in ("txt", "img") for k in (*KS, "_mean"))

@@ -1,6 +1,6 @@
 """SPICE (Anderson et al., ECCV 2016) by its reference: the jar of pycocoevalcap 1.2, on Stanford CoreNLP 3.6.0.
 
-The package carries the jar but not CoreNLP, and nothing is fetched here: SPICE is computed where
+The package includes the jar but not CoreNLP, and nothing is downloaded here: SPICE is computed where
 `SPICE_CORENLP_DIR` names a folder with CoreNLP's two jars. Two more variables are read: `SPICE_MEMORY`, the most memory
 Java may take (`8G`, as in the reference), and `SPICE_CACHE_DIR`, a folder on a local disk to keep parsed captions in
 from one run to the next. The reference always keeps them, inside its own package; the scores are the same with and
@@ -78,10 +78,10 @@ class SpiceScores:
     """SPICE of a set of captions; the corpus score is the mean of `per_image`."""
 
     per_image: list[float]
-    """F-score of all propositions in [0, 1], in the order given. 0 where the candidate or the references hold no
+    """F-score of all propositions in [0, 1], in the order given. 0 where the candidate or the references have no
     proposition, such as an empty caption: so the reference scores them. Never NaN."""
     categories: dict[str, list[float | None]]
-    """Category -> F-score of its propositions in [0, 1]; None where the references hold none, which the reference
+    """Category -> F-score of its propositions in [0, 1]; None where the references have none, which the reference
     leaves out of the category's mean."""
 
 
@@ -93,7 +93,7 @@ def check() -> None:
 
 
 def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> SpiceScores:
-    """Score tokenized captions (`ptb.tokenize`, as COCO's evaluation gives them to SPICE too), by one run of Java.
+    """Score tokenized captions (`ptb.tokenize`, as COCO's evaluation passes them to SPICE too), by one run of Java.
 
     One candidate and at least one reference per image. Raises Unavailable where it cannot be computed, ValueError
     when the two differ in length or an image has no reference.
@@ -130,23 +130,23 @@ def _run(images: list[dict[str, Any]]) -> list[dict[str, Any]]:
         try:
             with Process(program, scratch, options) as process:
                 process.communicate(b"")
-            found: list[dict[str, Any]] = json.loads(written.read_text(encoding="utf-8"))
+            results: list[dict[str, Any]] = json.loads(written.read_text(encoding="utf-8"))
         except Unavailable as problem:
             raise Unavailable(f"SPICE failed: {str(problem).partition(' ended with ')[2] or problem}") from None
         except (FileNotFoundError, ValueError):
             raise Unavailable("SPICE failed: its jar ended without writing scores") from None
-        return found
+        return results
 
 
-def _scores(found: list[dict[str, Any]], count: int) -> SpiceScores:
-    of_image = {item["image_id"]: item["scores"] for item in found}
+def _scores(results: list[dict[str, Any]], count: int) -> SpiceScores:
+    of_image = {item["image_id"]: item["scores"] for item in results}
     per_image: list[float] = []
     categories: dict[str, list[float | None]] = {category: [] for category in CATEGORIES}
     for position in range(count):
         scores = of_image.get(position, {})
         score = _f(scores, "All")
         if score is None:
-            # The jar's formula gives every image a number; pycocoevalcap would make the corpus NaN of one without.
+            # The jar's formula yields a number for every image; one without would make pycocoevalcap's corpus NaN.
             raise Unavailable(f"SPICE failed: its jar gave no score for image number {position}")
         per_image.append(score)
         for category, own in categories.items():
@@ -160,7 +160,7 @@ def _f(scores: dict[str, dict[str, Any]], category: str) -> float | None:
 
 
 def _class_path() -> str:
-    # CoreNLP comes first, and all jars are named: the jar's manifest only knows those beside itself.
+    # CoreNLP comes first, and all jars are named: the jar's manifest only lists those beside itself.
     bundled = reference_file("spice", "spice-1.0.jar")
     libraries = sorted(reference_file("spice", "lib", "SceneGraphParser-1.0.jar").parent.glob("*.jar"))
     jars = [*_corenlp(), *(jar for jar in libraries if not jar.name.startswith("stanford-corenlp")), bundled]
@@ -180,15 +180,15 @@ def _corenlp() -> list[Path]:
     folders = [Path(given), Path(given, _ARCHIVE)]
     if not folders[0].is_dir():
         raise Unavailable(f"{_FOLDER}={given}: no such folder; name one with {_JARS[0]} and {_JARS[1]}")
-    found = []
+    jars = []
     for name in _JARS:
         jar = next((folder / name for folder in folders if (folder / name).is_file()), None)
         if jar is None:
             raise Unavailable(f"{_FOLDER}={given}: no {name}, there or in {_ARCHIVE}; put it there")
         if not zipfile.is_zipfile(jar):
             raise Unavailable(f"{jar}: cut short, or no jar; get it again")
-        found.append(jar)
-    return found
+        jars.append(jar)
+    return jars
 
 
 def _memory() -> str:

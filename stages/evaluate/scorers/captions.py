@@ -24,14 +24,14 @@ class CaptionOptions:
 
     metrics: Collection[CaptionMetric] = METRICS
     scores: Collection[str] | None = None
-    """Of the scores that the metrics give, those that are reported; None reports all."""
+    """Which scores of the metrics are reported; None reports all."""
     frequencies: Frequencies | None = None
     """CIDEr's document frequencies; None takes those of the references."""
     by_domain: bool = False
     """Whether scores are given by domain. Document frequencies are then those of all references, as on NoCaps' server,
     even if some images only have a candidate."""
     workers: int = 1
-    """Processes for METEOR; they change nothing but the time."""
+    """Processes for METEOR; affects only the run time."""
     meteor_jar: bool = False
     """Whether METEOR is computed by the reference's jar."""
     clip: ClipSettings | None = None

@@ -20,16 +20,16 @@ def score_retrieval(scores: np.ndarray, text_to_image: np.ndarray, text_scores: 
     if len(texts) < len(text_to_image):
         scores, text_scores = scores[:, texts], None if text_scores is None else text_scores[texts]
     owners = text_to_image[texts]
-    found = ranks(scores, owners, text_scores)
-    recall = recalls(found, owners)
-    images = np.flatnonzero(found.of_texts >= 0)
+    query_ranks = ranks(scores, owners, text_scores)
+    recall = recalls(query_ranks, owners)
+    images = np.flatnonzero(query_ranks.of_texts >= 0)
     return Scored(
         metrics=[Additive(recall.names, recall.per_sample[images], recall.sums[images], recall.of_sums)],
         units=list(images.tolist()),
         per_sample={
             "query": ["image"] * len(images) + ["text"] * len(texts),
             "index": [*images.tolist(), *texts.tolist()],
-            "rank": [*found.of_texts[images].tolist(), *found.of_images.tolist()],
+            "rank": [*query_ranks.of_texts[images].tolist(), *query_ranks.of_images.tolist()],
         },
         protocol={
             "metric": "recall at k in percent: txt_r finds an image's texts, img_r a text's image",

@@ -36,11 +36,11 @@ class Scored:
 
     def figures(self) -> dict[str, Any]:
         """The scores as they are reported: those of groups nested (`per_answer_type: {"yes/no": ...}`), and counts."""
-        found: dict[str, Any] = {}
+        figures: dict[str, Any] = {}
         for name, value in self.total().items():
             kind, has_group, group = name.partition(".")
             if has_group:
-                found.setdefault(kind, {})[group] = value
+                figures.setdefault(kind, {})[group] = value
             else:
-                found[name] = value
-        return {**found, **self.counts}
+                figures[name] = value
+        return {**figures, **self.counts}

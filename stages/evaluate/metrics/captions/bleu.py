@@ -36,14 +36,14 @@ def _closest_lengths(counted: Counted) -> np.ndarray:
 
 def _matches(counted: Counted) -> list[np.ndarray]:
     """Clipped matches of each n, int64 [images]."""
-    found = []
+    matches = []
     for order in counted.orders:
         most = np.zeros(len(order.candidates.count), dtype=np.int64)
         shared = order.place >= 0
         np.maximum.at(most, order.place[shared], order.references.count[shared])
         clipped = np.minimum(order.candidates.count, most)
-        found.append(np.bincount(order.candidates.caption, weights=clipped, minlength=counted.images))
-    return found
+        matches.append(np.bincount(order.candidates.caption, weights=clipped, minlength=counted.images))
+    return matches
 
 
 def _scores(sums: np.ndarray) -> np.ndarray:

@@ -37,14 +37,14 @@ def cider_d(counted: Counted, frequencies: Sequence[np.ndarray] | None = None, i
 
 def document_frequencies(counted: Counted) -> list[np.ndarray]:
     """For each n, in how many images' references each n-gram stands, float64 [n-grams]."""
-    found = []
+    frequencies = []
     for order in counted.orders:
         kinds = max(1, len(order.position))
         # References of one image are neighbours, and an image counts once.
         in_image = np.sort(order.image * kinds + order.references.ngram)
         once = in_image[first_of_equals(in_image)] % kinds
-        found.append(np.bincount(once, minlength=kinds).astype(np.float64))
-    return found
+        frequencies.append(np.bincount(once, minlength=kinds).astype(np.float64))
+    return frequencies
 
 
 def _similarity(order: Order, rarity: np.ndarray, images: int, of_image: np.ndarray) -> np.ndarray:
@@ -56,11 +56,11 @@ def _similarity(order: Order, rarity: np.ndarray, images: int, of_image: np.ndar
     product = np.minimum(own[order.place[shared]], weight) * weight
     value = np.bincount(order.references.caption[shared], weights=product, minlength=len(of_image))
     norm = own_norms[of_image] * norms
-    found: np.ndarray = value / np.where(norm != 0, norm, 1.0)
-    return found
+    similarity: np.ndarray = value / np.where(norm != 0, norm, 1.0)
+    return similarity
 
 
-def _weights(found: Occurrences, rarity: np.ndarray, captions: int) -> tuple[np.ndarray, np.ndarray]:
+def _weights(occurrences: Occurrences, rarity: np.ndarray, captions: int) -> tuple[np.ndarray, np.ndarray]:
     """tf-idf of each pair, and the norm of each caption."""
-    weights = found.count * rarity[found.ngram]
-    return weights, np.sqrt(np.bincount(found.caption, weights=weights**2, minlength=captions))
+    weights = occurrences.count * rarity[occurrences.ngram]
+    return weights, np.sqrt(np.bincount(occurrences.caption, weights=weights**2, minlength=captions))

@@ -36,13 +36,13 @@ class Frequencies:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        found = []
+        frequencies = []
         for order in range(len(counted.orders)):
             texts = counted.text(order, np.arange(len(counted.orders[order].position)))
             place = pc.index_in(pa.array(texts, pa.string()), value_set=self.ngrams).fill_null(-1).to_numpy()
             known = self.counts[place] if len(self.counts) else np.zeros(len(place), dtype=np.int64)
-            found.append(np.where(place >= 0, known, 0).astype(np.float64))
-        return found
+            frequencies.append(np.where(place >= 0, known, 0).astype(np.float64))
+        return frequencies
 
 
 def frequencies_of(references: Sequence[Sequence[str]]) -> Frequencies:
@@ -59,7 +59,7 @@ def frequencies_of(references: Sequence[Sequence[str]]) -> Frequencies:
     return Frequencies(len(references), pa.array(texts, pa.string()), np.concatenate(counts))
 
 
-def write_frequencies(found: Frequencies, file: Path) -> None:
+def write_frequencies(frequencies: Frequencies, file: Path) -> None:
     """Write a parquet file: columns `ngram` and `images`, the number of images in its metadata, sorted by n-gram.
 
     Raises UserError when it cannot be written.
@@ -67,8 +67,8 @@ def write_frequencies(found: Frequencies, file: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.table({"ngram": found.ngrams, "images": pa.array(found.counts, pa.int32())}).sort_by("ngram")
-    table = table.replace_schema_metadata({_KEY: json.dumps({"images": found.images})})
+    table = pa.table({"ngram": frequencies.ngrams, "images": pa.array(frequencies.counts, pa.int32())}).sort_by("ngram")
+    table = table.replace_schema_metadata({_KEY: json.dumps({"images": frequencies.images})})
     try:
         pq.write_table(table, file, compression="zstd")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Which n-grams candidates and references hold, how often, and which they share: what BLEU and CIDEr-D are made from.
+"""Counts of n-grams in candidates and references, and which they share: the basis of BLEU and CIDEr-D.
 
 N-grams are numbers: that of an n-gram is found from the number of its first n - 1 words and its last word. So
 counting is sorting, and both metrics are sums over arrays.
@@ -26,7 +26,7 @@ class Occurrences:
     ngram: np.ndarray
     """int64 [pairs]: the n-gram's number."""
     count: np.ndarray
-    """int64 [pairs]: how often the caption holds it."""
+    """int64 [pairs]: how often it occurs in the caption."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def count(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Cou
 
 
 def _bits(kinds: int) -> int:
-    """Bits that hold every number below `kinds`."""
+    """Number of bits needed for every number below `kinds`."""
     return max(1, (kinds - 1).bit_length())
 
 
@@ -113,9 +113,9 @@ def _order(
     theirs = image << bits | others.ngram
     place = np.full(len(theirs), -1, dtype=np.int64)
     if len(mine):
-        found = np.searchsorted(mine, theirs)
-        hit = np.flatnonzero(mine[np.minimum(found, len(mine) - 1)] == theirs)
-        place[hit] = found[hit]
+        slot = np.searchsorted(mine, theirs)
+        hit = np.flatnonzero(mine[np.minimum(slot, len(mine) - 1)] == theirs)
+        place[hit] = slot[hit]
     return Order(own, others, place, image, position)
 
 

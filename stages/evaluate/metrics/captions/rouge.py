@@ -31,8 +31,8 @@ def rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]], batc
     precision = _best(common / lengths[first], starts)
     recall = _best(common / lengths[second], starts)
     bottom = recall + _BETA2 * precision
-    found = (1 + _BETA2) * precision * recall / np.where(bottom > 0, bottom, 1.0)
-    return mean("ROUGE_L", found)
+    f_measure = (1 + _BETA2) * precision * recall / np.where(bottom > 0, bottom, 1.0)
+    return mean("ROUGE_L", f_measure)
 
 
 def _best(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
@@ -46,18 +46,18 @@ def _common_subsequences(words: EncodedCaptions, first: np.ndarray, second: np.n
     words go one by one with Python's long integers.
     """
     lengths = words.lengths
-    found = np.zeros(len(first), dtype=np.int64)
+    common_lengths = np.zeros(len(first), dtype=np.int64)
     short = lengths[first] <= _BITS
     for pair in np.flatnonzero(~short).tolist():
         a, b = (words.ids[words.starts[c] : words.starts[c + 1]].tolist() for c in (first[pair], second[pair]))
-        found[pair] = _common_subsequence(a, b)
-    # Pairs of like lengths together: little padding.
+        common_lengths[pair] = _common_subsequence(a, b)
+    # Pairs of similar lengths are batched together, which keeps padding small.
     pairs = np.flatnonzero(short)
     pairs = pairs[np.lexsort((lengths[first[pairs]], lengths[second[pairs]]))]
     for begin in range(0, len(pairs), batch):
         chosen = pairs[begin : begin + batch]
-        found[chosen] = _block(_padded(words, first[chosen], -1), _padded(words, second[chosen], -2))
-    return found
+        common_lengths[chosen] = _block(_padded(words, first[chosen], -1), _padded(words, second[chosen], -2))
+    return common_lengths
 
 
 def _padded(words: EncodedCaptions, captions: np.ndarray, pad: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from stages.evaluate.metrics.ptb.tokenize import PtbTokenizer
 
 CaptionMetric = Literal["bleu", "meteor", "rouge_l", "cider_d", "spice", "clipscore"]
 METRICS: tuple[CaptionMetric, ...] = get_args(CaptionMetric)
-#: The scores each metric gives, as coco-caption (and CLIPScore's authors) name them.
+#: The scores of each metric, named as coco-caption (and CLIPScore's authors) name them.
 SCORES: dict[CaptionMetric, tuple[str, ...]] = {
     "bleu": bleu.NAMES,
     "meteor": ("METEOR",),
@@ -79,7 +79,7 @@ class CaptionScorer:
     frequencies: Frequencies | None = None
     """CIDEr's document frequencies; None takes those of `references`."""
     workers: int = 1
-    """Processes that METEOR may use; changes nothing but the time."""
+    """Processes that METEOR may use; affects only the run time."""
     meteor_jar: bool = False
     """Whether METEOR is computed by the reference's jar, one Java for the whole run, instead of our exact METEOR."""
     tokenizer: PtbTokenizer = field(default_factory=PtbTokenizer)
@@ -134,8 +134,8 @@ class _Run:
         """Of each system's candidates, and of the references: all in one call, so that Java is started once."""
         groups = [*self.systems, *self.scorer.references]
         tokens = iter(self.scorer.tokenizer.tokenize([caption for group in groups for caption in group]))
-        found = [[next(tokens) for _ in group] for group in groups]
-        return found[: len(self.systems)], found[len(self.systems) :]
+        tokenized = [[next(tokens) for _ in group] for group in groups]
+        return tokenized[: len(self.systems)], tokenized[len(self.systems) :]
 
     @cached_property
     def all_tokens(self) -> tuple[list[str], list[list[str]]]:
@@ -202,8 +202,8 @@ class _Run:
             raise Unavailable("no CLIP model; name its folder with --clip-model and the images' with --images")
         scored = []
         for candidates in self.systems:
-            found = clipscore(self.clip.images, candidates, self.scorer.references, self.clip.model)
-            each = np.array([found.clip, found.ref_clip], dtype=np.float64).T
+            clip_scores = clipscore(self.clip.images, candidates, self.scorer.references, self.clip.model)
+            each = np.array([clip_scores.clip, clip_scores.ref_clip], dtype=np.float64).T
             sums = np.concatenate([each, np.ones((len(each), 1))], axis=1)
             scored.append(Additive(SCORES["clipscore"], each, sums, lambda sums: sums[..., :2] / sums[..., 2:]))
         return scored

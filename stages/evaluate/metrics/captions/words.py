@@ -38,7 +38,7 @@ def number(captions: Sequence[str], separator: str | None = None) -> EncodedCapt
     vocabulary = {word: i for i, word in enumerate(dict.fromkeys(chain((_END,), flat)), -1)}
     ids = np.fromiter(map(vocabulary.__getitem__, flat), np.int64, len(flat))
     ends = np.flatnonzero(ids < 0)
-    if len(ends) != len(captions):  # one of them holds the mark itself
+    if len(ends) != len(captions):  # one of them contains the mark itself
         return number([caption.replace(_END, "\ufffd") for caption in captions], separator)
     starts = np.zeros(len(captions) + 1, dtype=np.int64)
     starts[1:] = ends - np.arange(len(ends))

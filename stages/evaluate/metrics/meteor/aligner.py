@@ -22,25 +22,27 @@ def align(matches: list[list[Match]], candidate_length: int) -> list[Match]:
     """The best alignment: matches that share no word, by position in the reference.
 
     `matches` is what `find_matches` returns. Among alignments, more matched words win (an exact match counts 1 a side,
-    any other half its words, rounded down), then fewer chunks, then less distance, then the one found first.
+    any other half its words, rounded down), then fewer chunks, then less distance, then the first one encountered.
     """
     certain = _certain(matches, candidate_length)
-    taken = [match for match in certain if match]
+    selected = [match for match in certain if match]
     used = 0
-    for match in taken:
+    for match in selected:
         used |= _bits(match)
-    busy = {i for match in taken for i in range(match.start, match.start + match.length)}
+    busy = {i for match in selected for i in range(match.start, match.start + match.length)}
     open_matches = [
-        [] if i in busy else [m for m in found if not used & _bits(m) and busy.isdisjoint(range(i, i + m.length))]
-        for i, found in enumerate(matches)
+        []
+        if i in busy
+        else [m for m in local_matches if not used & _bits(m) and busy.isdisjoint(range(i, i + m.length))]
+        for i, local_matches in enumerate(matches)
     ]
     if any(open_matches):
         _, _, _, _, chosen = _search(matches, certain, open_matches)
         while chosen:
             chosen, match = chosen
-            taken.append(match)
-        taken.sort()
-    return taken
+            selected.append(match)
+        selected.sort()
+    return selected
 
 
 def _bits(match: Match) -> int:
@@ -51,30 +53,30 @@ def _certain(matches: list[list[Match]], candidate_length: int) -> list[Match | 
     """Matches, by start, whose words no other match touches."""
     cover = [0] * len(matches)
     other_cover = [0] * candidate_length
-    for found in matches:
-        for start, length, other_start, other_length, _ in found:
+    for local_matches in matches:
+        for start, length, other_start, other_length, _ in local_matches:
             for i in range(start, start + length):
                 cover[i] += 1
             for j in range(other_start, other_start + other_length):
                 other_cover[j] += 1
     certain: list[Match | None] = [None] * len(matches)
-    for i, found in enumerate(matches):
-        if len(found) == 1:
-            start, length, other_start, other_length, _ = found[0]
+    for i, local_matches in enumerate(matches):
+        if len(local_matches) == 1:
+            start, length, other_start, other_length, _ = local_matches[0]
             alone = sum(cover[start : start + length]) == length
             if alone and sum(other_cover[other_start : other_start + other_length]) == other_length:
-                certain[i] = found[0]
+                certain[i] = local_matches[0]
     return certain
 
 
 def _search(matches: list[list[Match]], certain: list[Match | None], open_matches: list[list[Match]]) -> _Path:
-    """The first of the best paths, by cost. A path's cost packs what is compared into one number: distance in the low
+    """The first of the best paths, by cost. A path's cost packs the criteria into one number: distance in the low
     bits, chunks above it, and matches, negated, on top."""
-    distances = sum(abs(m.start - m.other_start) for found in matches for m in found)
+    distances = sum(abs(m.start - m.other_start) for local_matches in matches for m in local_matches)
     chunk = 1 << (distances + 1).bit_length()
     matched = chunk << (len(matches) + 2).bit_length()
     beam: list[_Path] = [(0, 0, -1, 0, ())]
-    for i, found in enumerate(open_matches):
+    for i, local_matches in enumerate(open_matches):
         beam.sort(key=_cost)
         del beam[BEAM:]
         match = certain[i]
@@ -85,8 +87,8 @@ def _search(matches: list[list[Match]], certain: list[Match | None], open_matche
                 (path[0] + cost + (chunk if path[2] not in (-1, start) else 0), path[1], end, free, path[4])
                 for path in beam
             ]
-        elif found:
-            beam = _branch(beam, i, found, chunk, matched)
+        elif local_matches:
+            beam = _branch(beam, i, local_matches, chunk, matched)
         else:
             beam = [
                 path if path[3] > i else (path[0] + (chunk if path[2] != -1 else 0), path[1], -1, i + 1, path[4])
@@ -97,7 +99,7 @@ def _search(matches: list[list[Match]], certain: list[Match | None], open_matche
     return min(((path[0] + (chunk if path[2] != -1 else 0), *path[1:]) for path in beam[:BEAM]), key=_cost)
 
 
-def _branch(beam: list[_Path], i: int, found: list[Match], chunk: int, matched: int) -> list[_Path]:
+def _branch(beam: list[_Path], i: int, local_matches: list[Match], chunk: int, matched: int) -> list[_Path]:
     """Every path with each match it can take here, and without one."""
     options = [
         (
@@ -109,11 +111,11 @@ def _branch(beam: list[_Path], i: int, found: list[Match], chunk: int, matched: 
             _distance(match),
             match,
         )
-        for match in found
+        for match in local_matches
     ]
     longer: list[_Path] = []
     for path in beam:
-        cost, used, last, free, taken = path
+        cost, used, last, free, selected = path
         if free > i:
             longer.append(path)
             continue
@@ -123,11 +125,11 @@ def _branch(beam: list[_Path], i: int, found: list[Match], chunk: int, matched: 
             if used & bits:
                 continue
             before = cost if last == start else closed
-            longer.append((before + passed + gain, used | bits, end, freed, (taken, match)))
+            longer.append((before + passed + gain, used | bits, end, freed, (selected, match)))
             # The reference charges the distance of a match to the paths that do not take it: those that take a later
             # match here, and the one that takes none.
             passed += distance
-        longer.append((closed + passed, used, -1, i + 1, taken))
+        longer.append((closed + passed, used, -1, i + 1, selected))
     return longer
 
 

@@ -21,7 +21,7 @@ _LENGTH = struct.Struct("<Q")
 def write(path: Path, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Write the file atomically: readers see the old one, none, or all of the new one.
 
-    `header` is anything JSON holds. `arrays` are one-dimensional and come back in this machine's byte order.
+    `header` is any JSON value. `arrays` are one-dimensional and come back in this machine's byte order.
     """
     places, at = {}, 0
     for name, array in arrays.items():

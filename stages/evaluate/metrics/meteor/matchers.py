@@ -34,35 +34,35 @@ def find_matches(candidate: Text, reference: Text, lexicon: Lexicon) -> list[lis
     The order decides which of two equally good alignments is taken. Equal texts are matched exactly only (Denkowski and
     Lavie's code: "prevents beam search errors").
     """
-    found: list[list[Match]] = [[] for _ in range(len(reference))]
+    matches: list[list[Match]] = [[] for _ in range(len(reference))]
     for i, key in enumerate(reference.keys):
         for j in candidate.by_key.get(key, ()):
-            found[i].append(Match(i, 1, j, 1, Module.EXACT))
+            matches[i].append(Match(i, 1, j, 1, Module.EXACT))
     if candidate.keys == reference.keys:
-        return found
-    _match_stems(found, candidate, reference)
-    _match_synonyms(found, candidate, reference)
+        return matches
+    _match_stems(matches, candidate, reference)
+    _match_synonyms(matches, candidate, reference)
     for start, length, other_start, other_length in _paraphrases(reference, candidate, lexicon):
-        found[start].append(Match(start, length, other_start, other_length, Module.PARAPHRASE))
+        matches[start].append(Match(start, length, other_start, other_length, Module.PARAPHRASE))
     for other_start, other_length, start, length in _paraphrases(candidate, reference, lexicon):
-        found[start].append(Match(start, length, other_start, other_length, Module.PARAPHRASE))
-    return found
+        matches[start].append(Match(start, length, other_start, other_length, Module.PARAPHRASE))
+    return matches
 
 
-def _match_stems(found: list[list[Match]], candidate: Text, reference: Text) -> None:
+def _match_stems(matches: list[list[Match]], candidate: Text, reference: Text) -> None:
     keys, by_stem = candidate.keys, candidate.by_stem
     for i, word in enumerate(reference.words):
         for j in by_stem.get(word.stem_key, ()):
             if keys[j] != word.key:
-                found[i].append(Match(i, 1, j, 1, Module.STEM))
+                matches[i].append(Match(i, 1, j, 1, Module.STEM))
 
 
-def _match_synonyms(found: list[list[Match]], candidate: Text, reference: Text) -> None:
+def _match_synonyms(matches: list[list[Match]], candidate: Text, reference: Text) -> None:
     others = candidate.with_synsets
     for i, key, synsets in reference.with_synsets:
         for j, other_key, other_synsets in others:
             if key != other_key and not synsets.isdisjoint(other_synsets):
-                found[i].append(Match(i, 1, j, 1, Module.SYNONYM))
+                matches[i].append(Match(i, 1, j, 1, Module.SYNONYM))
 
 
 def _paraphrases(left: Text, right: Text, lexicon: Lexicon) -> Iterator[tuple[int, int, int, int]]:

@@ -43,9 +43,9 @@ class Meteor:
         best, best_score = None, -1.0
         for reference in references or [""]:
             other = self._lexicon.text(one_reference(reference))
-            found = count(text, other, align(find_matches(text, other, self._lexicon), len(text)))
-            if (its_score := score(found)) > best_score:
-                best, best_score = found, its_score
+            candidate_statistics = count(text, other, align(find_matches(text, other, self._lexicon), len(text)))
+            if (its_score := score(candidate_statistics)) > best_score:
+                best, best_score = candidate_statistics, its_score
         assert best is not None
         return best
 

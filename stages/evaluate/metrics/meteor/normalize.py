@@ -66,12 +66,12 @@ def _one_line(text: str) -> str:
 
 def read_prefixes(text: str) -> dict[str, bool]:
     """A Moses list of words that keep their full stop: word → whether only before a number."""
-    found: dict[str, bool] = {}
+    prefixes: dict[str, bool] = {}
     for line in text.splitlines():
         parts = [part for part in _SEPARATORS.split(line) if part]
         if parts and not parts[0].startswith("#"):
-            found[parts[0]] = parts[1:2] == ["#NUMERIC_ONLY#"]
-    return found
+            prefixes[parts[0]] = parts[1:2] == ["#NUMERIC_ONLY#"]
+    return prefixes
 
 
 def normalizer(prefixes: Mapping[str, bool]) -> Callable[[str], list[str]]:

@@ -25,7 +25,7 @@ _LAYOUT = 1
 
 @dataclass(frozen=True)
 class Sources:
-    """The files that hold the data."""
+    """The files with the data."""
 
     jar: Path
     paraphrases: Path

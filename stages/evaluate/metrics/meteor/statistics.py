@@ -158,8 +158,8 @@ def score_of_sums(sums: np.ndarray) -> np.ndarray:
         recall = _weighted(counts[:, 1], counts[:, 3]) / _length(columns[1], columns[3])
         mean = 1.0 / ((1.0 - ALPHA) / precision + ALPHA / recall)
         fragmentation = columns[_CHUNKS] / ((columns[_CHUNKS + 1] + columns[_CHUNKS + 2]) / 2.0)
-        found = mean * (1.0 - GAMMA * np.power(fragmentation, BETA))
-    return np.where(np.isnan(found), 0.0, np.maximum(found, 0.0))
+        scores = mean * (1.0 - GAMMA * np.power(fragmentation, BETA))
+    return np.where(np.isnan(scores), 0.0, np.maximum(scores, 0.0))
 
 
 def _length(words, function_words):  # type: ignore[no-untyped-def]  # floats or arrays of them

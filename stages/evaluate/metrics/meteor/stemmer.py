@@ -1,4 +1,4 @@
-"""The English stemmer of Snowball ("Porter 2") as it was in 2010, the edition METEOR 1.5 carries.
+"""The English stemmer of Snowball ("Porter 2") as it was in 2010, the version in METEOR 1.5.
 
 Snowball has changed its rules since, so a current library of it cannot be relied on for the same stems.
 The rules: snowballstem.org/algorithms/english/stemmer.html.
@@ -110,10 +110,10 @@ def stem(word: str) -> str:
 def _regions(word: str) -> tuple[int, int]:
     """Where R1 and R2 start: each after the next consonant that follows a vowel."""
     prefix = _LONG_PREFIX.match(word)
-    found = prefix or _REGION.search(word)
-    if found is None:
+    match = prefix or _REGION.search(word)
+    if match is None:
         return len(word), len(word)
-    first = found.end()
+    first = match.end()
     after = _REGION.search(word, first)
     return first, after.end() if after else len(word)
 

@@ -34,9 +34,9 @@ class Synonyms:
             return _NONE
         for ending, instead in _INFLECTIONS:
             if word.endswith(ending):
-                found = self._synsets.get(word[: -len(ending)] + instead)
-                if found is not None:
-                    return found
+                synsets = self._synsets.get(word[: -len(ending)] + instead)
+                if synsets is not None:
+                    return synsets
         return _NONE
 
 
@@ -47,11 +47,11 @@ def read_synsets(text: str) -> dict[str, frozenset[int]]:
 
 def read_irregular(text: str, synsets: dict[str, frozenset[int]]) -> dict[str, frozenset[int]]:
     """The reference's list of exceptions (a base form on one line, its inflected forms on the next), as synsets."""
-    found: dict[str, set[int]] = {}
+    irregular: dict[str, set[int]] = {}
     for base, forms in _pairs(text):
         for form in forms.split():
-            found.setdefault(form, set()).update(synsets.get(base, ()))
-    return {form: frozenset(numbers) for form, numbers in found.items()}
+            irregular.setdefault(form, set()).update(synsets.get(base, ()))
+    return {form: frozenset(numbers) for form, numbers in irregular.items()}
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str]]:

@@ -114,11 +114,11 @@ def cache_folder() -> Path:
     named = os.environ.get("PAIRMILL_CACHE")
     shared = os.environ.get("XDG_CACHE_HOME")
     root = Path(named) if named else (Path(shared) if shared else Path.home() / ".cache") / "pairmill"
-    found = _writable(root / "meteor")
-    if found is None:
+    folder = _writable(root / "meteor")
+    if folder is None:
         user = os.getuid() if hasattr(os, "getuid") else "user"
-        found = _writable(Path(tempfile.gettempdir(), f"pairmill-{user}", "meteor"), private=True)
-    return found or Path(tempfile.mkdtemp(prefix="pairmill-meteor-"))
+        folder = _writable(Path(tempfile.gettempdir(), f"pairmill-{user}", "meteor"), private=True)
+    return folder or Path(tempfile.mkdtemp(prefix="pairmill-meteor-"))
 
 
 def _writable(folder: Path, private: bool = False) -> Path | None:

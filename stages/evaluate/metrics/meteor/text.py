@@ -63,11 +63,11 @@ class Text:
     @cached_property
     def by_phrase(self) -> dict[int, list[tuple[int, int]]]:
         """Start and length of each occurrence of each phrase, by node."""
-        found: dict[int, list[tuple[int, int]]] = {}
+        occurrences: dict[int, list[tuple[int, int]]] = {}
         for start, nodes in enumerate(self.phrases):
             for length, node in enumerate(nodes, start=1):
-                found.setdefault(node, []).append((start, length))
-        return found
+                occurrences.setdefault(node, []).append((start, length))
+        return occurrences
 
 
 class Lexicon:
@@ -88,46 +88,46 @@ class Lexicon:
 
     def paraphrases(self, node: int) -> frozenset[int]:
         """Nodes of the paraphrases of a phrase."""
-        found = self._paraphrases.get(node)
-        if found is None:
-            found = frozenset(self.tables.paraphrases(node))
-            self._held += len(found) + 1
+        nodes = self._paraphrases.get(node)
+        if nodes is None:
+            nodes = frozenset(self.tables.paraphrases(node))
+            self._held += len(nodes) + 1
             if self._held > _MAX_PARAPHRASES:
                 self._paraphrases.clear()
-                self._held = len(found) + 1
-            self._paraphrases[node] = found
-        return found
+                self._held = len(nodes) + 1
+            self._paraphrases[node] = nodes
+        return nodes
 
     def _word(self, word: str) -> Word:
-        found = self._words.get(word)
-        if found is None:
+        entry = self._words.get(word)
+        if entry is None:
             if len(self._words) >= _MAX_WORDS:
                 self._words.clear()
-            found = self._words[word] = Word(
+            entry = self._words[word] = Word(
                 key=java_hash(word),
                 stem_key=java_hash(stem(word)),
                 synsets=self.tables.synonyms.synsets(word),
                 is_function=word in self.tables.function_words,
                 place=self.tables.vocabulary_place(word),
             )
-        return found
+        return entry
 
 
 def java_hash(text: str) -> int:
     """String.hashCode of Java, unsigned: s[0]·31^(n-1) + ... + s[n-1] over UTF-16 units, in 32 bits."""
-    found = 0
+    value = 0
     if text.isascii():
         for unit in text.encode("ascii"):
-            found = 31 * found + unit & 0xFFFFFFFF
-        return found
+            value = 31 * value + unit & 0xFFFFFFFF
+        return value
     units = text.encode("utf-16-le", "surrogatepass")
     for low, high in zip(units[::2], units[1::2], strict=True):
-        found = 31 * found + low + (high << 8) & 0xFFFFFFFF
-    return found
+        value = 31 * value + low + (high << 8) & 0xFFFFFFFF
+    return value
 
 
 def _positions(keys: list[int]) -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
+    positions: dict[int, list[int]] = {}
     for i, key in enumerate(keys):
-        found.setdefault(key, []).append(i)
-    return found
+        positions.setdefault(key, []).append(i)
+    return positions

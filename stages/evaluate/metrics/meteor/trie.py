@@ -74,13 +74,13 @@ def _words(phrases: pa.Array) -> tuple[list[bytes], np.ndarray, np.ndarray]:
     """Vocabulary, words of all phrases as places in it, and where each phrase starts among them [phrases + 1]."""
     split = pc.split_pattern(phrases, " ")
     coded = split.flatten().dictionary_encode()
-    found = [text.encode() for text in coded.dictionary.to_pylist()]
-    if any(not text or any(c in text for c in b"\t\f\r") for text in found):
+    vocabulary = [text.encode() for text in coded.dictionary.to_pylist()]
+    if any(not text or any(c in text for c in b"\t\f\r") for text in vocabulary):
         raise ValueError("the list of paraphrases holds an empty phrase or odd spaces")
-    order = sorted(range(len(found)), key=found.__getitem__)
-    place = np.empty(len(found), np.int64)
-    place[order] = np.arange(len(found))
-    return [found[i] for i in order], place[coded.indices.to_numpy()], split.offsets.to_numpy()
+    order = sorted(range(len(vocabulary)), key=vocabulary.__getitem__)
+    place = np.empty(len(vocabulary), np.int64)
+    place[order] = np.arange(len(vocabulary))
+    return [vocabulary[i] for i in order], place[coded.indices.to_numpy()], split.offsets.to_numpy()
 
 
 def _levels(words: np.ndarray, starts: np.ndarray, vocabulary: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

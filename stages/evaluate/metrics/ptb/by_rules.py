@@ -6,7 +6,7 @@ import re
 
 from stages.evaluate.metrics.ptb.rules import NEUTRAL, RULES
 
-#: The lexer reads UTF-16: no rule of it knows what is beyond the basic plane, nor the selectors behind an emoji.
+#: The lexer reads UTF-16: no rule of it covers what is beyond the basic plane, nor the selectors behind an emoji.
 _UNKNOWN = re.compile("[\U00010000-\U0010ffff\ufe00-\ufe0f]")
 _PARENTHESES = str.maketrans({"(": "-lrb-", ")": "-rrb-"})
 _REWRITTEN = {
@@ -41,7 +41,7 @@ _DROPPED = frozenset(
 
 
 def tokens_of(line: str) -> str:
-    """The tokens of a line joined by single spaces; the line holds no line separator (`rules.one_line`)."""
+    """The tokens of a line joined by single spaces; the line contains no line separator (`rules.one_line`)."""
     line = _UNKNOWN.sub("\ufffd", line)
     text = f"{line}\n{NEUTRAL}\n"
     tokens, position = [], 0
@@ -49,11 +49,11 @@ def tokens_of(line: str) -> str:
         token, seen = "", position
         if not text[position].isspace():
             for rule in RULES:
-                found = rule.match(text, position)
-                if found and found.end() > seen:
-                    seen = found.end()
-                    token = found[found.lastindex or 0]
-        position += len(token) or 1  # a character no rule knows separates words
+                match = rule.match(text, position)
+                if match and match.end() > seen:
+                    seen = match.end()
+                    token = match[match.lastindex or 0]
+        position += len(token) or 1  # a character that no rule matches separates words
         if token.replace(" ", "").lower() not in _DROPPED and (token.strip("-") or len(token) > 4):
             tokens.append(_written(token))
     return " ".join(tokens)

@@ -16,7 +16,7 @@ _DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", 
 def tokens_of(lines: Sequence[str]) -> list[str]:
     """The tokens of each line joined by spaces, each line read on its own, by one start of Java (half a second).
 
-    A line holds no line separator (`rules.one_line`). Raises Unavailable when there is no Java or no jar, and when the
+    A line has no line separator (`rules.one_line`). Raises Unavailable when there is no Java or no jar, and when the
     jar fails or its output does not have one line per line.
     """
     if not lines:

@@ -69,8 +69,8 @@ class _Memo(dict[str, str | None]):
     def __missing__(self, word: str) -> str | None:
         if len(self) >= _WORDS:
             self.clear()
-        found = self[word] = _read(word)
-        return found
+        tokens = self[word] = _read(word)
+        return tokens
 
 
 _memo = _Memo()
@@ -83,14 +83,14 @@ def tokens_of(captions: Sequence[str]) -> list[str | None]:
 
 def _tokens(caption: str) -> str | None:
     try:
-        found = "".join(map(_memo.__getitem__, caption.split(" ")))  # type: ignore[arg-type]  # None is the TypeError
+        tokens = "".join(map(_memo.__getitem__, caption.split(" ")))  # type: ignore[arg-type]  # None is the TypeError
     except TypeError:
         return None
-    if _ENDS_WITH_DIGIT in found:
+    if _ENDS_WITH_DIGIT in tokens:
         if _NUMBERS.search(caption):
             return None
-        found = found.replace(_ENDS_WITH_DIGIT, "")
-    return found[1:]
+        tokens = tokens.replace(_ENDS_WITH_DIGIT, "")
+    return tokens[1:]
 
 
 def _read(word: str) -> str | None:
@@ -100,22 +100,22 @@ def _read(word: str) -> str | None:
         return "".join(_BRACKETS.get(mark, "") for mark in word)
     if word in ("&", "/"):
         return f" {word}"
-    found = _WORD.fullmatch(word)
-    if found is None:
+    match = _WORD.fullmatch(word)
+    if match is None:
         return None
-    before, after = found["before"], found["after"]
-    if letters := found["letters"]:
+    before, after = match["before"], match["after"]
+    if letters := match["letters"]:
         parts = letters.lower().split(",")
         if after[:1] == "." and (len(parts[-1]) == 1 or parts[-1] in _KEEP_STOP):
             return None
         if after[:1] == "'" and parts[-1] in _KEEP_APOSTROPHE:
             return None
         core = " ".join(_SPLIT.get(part, part) for part in parts)
-    elif stem := found["stem"]:
-        core = f"{stem} {found['suffix']}".lower()
-    elif negated := found["negated"]:
+    elif stem := match["stem"]:
+        core = f"{stem} {match['suffix']}".lower()
+    elif negated := match["negated"]:
         core = f"{negated} n't".lower()
     else:
-        core = found["one"].lower()
+        core = match["one"].lower()
     ends = _ENDS_WITH_DIGIT if word[-1].isdigit() else ""
     return f"{' -lrb-' if '(' in before else ''} {core}{ends}{' -rrb-' * after.count(')')}"

@@ -21,7 +21,7 @@ SEPARATORS = "\n\r\v\f\u2028\u2029"
 NEUTRAL = "A \"'< A"
 
 _TO_SPACE = dict.fromkeys(map(ord, SEPARATORS), " ")
-# Half a surrogate pair cannot be written as UTF-8; the lexer knows neither it nor this replacement.
+# Half a surrogate pair cannot be written as UTF-8; the lexer recognises neither it nor this replacement.
 _NO_TEXT = dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 
 

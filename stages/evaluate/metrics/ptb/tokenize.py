@@ -45,26 +45,26 @@ class PtbTokenizer:
         self._no_jar = "" if java else "Java is not to be used"
 
     def tokenize(self, captions: Sequence[str]) -> list[str]:
-        """Each caption's tokens joined by single spaces; ``""`` for a caption of nothing but punctuation.
+        """Each caption's tokens joined by single spaces; ``""`` for a caption of punctuation only.
 
         Tokens are those of pycocoevalcap 1.2 for the caption followed by `rules.NEUTRAL`; a line separator inside a
-        caption is a space. A token may hold a no-break space (`1 1/2`). Java is started at most once. Raises nothing:
-        why the jar was not used stands in `describe`.
+        caption is a space. A token may have a no-break space (`1 1/2`). Java is started at most once. Raises nothing:
+        `describe` has the reason why the jar was not used.
         """
-        found = plain.tokens_of(captions)
-        rest = {place: one_line(captions[place]) for place, tokens in enumerate(found) if tokens is None}
+        tokenized = plain.tokens_of(captions)
+        rest = {place: one_line(captions[place]) for place, tokens in enumerate(tokenized) if tokens is None}
         for place, again in zip(rest, plain.tokens_of(list(rest.values())), strict=True):
-            found[place] = again
-        uncertain = {place: line for place, line in rest.items() if found[place] is None}
+            tokenized[place] = again
+        uncertain = {place: line for place, line in rest.items() if tokenized[place] is None}
         known = self._tokens_of(dict.fromkeys(uncertain.values()))
         for place, line in uncertain.items():
-            found[place] = known[line]
+            tokenized[place] = known[line]
         self.counts.plain += len(captions) - len(uncertain)
         if self._no_jar:
             self.counts.rules += len(uncertain)
         else:
             self.counts.jar += len(uncertain)
-        return [tokens if tokens is not None else "" for tokens in found]
+        return [tokens if tokens is not None else "" for tokens in tokenized]
 
     def _tokens_of(self, lines: dict[str, None]) -> dict[str, str]:
         known = {line: self._known[line] for line in lines if line in self._known}

@@ -45,7 +45,7 @@ def accuracies(
     given[there] = numbers[:total]
     predicted = numbers[total:]
     same = ((given == given[:, :1]) | ~there).all(axis=1)
-    found = {}
+    by_mode = {}
     for mode in modes:
         as_written = same if mode == "official" else np.zeros_like(same)
         matches = np.count_nonzero(given == predicted[:, None], axis=1)
@@ -55,8 +55,8 @@ def accuracies(
         )
         # Leaving out an annotator who matches leaves one match less.
         left_out = np.minimum(1.0, np.maximum(matches - 1, 0) / 3), np.minimum(1.0, matches / 3)
-        found[mode] = (matches * left_out[0] + (counts - matches) * left_out[1]) / counts
-    return found
+        by_mode[mode] = (matches * left_out[0] + (counts - matches) * left_out[1]) / counts
+    return by_mode
 
 
 def _normalized(texts: Sequence[str], *used: np.ndarray) -> np.ndarray:
@@ -65,16 +65,16 @@ def _normalized(texts: Sequence[str], *used: np.ndarray) -> np.ndarray:
     for numbers in used:
         needed[numbers] = True
     chosen = np.flatnonzero(needed[:-1])
-    found = np.full(len(needed), -1, dtype=np.int32)
-    found[chosen] = _numbered([normalize(texts[i]) for i in chosen.tolist()])[1]
-    return found
+    normalized = np.full(len(needed), -1, dtype=np.int32)
+    normalized[chosen] = _numbered([normalize(texts[i]) for i in chosen.tolist()])[1]
+    return normalized
 
 
 def _numbered(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
     """The distinct texts, and the number of each text among them."""
     numbers: defaultdict[str, int] = defaultdict(count().__next__)
-    found = np.fromiter(map(numbers.__getitem__, texts), np.int32, len(texts))
-    return list(numbers), found
+    encoded = np.fromiter(map(numbers.__getitem__, texts), np.int32, len(texts))
+    return list(numbers), encoded
 
 
 class Annotated(Protocol):

@@ -59,7 +59,7 @@ _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _FULL_STOP = re.compile(r"\.(?!\d)")
 # The official code passes a flag where `re.sub` takes a count, and so replaces at most this many full stops.
 _MOST_FULL_STOPS = int(re.UNICODE)
-#: Words that are replaced or left out: few answers hold one.
+#: Words that are replaced or left out: few answers contain one.
 _CHANGED = frozenset([*NUMBERS, *CONTRACTIONS, *ARTICLES])
 
 
