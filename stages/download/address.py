@@ -83,7 +83,7 @@ class Dialer:
     """
 
     def __init__(self, served: Mapping[str, str], allow_private: Collection[str] = ()) -> None:
-        """`served` maps host names to the ``ip:port`` that plays them (a world's loopback server)."""
+        """`served` maps host names to the ``ip:port`` that plays them on this machine."""
         self._served = {host.lower(): where for host, where in served.items()}
         self._allowed = Allowed(allow_private)
         self._lock = threading.Lock()
@@ -92,7 +92,7 @@ class Dialer:
         self._dead: dict[str, str] = {}
 
     def is_served(self, host: str) -> bool:
-        """Whether a world's server plays the host."""
+        """Whether a server on this machine plays the host."""
         return host in self._served
 
     def bury(self, failure: Failure) -> None:

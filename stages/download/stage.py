@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext
+from stages.base.external_files import resolve
 from stages.download.config import DownloadConfig
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ class Download(Stage[DownloadConfig]):
         from stages.download.rawtar import write_tar
         from stages.download.spool import Spool
         from stages.download.success_rate import Window, report
+        from stages.world.plugin import served_hosts
 
         config, private = self.config, self.config.source.private
         pairs = context.input("pairs")
@@ -64,7 +65,7 @@ class Download(Stage[DownloadConfig]):
             found = dict(spool.found)
             if config.retry_pass:
                 found |= held.enter_context(Previous(context.input("previous"), partition.id)).found
-            served = held.enter_context(self._served(context, remote))
+            served = held.enter_context(served_hosts(context.inputs)) if remote else {}
             fetch = held.enter_context(web(config, served, context.scratch))
             fetching = Fetching(
                 images,
@@ -145,22 +146,7 @@ class Download(Stage[DownloadConfig]):
             return 1
         return max(1, min(partitions, int(ray.cluster_resources().get("CPU", 1) / self.cpus)))
 
-    @contextmanager
-    def _served(self, context: StageContext, remote: bool) -> Iterator[Mapping[str, str]]:
-        """Host name -> ``ip:port`` while the world's server runs; empty for the real web and local files."""
-        worlds: tuple[Artifact, ...] = context.inputs.get("world", ())
-        if not (remote and worlds):
-            yield {}
-            return
-        from stages.world.serve import serving
-
-        with serving(worlds[0], worlds[0].manifest["config"]["kind"]) as served:
-            yield served
-
     def _root(self, context: StageContext) -> str:
         """Where relative paths of a local source start, unless the ingest artifact holds the file."""
         images = self.config.source.images
-        worlds: tuple[Artifact, ...] = context.inputs.get("world", ())
-        if worlds:
-            return str(worlds[0].path() / (images or ""))
-        return images or ""
+        return resolve(images, context.inputs) if images else ""

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext
 from stages.index.config import IndexConfig
 
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
 
 
 class BuildIndex(Stage[IndexConfig]):
-    """Inputs `pairs`, `raw`, `signals` (one of each per source, same order) and `worlds` (optional)."""
+    """Inputs `pairs`, `raw`, `signals` (one of each per source, same order), and what holds files that the benchmarks
+    address (`stages/base/external_files.py`)."""
 
     name = "index"
     executor: ClassVar[Literal["ray_tasks", "ray_data", "driver"]] = "driver"
@@ -34,11 +34,10 @@ class BuildIndex(Stage[IndexConfig]):
         from stages.index.texts import Phrases
 
         config = self.config
-        worlds = self._worlds(context.inputs)
-        benchmarks = {name: held_out(name, where, worlds) for name, where in sorted(config.benchmarks.items())}
+        benchmarks = {name: held_out(name, where, context.inputs) for name, where in sorted(config.benchmarks.items())}
         held = hashed(benchmarks, context.cache)
         phrases = Phrases.of(config.ngram, {name: it.texts for name, it in benchmarks.items()})
-        tables = load(places(context.inputs, config), list(config.radius), phrases)
+        tables = load(places(context.inputs, config), list(config.search_radius), phrases)
         write(tables.images, context.out / "images.arrow")
         write(tables.pairs, context.out / "pairs.arrow")
         write(tables.texts, context.out / "benchmark-texts.arrow")
@@ -59,7 +58,7 @@ class BuildIndex(Stage[IndexConfig]):
         exact = exact_matches(tables.leaders, rows, held)
         write(exact, context.out / "benchmark-exact.arrow")
         context.count("benchmark.exact", exact.num_rows)
-        for name, radius in config.radius.items():
+        for name, radius in config.search_radius.items():
             pictures = Pictures.of(tables.leaders, name)
             near = numbered(near_copies(pictures, radius, config.max_near), rows, NEAR)
             write(near, context.out / f"near-{name}.arrow")
@@ -73,7 +72,3 @@ class BuildIndex(Stage[IndexConfig]):
         context.count("pairs", tables.pairs.num_rows)
         context.count("pictures", len(tables.rows))
         context.count("benchmark.texts", tables.texts.num_rows)
-
-    def _worlds(self, inputs: Inputs) -> dict[str, Artifact]:
-        named = [where.world for where in self.config.benchmarks.values() if where.world is not None]
-        return dict(zip(dict.fromkeys(named), inputs.get("worlds", ()), strict=True))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from stages.base.external_files import SCHEME
 from stages.ingest.config import SourceConfig
 from stages.ingest.files import InputFile, relative
 from stages.ingest.source import Item, Pair, Reject, Source, Unit
@@ -31,7 +32,7 @@ class FolderConfig(SourceConfig):
     @model_validator(mode="before")
     @classmethod
     def _default_images(cls, values: Any) -> Any:
-        """`images` is the folder that all `paths` share, unless it is said."""
+        """`images` is the folder that all `paths` share, unless it is given."""
         if not isinstance(values, Mapping) or values.get("images") or not values.get("paths"):
             return values
         paths = values["paths"]
@@ -73,7 +74,7 @@ class Folder(Source[FolderConfig]):
             return
         captions, meta, reason = self._said(beside)
         for image in images:
-            path = relative(image, self._root())
+            path = relative(image, self.image_root())
             if path is None:
                 yield Reject(image, "bad_path")
             elif reason:
@@ -81,10 +82,6 @@ class Folder(Source[FolderConfig]):
             else:
                 for caption in captions or [""]:
                     yield Pair(image, caption, path=path, meta=meta)
-
-    def _root(self) -> str:
-        images = self.config.images or ""
-        return f"{self.world.url}/{images}" if self.world is not None else images
 
     def _said(self, beside: Mapping[str, InputFile]) -> tuple[list[str], dict[str, Any], str | None]:
         """Captions and further facts of the files beside an image, or why they cannot be read."""
@@ -150,4 +147,8 @@ def _shared_folder(paths: Sequence[str]) -> str:
         if len(set(level)) > 1:
             break
         shared.append(level[0])
+    if any(path.startswith(SCHEME) for path in paths):
+        if not shared:
+            raise ValueError("paths have no folder in common; give images, the folder of them all")
+        return "/".join(shared) if shared[1:] else f"{shared[0]}/."
     return "/".join(shared) or ("/" if paths[0].startswith("/") else ".")

@@ -19,7 +19,7 @@ _FORGOTTEN = "forgotten"
 
 
 class Ingest(Stage[IngestConfig]):
-    """Inputs: `world` where the source's files are a demonstration's, else none."""
+    """No inputs, except what holds files that the source addresses (`stages/base/external_files.py`)."""
 
     name = "ingest"
     version = 2
@@ -159,5 +159,4 @@ class Ingest(Stage[IngestConfig]):
 
     def _source(self, inputs: Inputs) -> Source[Any]:
         config = self.config.source
-        world = inputs.get("world", ())
-        return source_class(config.kind)(self.config.name, config, self.config, world[0] if world else None)
+        return source_class(config.kind)(self.config.name, config, self.config, inputs)
