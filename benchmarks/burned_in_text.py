@@ -32,7 +32,7 @@ from common import report  # noqa: E402
 from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 
 from stages.imaging.text_boxes import Box, covered  # noqa: E402
-from stages.ingest.medical.burned_in import Finder  # noqa: E402
+from stages.ingest.medical.burned_in import BurnedInTextDetector  # noqa: E402
 
 _WORDS = ("FONTAINE, M", "Okonkwo C", "MRN 0048213", "12/03/1956", "St. Brigid", "Acc 55-1028")
 _SIZES = (8, 12, 16, 24, 32, 40)
@@ -156,7 +156,7 @@ def main() -> int:
     files = sorted(p for p in options.images.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
     chosen = random.Random(options.seed).sample(files, min(options.count, len(files)))
     pictures = [Image.open(file).convert("L") for file in chosen]
-    who: dict[str, Boxes] = {"ours": Finder(options.side).boxes}
+    who: dict[str, Boxes] = {"ours": BurnedInTextDetector(options.side).boxes}
     if not options.no_peer:
         who["rapidocr"] = peer()
     figures = measure(pictures, who, options.seed)

@@ -166,8 +166,8 @@ def _first_batch(args: argparse.Namespace) -> dict[str, float]:
     """In a process of its own: from opening to the first batch at mid-epoch."""
     from stages.base.artifact import Artifact
     from stages.train.config import AugmentationConfig, OptimizationConfig
-    from stages.train.loader import Loader
-    from stages.train.pairs import PairDataset
+    from stages.train.data.loader import Loader
+    from stages.train.data.pairs import PairDataset
 
     settings = OptimizationConfig(
         global_batch=args.batch * args.accumulation,

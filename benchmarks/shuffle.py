@@ -15,11 +15,10 @@ Measured over epoch 0 with seeds 0 to `--rounds` - 1:
   it used last. For webdataset both are 1 by construction: it reads shards from end to end and keeps its buffer in
   memory (10,000 samples of 100 kB: 1 GB per reader).
 
-Ours: `stages.train.order.Order`, batches dealt to ranks by `stages.train.stream.Stream`. Peers: a uniform permutation
-(numpy), and webdataset's own shuffle stage, one reader per rank, over its share of shards of `--shard` samples in a
-random order, with buffers of 1,000 and 10,000 samples (`--peer-python` names a Python that has webdataset; without
-it these are left out). A uniform permutation's own *ks*, *tv* and *rank ks* are what chance alone gives.
-"""
+Ours: `stages.train.data.shuffle.Order`, batches dealt to ranks by `stages.train.data.sampler.Stream`. Peers: a uniform
+permutation (numpy), and webdataset's own shuffle stage, one reader per rank, over its share of shards of `--shard`
+samples in a random order, with buffers of 1,000 and 10,000 samples (`--peer-python` names a Python that has webdataset;
+without it these are left out). A uniform permutation's own *ks*, *tv* and *rank ks* are what chance alone gives."""
 
 from __future__ import annotations
 
@@ -43,7 +42,7 @@ import numpy as np  # noqa: E402
 from common import report  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from stages.train.order import BLOCK, LANES, WINDOW, Order  # noqa: E402
+from stages.train.data.shuffle import BLOCK, LANES, WINDOW, Order  # noqa: E402
 
 CLASSES = 100
 _WRITTEN = "ours, own shards"

@@ -86,7 +86,7 @@ def split(folder: Path, batch: int, samples: int) -> dict[str, float]:
     import ours
     import torch
 
-    from stages.train.stream import Stream
+    from stages.train.data.sampler import Stream
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
@@ -113,9 +113,9 @@ def split(folder: Path, batch: int, samples: int) -> dict[str, float]:
 
 
 def _timed(data: Any, settings: Any, place: tuple[int, int], out: Any, spent: dict[str, float]) -> Any:
-    """One sample as `stages.train.prepare.Preparer` makes it, its pixels into `out`; returns its texts."""
-    from stages.train.augment import draw_view, sample_random, training_pixels
-    from stages.train.decode import decode, image_size
+    """One sample as `stages.train.data.transform.Preparer` makes it, its pixels into `out`; returns its texts."""
+    from stages.train.data.augment import draw_view, sample_random, training_pixels
+    from stages.train.data.decode import decode, image_size
 
     decoding = 0.0
 

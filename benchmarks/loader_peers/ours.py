@@ -17,13 +17,13 @@ from stages.shard.index import checksum, to_table, write_index
 from stages.shard.row import Row
 from stages.shard.writer import ShardWriter
 from stages.tokens.encode import Encoded, id_type
-from stages.train.collate import collate as collate
 from stages.train.config import OptimizationConfig
-from stages.train.loader import Loader
-from stages.train.pairs import PairDataset
+from stages.train.data.collate import collate as collate
+from stages.train.data.loader import Loader
+from stages.train.data.pairs import PairDataset
 
 PACKAGE = "pairmill"
-DECODER = "stages.train.decode"
+DECODER = "stages.train.data.decode"
 #: Whether both ways read the same files.
 SAME_DATA = True
 

@@ -55,11 +55,11 @@ def torchvision_tensor(image: torch.Tensor) -> torch.Tensor:
 
 
 def with_our_functions(data: bytes, key: str) -> torch.Tensor:
-    """JPEG bytes through `stages.train.decode` and `stages.train.augment`, as Pairmill's workers use them."""
+    """JPEG bytes through `stages.train.data.decode` and `stages.train.data.augment`, as Pairmill's workers use them."""
     from functools import partial
 
-    from stages.train.augment import draw_view, sample_random, training_pixels
-    from stages.train.decode import decode, image_size
+    from stages.train.data.augment import draw_view, sample_random, training_pixels
+    from stages.train.data.decode import decode, image_size
 
     config = _augmentation()
     draw = sample_random(0, 0, key)

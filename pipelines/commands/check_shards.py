@@ -1,4 +1,4 @@
-"""`pairmill check-shards [FOLDER|URL]`: verify shards, ours or anyone's, and name every fault exactly."""
+"""`pairmill check-shards [FOLDER|URL]`: verify shards, ours or any WebDataset tars, and name every fault."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.commands import add_json, add_overrides
 from pipelines.compose import load
 from pipelines.config import PairmillConfig
 from stages.base.artifact import is_remote
@@ -19,13 +20,22 @@ if TYPE_CHECKING:
     from stages.shard.problem import ShardCheck
     from stages.shard.reader import ShardReader
 
-#: Shards of fewer bytes in all are checked here and now: starting Ray takes longer.
-_AT_ONCE = 200_000_000
+#: Shards of fewer bytes in total are checked in this process: starting Ray takes longer.
+_LOCAL_BYTES = 200_000_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "folder", metavar="FOLDER|URL", nargs="?", help="of shards (default: the workspace's current ones)"
+    )
+    add_json(parser)
+    add_overrides(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print one line per fault, then the totals; 1 when there is any fault."""
-    folder, overrides = _sorted_out([*([arguments.folder] if arguments.folder else []), *arguments.overrides])
+    """Print one line per fault, then the totals; returns 1 if there is any fault."""
+    folder, overrides = _split([*([arguments.folder] if arguments.folder else []), *arguments.overrides])
     config = load(overrides)
     where = folder or _current(config)
     where = where if is_remote(where) else os.path.abspath(where)  # Ray's workers may be elsewhere
@@ -38,8 +48,8 @@ def main(arguments: argparse.Namespace) -> int:
 
         def execute(numbers: Sequence[int], by_index: bool) -> Iterator[ShardCheck]:
             progress.total = len(numbers)
-            few = len(numbers) == 1 or _bytes(reader) < _AT_ONCE
-            for result in (_here if few else _on_ray)(reader, numbers, by_index, config):
+            few = len(numbers) == 1 or _bytes(reader) < _LOCAL_BYTES
+            for result in (_locally if few else _on_ray)(reader, numbers, by_index, config):
                 progress.advance(result)
                 yield result
 
@@ -51,9 +61,9 @@ def main(arguments: argparse.Namespace) -> int:
     else:
         for problem in report.problems:
             print(problem)
-        found = _counted(len(report.problems), "problem") if report.problems else "no damage"
-        held = f"{_counted(report.shards, 'shard')}, {_counted(report.samples, 'sample')}, {report.bytes:,} bytes"
-        print(f"{where}: {held}: {found}")
+        faults = _counted(len(report.problems), "problem") if report.problems else "no damage"
+        totals = f"{_counted(report.shards, 'shard')}, {_counted(report.samples, 'sample')}, {report.bytes:,} bytes"
+        print(f"{where}: {totals}: {faults}")
     return 1 if report.problems else 0
 
 
@@ -61,8 +71,8 @@ def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
-def _sorted_out(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The folder or URL among the words, and the overrides."""
+def _split(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """(folder or URL, overrides) among the words of the command line."""
     folders = [word for word in words if "=" not in word or "://" in word.partition("=")[0] or Path(word).is_dir()]
     if len(folders) > 1:
         raise UserError(f"check-shards {' '.join(folders)}: one folder or URL at a time")
@@ -89,15 +99,17 @@ def _current(config: PairmillConfig) -> str:
 
 
 def _bytes(reader: ShardReader) -> int:
-    """Bytes of all shards, as far as that can be told at once; more than enough where it cannot."""
+    """Bytes of all shards; `_LOCAL_BYTES` where counting them takes too long."""
     if reader.indexed:
-        return sum(entry.get("bytes", _AT_ONCE) for entry in reader.dataset["shards"])
+        return sum(entry.get("bytes", _LOCAL_BYTES) for entry in reader.dataset["shards"])
     if len(reader.shards) > 100:
-        return _AT_ONCE
+        return _LOCAL_BYTES
     return sum(reader.files.size(name) for name in reader.shards)
 
 
-def _here(reader: ShardReader, numbers: Sequence[int], by_index: bool, config: PairmillConfig) -> Iterator[ShardCheck]:
+def _locally(
+    reader: ShardReader, numbers: Sequence[int], by_index: bool, config: PairmillConfig
+) -> Iterator[ShardCheck]:
     from stages.shard.check import check_shard
 
     for number in numbers:
@@ -113,7 +125,7 @@ def _task(reader: ShardReader, number: int, by_index: bool) -> ShardCheck:
 def _on_ray(
     reader: ShardReader, numbers: Sequence[int], by_index: bool, config: PairmillConfig
 ) -> Iterator[ShardCheck]:
-    """A Ray task per shard, a few more in flight than there are CPUs. A task that dies is a fault of its shard."""
+    """A Ray task per shard, twice as many in flight as CPUs. A task whose worker dies is a fault of its shard."""
     from pipelines import ray_session
 
     cluster = config.cluster
@@ -137,7 +149,7 @@ def _on_ray(
         number = running.pop(done[0])
         try:
             yield ray.get(done[0])
-        except RayTaskError as error:  # a mistake of ours or the user's, not the shard's
+        except RayTaskError as error:  # an error of the code or the user, not of the shard
             raise error.cause if isinstance(error.cause, UserError) else error from None
         except RayError as error:
             what = f"checking it killed its worker ({type(error).__name__})"
@@ -146,7 +158,7 @@ def _on_ray(
 
 
 class _Progress:
-    """A bar on standard error, if that is a terminal."""
+    """A progress bar on standard error, if that is a terminal."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -166,7 +178,7 @@ class _Progress:
         self._bar.stop()
 
     def advance(self, result: ShardCheck) -> None:
-        """One more shard is checked."""
+        """Count one more checked shard and its problems."""
         self._problems += len(result.problems)
         words = f"shards, {self._problems} problems" if self._problems else "shards"
         self._bar.update(self._task, total=self.total, advance=1, description=words)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.commands import add_overrides
 from pipelines.compose import load
 from pipelines.config import PairmillConfig
 from pipelines.store import Store
@@ -16,19 +17,28 @@ if TYPE_CHECKING:
     from pipelines.forgetting.work import Outcome
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "list", metavar="LIST", help="a file with one uid, URL, sha256 or domain a line (- for standard input)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be removed")
+    add_overrides(parser)
+
+
 def main(arguments: argparse.Namespace) -> int:
-    """Forget, then print what was rewritten and which models saw the samples. The list itself is shown nowhere."""
+    """Forget, then print what was rewritten and which models saw the samples. The list itself is never printed."""
     from pipelines.forgetting.wanted import read_wanted
 
     config = load(arguments.overrides)
     wanted = read_wanted(_lines(arguments.list), "standard input" if arguments.list == "-" else arguments.list)
     from pipelines.forgetting.work import forget
 
-    def tell(outcome: Outcome) -> None:
+    def track(outcome: Outcome) -> None:
         _track(config, outcome)
 
     store = Store(config.workspace)
-    outcome = forget(store, wanted, config.cluster.scratch, arguments.dry_run, None if arguments.dry_run else tell)
+    outcome = forget(store, wanted, config.cluster.scratch, arguments.dry_run, None if arguments.dry_run else track)
     _print(outcome, len(wanted), arguments.dry_run, config.workspace)
     return 0
 
@@ -43,7 +53,7 @@ def _lines(name: str) -> list[str]:
 
 
 def _track(config: PairmillConfig, outcome: Outcome) -> None:
-    """Tell MLflow through the spool: it may be down now and hear of it later."""
+    """Record the outcome in MLflow through the spool, which delivers it later if MLflow is down."""
     rewritten = [artifact for artifact, _ in outcome.taken if artifact.manifest["stage"] == "select"]
     if not (rewritten or outcome.models):
         return
@@ -102,4 +112,4 @@ def _print(outcome: Outcome, entries: int, dry_run: bool, workspace: str) -> Non
     if dry_run:
         console.print("nothing was changed (--dry-run)")
     elif not plan.pairs:
-        console.print("nothing here holds them; they are on the list of what no run may bring in")
+        console.print("nothing here contains them; they are on the list of samples that no run may add")

@@ -1,4 +1,4 @@
-"""`pairmill report`: the data report of the newest selection as a page of its own, if wished against an earlier one."""
+"""`pairmill report`: the data report of the newest selection, optionally compared with an earlier one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.commands import add_overrides
 from pipelines.compose import load
 from pipelines.config import PairmillConfig
 from pipelines.dag import build
@@ -20,8 +21,17 @@ if TYPE_CHECKING:
     from pipelines.lineage import Lineage
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "--against", metavar="WHICH", help="`previous`, a fingerprint's first digits, or an artifact's folder"
+    )
+    parser.add_argument("--out", metavar="FOLDER", help="output folder (default: <workspace>/reports/<fingerprint>)")
+    add_overrides(parser)
+
+
 def main(arguments: argparse.Namespace) -> int:
-    """Write `report.html`, `report.json`, `data_card.md` (and `compare.json`) and say where they are."""
+    """Write `report.html`, `report.json`, `data_card.md` (and `compare.json`) and print their folder."""
     config = load(arguments.overrides)
     workspace = Workspace(build(config), Store(config.workspace))
     artifact = _newest(workspace, config)
@@ -36,9 +46,9 @@ def main(arguments: argparse.Namespace) -> int:
         private = {name for name, source in config.sources.items() if source.private}
         page, figures = with_comparison(page, old, artifact, lineage, private)
         text = json.dumps({"against": old.fingerprint, **figures}, indent=2, ensure_ascii=False)
-        _make(folder)
+        _create(folder)
         (folder / "compare.json").write_text(text + "\n", "utf-8")
-    _make(folder)
+    _create(folder)
     (folder / "report.html").write_text(page, "utf-8")
     for name in ("report.json", "data_card.md"):
         if name in artifact.names():
@@ -53,30 +63,30 @@ def _newest(workspace: Workspace, config: PairmillConfig) -> Artifact:
     if artifact is not None:
         return artifact
     latest = workspace.store.latest(node.id)
-    found = (
+    newest = (
         workspace.store.artifact_dir(node.stage.name, node.instance, latest["fingerprint"]).artifact()
         if latest
         else None
     )
-    if found is None:
+    if newest is None:
         raise UserError(f"report: nothing is selected in {config.workspace} yet; run `pairmill run select` first")
-    print(f"note: the selection of this configuration is not made yet; this is {found.fingerprint[:12]}, the newest")
-    return found
+    print(f"note: the selection of this configuration is not made yet; this is {newest.fingerprint[:12]}, the newest")
+    return newest
 
 
 def _folder(config: PairmillConfig, artifact: Artifact, out: str | None) -> Path:
     if out is not None:
         return Path(out)
     if is_remote(config.workspace):
-        raise UserError(f"report: workspace={config.workspace} is an object store; say where to with --out FOLDER")
+        raise UserError(f"report: workspace={config.workspace} is an object store; name a folder with --out")
     return Path(config.workspace, "reports", artifact.fingerprint[:12]).absolute()
 
 
-def _make(folder: Path) -> None:
+def _create(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {folder}: cannot be made a folder ({error.strerror}); name another") from None
+        raise UserError(f"--out {folder}: cannot be created ({error.strerror}); name another") from None
 
 
 def _earlier(lineage: Lineage, artifact: Artifact, which: str) -> Artifact:
@@ -89,9 +99,9 @@ def _earlier(lineage: Lineage, artifact: Artifact, which: str) -> Artifact:
         if not before:
             raise UserError("--against previous: this is the first selection of the workspace; there is none before it")
         return max(before, key=lambda a: (started(a), a.fingerprint))
-    found = find(others, which)
-    if len(found) != 1 or "verdicts.parquet" not in found[0].names():
+    matches = find(others, which)
+    if len(matches) != 1 or "verdicts.parquet" not in matches[0].names():
         known = ", ".join(a.fingerprint[:12] for a in others) or "none"
-        many = "several selections begin so" if len(found) > 1 else "no selection"
+        many = "several selections begin with these digits" if len(matches) > 1 else "no selection"
         raise UserError(f"--against {which}: {many}; give `previous`, a folder, or the digits of one of: {known}")
-    return found[0]
+    return matches[0]

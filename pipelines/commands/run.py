@@ -1,4 +1,4 @@
-"""`pairmill run STAGE|GROUP`: bring what is asked for, and whatever it needs, up to date."""
+"""`pairmill run STAGE|GROUP`: bring a stage or group, and whatever it needs, up to date."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import traceback
 from typing import Literal
 
 from pipelines import capacity, retry_passes
-from pipelines.commands.closing import final_scores, print_closing
+from pipelines.commands import add_overrides
 from pipelines.compose import load
 from pipelines.config import PairmillConfig
 from pipelines.dag import build, targets
 from pipelines.node import Dag, Node
 from pipelines.progress import Progress
+from pipelines.run_summary import final_scores, print_summary
 from pipelines.runner import Runner, one_line, pending
 from pipelines.state import Workspace
 from pipelines.store import Store
@@ -23,54 +24,69 @@ from stages.base.contract import UserError
 TRAINING = ("pretrain", "finetune")
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "target",
+        metavar="STAGE|GROUP",
+        help="world, ingest, download, signals, index, select, shard, tokenizer, tokens, pretrain, finetune, evaluate; "
+        "data (up to tokens) or all; or one node as `status` names it",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="also show the logs of workers")
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="retry downloads that failed for reasons that may pass"
+    )
+    add_overrides(parser)
+
+
 def main(arguments: argparse.Namespace) -> int:
-    """Run what is missing, then print the closing table of what was asked for."""
+    """Run what is missing of the target, then print its summary."""
     config = load(arguments.overrides)
     dag = build(config)
     workspace = Workspace(dag, Store(config.workspace))
-    wanted = targets(dag, arguments.target)
+    targeted = targets(dag, arguments.target)
     if arguments.retry_failed:
-        dag, workspace = _retrying(config, dag, workspace, wanted)
-    check_capacity(config, workspace, dag, wanted)
-    todo = pending(workspace, wanted)
+        dag, workspace = _retrying(config, dag, workspace, targeted)
+    check_capacity(config, workspace, dag, targeted)
+    todo = pending(workspace, targeted)
     for node in todo.values():
         node.stage(node.config).check()
     gc.enable()
     if todo:
-        code = _run(arguments, config, workspace, wanted, todo)
+        code = _run(arguments, config, workspace, targeted, todo)
         if code:
             return code
     else:
-        print("nothing to do: everything asked for is up to date")
-    print_closing(config, workspace, wanted)
+        print("nothing to do: everything is up to date")
+    print_summary(config, workspace, targeted)
     return 0
 
 
-def _retrying(config: PairmillConfig, dag: Dag, workspace: Workspace, wanted: list[str]) -> tuple[Dag, Workspace]:
+def _retrying(config: PairmillConfig, dag: Dag, workspace: Workspace, targeted: list[str]) -> tuple[Dag, Workspace]:
     """The DAG with another retry pass of each download that has transient failures."""
-    told = retry_passes.advance(workspace, dag, wanted)
-    if told:
-        print("\n".join(told))
+    lines = retry_passes.advance(workspace, dag, targeted)
+    if lines:
+        print("\n".join(lines))
         dag = build(config)
         return dag, Workspace(dag, Store(config.workspace))
-    unfinished = [i for i in wanted if dag[i].stage.name == "download" and workspace.artifact(dag[i]) is None]
+    unfinished = [i for i in targeted if dag[i].stage.name == "download" and workspace.artifact(dag[i]) is None]
     if unfinished:
-        print(f"{', '.join(unfinished)}: not finished yet, so this goes on with it; what fails is tried again after")
+        print(f"{', '.join(unfinished)}: not finished yet, so this run resumes it; retry its failures afterwards")
     else:
-        print("nothing to retry: no download that this needs ended with failures that may pass")
+        print("nothing to retry: no download of this target ended with failures that may pass")
     return dag, workspace
 
 
-def check_capacity(config: PairmillConfig, workspace: Workspace, dag: Dag, wanted: list[str]) -> None:
-    """Refuse a training run that cannot fit, before anything is read, fetched or started."""
-    stack, seen = list(wanted), set()
+def check_capacity(config: PairmillConfig, workspace: Workspace, dag: Dag, targeted: list[str]) -> None:
+    """Raise UserError for a training run that cannot fit, before anything is read, fetched or started."""
+    stack, visited = list(targeted), set()
     while stack:
         node = dag[stack.pop()]
-        if node.id in seen or workspace.artifact(node) is not None:
+        if node.id in visited or workspace.artifact(node) is not None:
             continue
-        seen.add(node.id)
+        visited.add(node.id)
         stack.extend(node.parents())
-    if any(dag[node_id].stage.name in TRAINING for node_id in seen):
+    if any(dag[node_id].stage.name in TRAINING for node_id in visited):
         capacity.check(config.model, config.train, config.cluster)
 
 
@@ -78,7 +94,7 @@ def _run(
     arguments: argparse.Namespace,
     config: PairmillConfig,
     workspace: Workspace,
-    wanted: list[str],
+    targeted: list[str],
     todo: dict[str, Node],
 ) -> int:
     from pipelines.tracking.tracker import Tracker
@@ -98,18 +114,18 @@ def _run(
         with Progress() as progress:
             Runner(workspace, config.cluster, tracker, progress, arguments.verbose).run(todo)
         status = "FINISHED"
-        tracker.final_scores(final_scores(workspace, wanted))
+        tracker.final_scores(final_scores(workspace, targeted))
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     except UserError:
         raise
-    except Exception as error:  # noqa: BLE001 - the last line of defence: one clear line, the traceback on demand
+    except Exception as error:  # noqa: BLE001 - any failure of a stage is one line, with the traceback on request
         if arguments.verbose:
             traceback.print_exc()
         hint = "" if arguments.verbose else " (add -v for the traceback)"
         print(f"pairmill: {one_line(error)}{hint}", file=sys.stderr)
-        print("pairmill: what was finished is kept; the same command goes on from there", file=sys.stderr)
+        print("pairmill: finished work is kept; the same command resumes from there", file=sys.stderr)
         return 1
     finally:
         tracker.close(status)

@@ -1,4 +1,4 @@
-"""`pairmill show`: the resolved configuration; with `--json` also what the chosen model weighs and needs."""
+"""`pairmill show`: the resolved configuration; with `--json` also the model's parameters and needs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import argparse
 import json
 
 from pipelines import capacity
+from pipelines.commands import add_json, add_overrides
 from pipelines.compose import load
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    add_json(parser, "JSON, with the model's parameter counts")
+    add_overrides(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:

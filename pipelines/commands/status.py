@@ -1,16 +1,17 @@
-"""`pairmill status`: where every stage stands, and because of which key or input it is stale."""
+"""`pairmill status`: the state of every stage, and the key or input that makes it stale."""
 
 from __future__ import annotations
 
 import argparse
 import json
 
+from pipelines.commands import add_json, add_overrides
 from pipelines.compose import load
 from pipelines.dag import build
 from pipelines.state import NodeState, Workspace
 from pipelines.store import Store
 
-COLOURS = {
+_COLOURS = {
     "up to date": "green",
     "partly done": "yellow",
     "stale": "yellow",
@@ -19,8 +20,14 @@ COLOURS = {
 }
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    add_json(parser)
+    add_overrides(parser)
+
+
 def main(arguments: argparse.Namespace) -> int:
-    """Print a table, or JSON with `--json`; touches nothing."""
+    """Print a table, or JSON with `--json`; changes nothing."""
     config = load(arguments.overrides)
     workspace = Workspace(build(config), Store(config.workspace))
     states = workspace.states()
@@ -37,7 +44,7 @@ def main(arguments: argparse.Namespace) -> int:
         standing = state.standing
         partly = standing == "partly done"
         standing_text = f"partly done {state.done} of {state.total}" if partly else str(standing)
-        colour = COLOURS[standing]
+        colour = _COLOURS[standing]
         table.add_row(state.node.id.replace("[", "\\["), f"[{colour}]{standing_text}[/]", state.why.replace("[", "\\["))
     console = Console(highlight=False)
     if not console.is_terminal:

@@ -1,4 +1,4 @@
-"""`pairmill ui`: MLflow's web page of the workspace, for this machine alone (127.0.0.1)."""
+"""`pairmill ui`: the MLflow UI of the workspace, for this machine alone (127.0.0.1)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from pipelines.commands import add_overrides
 from pipelines.tracking.backend import Backend, backend, environment, home
 from pipelines.tracking.process import deliver_pending
 from pipelines.tracking.spool import pending
@@ -23,20 +24,26 @@ from stages.base.contract import UserError
 
 HOST = "127.0.0.1"
 
-#: How many ports after the wanted one are tried, and how long the server may take to answer.
+#: Number of ports that are tried, and seconds within which the server must answer.
 _PORTS = 100
 _START_SECONDS = 120.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--port", type=int, default=5000, help="first port to try (default: 5000)")
+    add_overrides(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Open the UI of the workspace that the configuration names."""
     from pipelines.compose import load
 
-    return run(load(arguments.overrides).workspace, arguments.port)
+    return serve(load(arguments.overrides).workspace, arguments.port)
 
 
-def run(workspace: str, port: int = 5000) -> int:
-    """Deliver what is spooled, serve until Ctrl-C, say where in one line. Raises UserError."""
+def serve(workspace: str, port: int = 5000) -> int:
+    """Deliver the spool, print the address, serve until Ctrl-C. Raises UserError if the server fails."""
     store = backend(workspace)
     if not pending(home(workspace)) and store.database and not store.database.exists():
         raise UserError(f"{store.database}: nothing has been tracked yet; run `make demo` or `pairmill run data` first")
@@ -55,16 +62,16 @@ def run(workspace: str, port: int = 5000) -> int:
             server.wait()
         except KeyboardInterrupt:
             return 0
-    raise UserError(f"the MLflow server ended by itself; see {log}")
+    raise UserError(f"the MLflow server stopped; see {log}")
 
 
 @contextlib.contextmanager
 def _server(store: Backend, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The server in a process group of its own, which is gone at the end, however this process is asked to end."""
+    """The server in a process group of its own, which is killed at the end, also when this process is terminated."""
     words = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri, "--host", HOST]
     words += ["--port", str(port), "--workers", "1"]
     words += ["--default-artifact-root", store.artifact_root] if store.artifact_root else []
-    before = signal.signal(signal.SIGTERM, _as_interrupt)
+    before = signal.signal(signal.SIGTERM, _raise_interrupt)
     with open(log, "ab") as output:
         server = subprocess.Popen(
             words,
@@ -87,7 +94,7 @@ def _server(store: Backend, port: int, log: Path) -> Iterator[subprocess.Popen[b
             server.wait()
 
 
-def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
+def _raise_interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
@@ -95,7 +102,7 @@ def _free_port(first: int) -> int:
     last = min(first + _PORTS, 65536)
     for port in range(first, last):
         with socket.socket() as probe:
-            # As the server itself will: a port left in TIME_WAIT is free.
+            # The server sets this too: a port in TIME_WAIT is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, port))
@@ -109,7 +116,7 @@ def _wait_until_it_answers(server: subprocess.Popen[bytes], port: int, log: Path
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-            # A proxy from the environment has no business between this machine and itself.
+            # No proxy from the environment between this machine and itself.
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
             with opener.open(f"http://{HOST}:{port}/health", timeout=5):
                 return

@@ -183,5 +183,5 @@ class Stage(ABC, Generic[C]):
         return
 
     def summary(self, artifact: Artifact) -> dict[str, float]:
-        """A few figures of a finished artifact for MLflow and the closing table; its counts unless overridden."""
+        """A few figures of a finished artifact for MLflow and the summary of a run; its counts unless overridden."""
         return {key: float(value) for key, value in artifact.manifest.get("counts", {}).items()}

@@ -18,9 +18,9 @@ from stages.base.contract import UserError
 from stages.evaluate.benchmarks.example import Example
 from stages.evaluate.config import CaptionBenchmark, VqaBenchmark
 from stages.tokenizer.load import LoadedTokenizer, load
-from stages.train.augment import evaluation_transform
-from stages.train.dataset import DamagedSample
-from stages.train.decode import decode
+from stages.train.data.augment import evaluation_transform
+from stages.train.data.dataset import DamagedSample
+from stages.train.data.decode import decode
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ class Finetune(Stage[FinetuneConfig]):
     def run(self, partition: Partition, context: StageContext) -> None:
         """Train. Raises UserError for data and model that do not go together."""
         from stages.tokenizer.load import load
-        from stages.train.annotated_files import AnnotatedFiles
+        from stages.train.data.annotated_files import AnnotatedFiles
+        from stages.train.data.locations import location_ids
         from stages.train.job import (
             AnnotatedSource,
             check_vocabulary,
@@ -36,7 +37,6 @@ class Finetune(Stage[FinetuneConfig]):
             tokenizer_vocabulary,
         )
         from stages.train.launch import train
-        from stages.train.locations import location_ids
 
         config = self.config.task
         folder = context.input("model").path() / "model"

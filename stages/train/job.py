@@ -13,8 +13,8 @@ from models.florence2.config import Florence2Config
 from stages.base.artifact import Artifact, is_remote
 from stages.base.contract import StageContext, UserError
 from stages.tokenizer.special import SpecialIds, read_special, token_ids
-from stages.train.annotated_files import AnnotatedFiles
 from stages.train.config import OptimizationConfig, PhaseConfig
+from stages.train.data.annotated_files import AnnotatedFiles
 
 ModelConfig = Blip2Config | Florence2Config
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from stages.base.artifact import Artifact
 from stages.base.contract import StageContext, UserError
-from stages.train.batching import accumulation_steps
-from stages.train.checkpoint import (
+from stages.train.job import PairSource, TrainingJob
+from stages.train.trainer.batching import accumulation_steps
+from stages.train.trainer.checkpoint import (
     Progress,
     discard_torn_snapshot,
     finished_phases,
@@ -24,8 +25,7 @@ from stages.train.checkpoint import (
     phase_folder,
     read_progress,
 )
-from stages.train.job import PairSource, TrainingJob
-from stages.train.replacements import summary as replaced
+from stages.train.trainer.replaced_samples import summary as replaced
 
 _LOG = logging.getLogger(__name__)
 _RUN = "ray"
@@ -60,7 +60,7 @@ def _fit(job: TrainingJob, cluster: Mapping[str, Any], workers: int) -> None:
     from ray.train.v2.api.exceptions import TrainingFailedError
     from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-    from stages.train.engine import train_loop
+    from stages.train.trainer.trainer import train_loop
 
     gpus = int(cluster["gpus_per_worker"])
     resources = {"CPU": float(cluster["cpus_per_worker"]), **({"GPU": float(gpus)} if gpus else {})}

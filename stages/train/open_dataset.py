@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stages.train.dataset import Dataset
+from stages.train.data.dataset import Dataset
 from stages.train.job import PairSource, TrainingJob
 
 
@@ -10,13 +10,13 @@ def open_dataset(job: TrainingJob) -> Dataset:
     """The job's samples. Raises UserError when a task's files are missing or malformed."""
     settings = job.settings
     if isinstance(job.source, PairSource):
-        from stages.train.pairs import PairDataset
+        from stages.train.data.pairs import PairDataset
 
         source = job.source
         mirrors = settings.augmentation.horizontal_flip > 0
         return PairDataset(source.shards, source.tokens, settings.max_text_tokens, job.special, mirrors)
     from stages.tokenizer.load import load
-    from stages.train.annotated import AnnotatedDataset
+    from stages.train.data.annotated import AnnotatedDataset
 
     return AnnotatedDataset(
         job.source.files,

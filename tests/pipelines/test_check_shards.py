@@ -72,7 +72,7 @@ def test_json_names_shard_sample_and_offset(tars: Path, capsys: pytest.CaptureFi
 def test_many_shards_are_checked_on_ray(
     tars: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipelines.commands.check_shards._AT_ONCE", 0)
+    monkeypatch.setattr("pipelines.commands.check_shards._LOCAL_BYTES", 0)
     (tars / "0.tar").write_bytes(b"not a tar" * 100)
     assert main(["check-shards", str(tars)]) == 1
     line, total = capsys.readouterr().out.splitlines()

@@ -1,4 +1,4 @@
-"""The command answers at once where nothing is to be done, and refuses at once what cannot be done."""
+"""The command line: help and refusals are immediate, mistakes are one line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from pipelines.main import COMMANDS, main
 
 HEAVY = ("torch", "ray", "mlflow", "deepspeed", "transformers", "pyarrow", "numpy", "PIL")
 
@@ -27,9 +29,35 @@ def loaded_by(*words: str) -> set[str]:
     return set(done.stderr.split("LOADED")[-1].split())
 
 
-@pytest.mark.parametrize("words", [("--help",), ("run", "--help")])
+@pytest.mark.parametrize("words", [(), *((command,) for command in COMMANDS)])
 def test_help_loads_nothing_heavy(words: tuple[str, ...]) -> None:
-    assert loaded_by(*words) == set()
+    assert loaded_by(*words, "--help") == set()
+
+
+def test_the_list_of_commands_loads_the_module_of_none() -> None:
+    code = (
+        "import sys; from pipelines.main import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print(*[m for m in sys.modules if m.startswith(('pipelines.commands', 'stages', 'pydantic', 'hydra'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_declares_its_arguments(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_code:
+        main([command, "--help"])
+    assert exit_code.value.code == 0
+    assert ("KEY=VALUE" in capsys.readouterr().out) == (command != "score")
+
+
+@pytest.mark.parametrize("words", [["status", "--bar"], ["score", "vqa", "--annotations=a", "--results=b", "model=x"]])
+def test_an_unknown_argument_is_named(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_code:
+        main(words)
+    assert exit_code.value.code == 2
+    assert f"unrecognized arguments: {words[-1]}" in capsys.readouterr().err
 
 
 def test_status_loads_nothing_heavy(tmp_path: Path) -> None:

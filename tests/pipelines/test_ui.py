@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.commands.ui import run
+from pipelines.commands.ui import serve
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.tracker import Tracker
 from stages.base.contract import UserError
@@ -58,7 +58,7 @@ def test_the_ui_delivers_the_spool_and_answers_on_the_loopback_address_only(tmp_
     _spooled(tmp_path)
     # Ctrl-C as a terminal has it: tests that a shell started in the background would hand down "ignored".
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    code += f"from pipelines.commands.ui import run; raise SystemExit(run({str(tmp_path)!r}, {taken}))"
+    code += f"from pipelines.commands.ui import serve; raise SystemExit(serve({str(tmp_path)!r}, {taken}))"
     ui = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert ui.stdout is not None
@@ -93,7 +93,7 @@ def test_the_ui_delivers_the_spool_and_answers_on_the_loopback_address_only(tmp_
 
 def test_a_workspace_without_a_store_is_told_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing has been tracked yet; run `make demo`") as raised:
-        run(str(tmp_path))
+        serve(str(tmp_path))
     assert "\n" not in str(raised.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -102,5 +102,5 @@ def test_a_tracking_server_of_the_users_own_is_named_and_no_second_one_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example:5000")
-    assert run(str(tmp_path)) == 0
+    assert serve(str(tmp_path)) == 0
     assert "http://mlflow.example:5000" in capsys.readouterr().out

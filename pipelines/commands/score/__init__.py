@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from pipelines.commands.score.arguments import add_arguments
+
+__all__ = ["add_arguments", "main"]
+
 
 def main(arguments: argparse.Namespace) -> int:
     """Score one results file, or compare two; 1 when no metric could be computed."""

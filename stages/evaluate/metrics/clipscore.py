@@ -107,8 +107,8 @@ def _harmonic_mean(a: float, b: float) -> float:
 def _read(position: int, file: Path) -> Image:
     from PIL.Image import fromarray
 
-    from stages.train.dataset import DamagedSample
-    from stages.train.decode import decode
+    from stages.train.data.dataset import DamagedSample
+    from stages.train.data.decode import decode
 
     try:
         # Decoded as in training: upright, and 16-bit greys in the same way.

@@ -1,1 +1,1 @@
-"""Private images with their reports: read from local files, de-identified on the way in."""
+"""The medical source: private images and their reports, de-identified as they are read."""

@@ -1,4 +1,4 @@
-"""Finding people's names in a report's sentences: what stands behind a title, and capitals that no word explains."""
+"""Detects people's names in the sentences of a report: after a title or role, or capitalised and in no word list."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ from dataclasses import dataclass
 
 import regex
 
-from stages.ingest.medical.contexts import CREDENTIAL, DOES, STRONG, TITLE, WEAK
 from stages.ingest.medical.lexicon import (
-    ACRONYMS,
+    ABBREVIATIONS,
     FUNCTION,
-    NAMED_THINGS,
-    THINGS_OF,
+    NAMED_AFTER,
+    NAMED_AFTER_OF,
     is_known,
     is_ordinary,
-    words_of,
+    load_words,
 )
+from stages.ingest.medical.name_cues import CREDENTIAL, PERSON_PREDICATE, STRONG_CUE, TITLE, WEAK_CUE
 
-#: Words that belong to a name without a capital of their own.
-_PARTICLE = words_of("van von der den ter ten de del della di da dos das du la le bin ibn el al af zu y")
-#: "GGOs", "C-reactive", "mRNA", "pH": no way to write a name.
+_PARTICLES = load_words("name_particles")
+#: Capitalisations that names do not have: "GGOs", "C-reactive", "mRNA", "pH".
 _FORMULA = regex.compile(r"^\p{Lu}{2,}s$|^\p{Lu}-\p{Ll}+$|^\p{Ll}\p{Lu}|^\p{Lu}\p{Ll}?\p{Lu}{2,}")
 #: Abbreviations that are family names too.
-_SHORT = frozenset({"NG", "MA", "AU", "LE", "HO", "AN"})
+_SHORT_SURNAMES = frozenset({"NG", "MA", "AU", "LE", "HO", "AN"})
 _WORD = regex.compile(r"\p{L}[\p{L}\p{M}]*(?:['’-]\p{L}[\p{L}\p{M}]*)*\.?")
-_APART = regex.compile(r"\s*,?\s*")
 _BOUNDARY = regex.compile(
     r"(?:^|[.!?:;•\p{C}\p{So}--[\r\n\t]]|\n\s*\n|(?:^|[\s.])\d{1,2}[.)]|\n\s*[-*])[\s\"'(\[]*$", regex.V1
 )
@@ -52,23 +50,23 @@ class _Word:
         return self.text[0].isupper() or regex.search(r"^\p{Ll}{1,3}['’-]\p{Lu}", self.text) is not None
 
     @property
-    def shouted(self) -> bool:
+    def all_capitals(self) -> bool:
         return len(self.bare) > 1 and self.bare.isupper()
 
 
 class NameFinder:
-    """Finds names by their surroundings and, in sentences with ordinary capitals, by being in no list of words."""
+    """Detects names by context and, in sentences of ordinary capitalisation, by their absence from the word lists."""
 
     def __init__(self, keep: frozenset[str] = frozenset()) -> None:
-        """`keep`: further words, in lower case, that are no names."""
+        """`keep`: further words in lower case that are not names."""
         self._keep = keep
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """(start, end) of every name in a text, sorted, none inside another."""
+        """(start, end) of every name in a text: sorted and disjoint."""
         words = [_Word(m.start(), m.end(), m.group()) for m in _WORD.finditer(text) if not _placeholder(text, m)]
-        found = [*self._behind(text, words), *self._credentials(text, words), *self._capitals(text, words)]
+        spans = [*self._after_cue(text, words), *self._credentials(text, words), *self._capitals(text, words)]
         merged: list[tuple[int, int]] = []
-        for start, end in sorted(found):
+        for start, end in sorted(spans):
             if merged and start <= merged[-1][1]:
                 merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
             else:
@@ -78,16 +76,20 @@ class NameFinder:
     def _known(self, word: _Word) -> bool:
         return is_known(word.bare, self._keep)
 
-    def _behind(self, text: str, words: list[_Word]) -> Iterator[tuple[int, int]]:
-        """Names behind a title, a role, or somebody told."""
+    def _after_cue(self, text: str, words: list[_Word]) -> Iterator[tuple[int, int]]:
+        """Names after a title, a role or a verb of informing ("discussed with")."""
         at = {word.start: number for number, word in enumerate(words)}
-        for pattern, sure in ((TITLE, True), (STRONG, True), (WEAK, False)):
+        for pattern, strong in ((TITLE, True), (STRONG_CUE, True), (WEAK_CUE, False)):
             for match in pattern.finditer(text):
                 number = at.get(match.end())
                 if number is None:
                     continue
-                certain = sure and not self._modality(match.group(), words[number])
-                if pattern is STRONG and is_ordinary(words[number].bare) and words[number].bare not in _SHORT:
+                certain = strong and not self._not_a_title(match.group(), words[number])
+                if (
+                    pattern is STRONG_CUE
+                    and is_ordinary(words[number].bare)
+                    and words[number].bare not in _SHORT_SURNAMES
+                ):
                     continue  # "discussed with ICU", "sent to Pathology"
                 # "dr smith": who writes a title small writes names small.
                 small = pattern is TITLE and match.group()[0].islower()
@@ -95,16 +97,19 @@ class NameFinder:
                 if end is not None and (certain or not _called_after(text, words[number].start, end)):
                     yield words[number].start, end
 
-    def _modality(self, title: str, word: _Word) -> bool:
-        """Whether MR and MS are magnetic resonance and multiple sclerosis, and a nurse's sister a relative."""
+    def _not_a_title(self, title: str, word: _Word) -> bool:
+        """Whether MR and MS stand for magnetic resonance and multiple sclerosis, or "sister" for a relative."""
         return title.strip() in ("MR", "MS", "mr", "ms", "sister", "miss", "doctor") and self._known(word)
 
     def _run(self, text: str, words: list[_Word], first: int, certain: bool, small: bool) -> int | None:
-        """Where the name that begins with a word ends; None if it is none."""
+        """End of the name that begins with word `first`, as an offset into the text; None if it is not a name.
+
+        `certain`: the first word is a name even if listed. `small`: names may be written without capitals.
+        """
         end = None
         names = 0
         number = first
-        shouting = _shouting(text)
+        all_capitals = _is_all_capitals(text)
         while number < len(words) and names < 5:
             word = words[number]
             if number > first:
@@ -112,7 +117,7 @@ class NameFinder:
                 joined = not gap.strip() or (gap.strip() == "," and (word.capital or small) and not self._known(word))
                 if not joined or "\n\n" in gap:
                     break
-            particle = word.text.lower().rstrip(".") in (*_PARTICLE, "st") and number + 1 < len(words)
+            particle = word.text.lower().rstrip(".") in (*_PARTICLES, "st") and number + 1 < len(words)
             if particle and (word.text.islower() or names or self._named(words[number + 1], True, small)):
                 number += 1
                 continue
@@ -121,9 +126,9 @@ class NameFinder:
                     break
                 number += 1
                 continue
-            surname = names and word.bare in _SHORT and not NAMED_THINGS.match(text[word.end :].lstrip())
+            surname = names and word.bare in _SHORT_SURNAMES and not NAMED_AFTER.match(text[word.end :].lstrip())
             if not self._named(word, bool(certain and not names) or bool(surname), small) or (
-                shouting and names and self._known(word)
+                all_capitals and names and self._known(word)
             ):
                 break
             if word.initial and not word.text.endswith(".") and number + 1 < len(words) and not names and not certain:
@@ -138,14 +143,14 @@ class NameFinder:
     def _named(self, word: _Word, certain: bool, small: bool) -> bool:
         if word.initial and word.text.endswith("."):
             return True
-        if word.bare.lower() in FUNCTION or (word.bare in ACRONYMS and not certain):
+        if word.bare.lower() in FUNCTION or (word.bare in ABBREVIATIONS and not certain):
             return False
         if not (word.capital or (small and len(word.bare) > 1)):
             return False
         return certain or word.initial or not self._known(word)
 
     def _credentials(self, text: str, words: list[_Word]) -> Iterator[tuple[int, int]]:
-        """Names before a degree, up to three words back."""
+        """Names before a degree ("MD") together with it; the four words in front of it are considered."""
         for match in CREDENTIAL.finditer(text):
             before = [
                 number
@@ -164,33 +169,33 @@ class NameFinder:
                     or (taken and self._known(word))
                 ):
                     break
-                if word.bare in ACRONYMS:
+                if word.bare in ABBREVIATIONS:
                     break
                 start = word.start
             if start is not None:
                 yield start, match.end()
 
     def _capitals(self, text: str, words: list[_Word]) -> Iterator[tuple[int, int]]:
-        """Capitalised words inside a sentence that are in no list; not where every word has a capital."""
-        shouting, titled = _shouting(text), _titled(words)
+        """Capitalised words in the middle of a sentence that no list contains; none in title case or all capitals."""
+        all_capitals, titled = _is_all_capitals(text), _is_title_case(words)
         for number, word in enumerate(words):
             if not word.capital or word.initial or self._known(word) or _FORMULA.search(word.bare):
                 continue
             before, after = text[: word.start], text[word.end :]
             if after[:1].isdigit():  # "SpO2"
                 continue
-            if word.shouted:
+            if word.all_capitals:
                 # "SMITH, JOHN"
                 comma = regex.match(r",\s+(\p{Lu}[\p{Lu}'’-]+)\b", after)
                 if (
                     comma
-                    and word.bare not in ACRONYMS - _SHORT
-                    and comma[1] not in ACRONYMS
+                    and word.bare not in ABBREVIATIONS - _SHORT_SURNAMES
+                    and comma[1] not in ABBREVIATIONS
                     and not is_known(comma[1], self._keep)
                 ):
                     yield word.start, word.end + comma.end()
                 continue
-            if shouting:
+            if all_capitals:
                 continue
             if _called_after(text, word.start, word.end):
                 continue
@@ -201,7 +206,7 @@ class NameFinder:
                 following = self._run(text, words, number + 1, False, False) if together else None
                 if following is not None and _called_after(text, word.start, following):
                     continue
-                if not (DOES.match(after) or possessive or (following is not None and not titled)):
+                if not (PERSON_PREDICATE.match(after) or possessive or (following is not None and not titled)):
                     continue
             elif titled and not possessive:
                 continue
@@ -210,7 +215,7 @@ class NameFinder:
             back = number - 1
             while back >= 0 and not text[words[back].end : words[back + 1].start].strip():
                 previous = words[back]
-                if not (previous.initial or previous.bare.lower() in (*_PARTICLE, "st")):
+                if not (previous.initial or previous.bare.lower() in (*_PARTICLES, "st")):
                     break
                 if previous.initial and not previous.text.endswith("."):
                     break
@@ -225,18 +230,18 @@ def _placeholder(text: str, match: regex.Match[str]) -> bool:
 
 
 def _called_after(text: str, start: int, end: int) -> bool:
-    """Whether a name is that of a sign, a device or a disease."""
+    """Whether a name is an eponym: of a sign, a device or a disease."""
     after = regex.sub(r"^['’]s(?=\s)", "", text[end:]).lstrip(" ")
-    return NAMED_THINGS.match(after) is not None or THINGS_OF.search(text[:start]) is not None
+    return NAMED_AFTER.match(after) is not None or NAMED_AFTER_OF.search(text[:start]) is not None
 
 
-def _shouting(text: str) -> bool:
-    """Whether a text is written in capitals."""
+def _is_all_capitals(text: str) -> bool:
+    """Whether a text is written in capitals: more than 60% of its letters."""
     letters = [c for c in text if c.isalpha()]
     return sum(c.isupper() for c in letters) > 0.6 * len(letters)
 
 
-def _titled(words: list[_Word]) -> bool:
-    """Whether Nearly Every Word Has A Capital, as in a heading."""
-    long = [word for word in words if len(word.bare) > 3 and not word.shouted]
+def _is_title_case(words: list[_Word]) -> bool:
+    """Whether Most Words Have A Capital, as in a heading: more than 60% of those of four letters and more."""
+    long = [word for word in words if len(word.bare) > 3 and not word.all_capitals]
     return len(long) >= 4 and sum(word.capital for word in long) > 0.6 * len(long)

@@ -1,4 +1,4 @@
-"""Reports of studies, from lists or one text file each; of each only the sections that describe the picture."""
+"""Reports of studies, from lists or one text file each, and the sections of a report that describe the image."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _HEADING = regex.compile(
     regex.MULTILINE,
 )
 _LISTS = (".csv", ".json", ".jsonl")
-#: Files next to the reports that are none.
-_IMAGES = (".dcm", ".dicom", ".ima", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".html", ".zip")
+#: Files beside the reports that are not reports.
+_NOT_REPORTS = (".dcm", ".dicom", ".ima", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".html", ".zip")
 
 Parts = tuple[str, ...]
 
@@ -37,22 +37,23 @@ Parts = tuple[str, ...]
 @dataclass(frozen=True)
 class _Entry:
     parts: Parts
-    """The folders and the name that the report is known by."""
+    """Folders and name that identify the report."""
     text: str | InputFile
-    """A text file is read when it is asked for: a study's partition needs few of them."""
+    """A text file is read on demand: a partition needs few of them."""
 
     def read(self) -> str:
         return self.text if isinstance(self.text, str) else _text(self.text)
 
 
 class Reports:
-    """Reports by what they are known by: a key, or a place in a tree of folders."""
+    """Reports by key, or by their location in a tree of folders."""
 
     def __init__(self, files: Sequence[InputFile], study_column: str, report_column: str, source: str) -> None:
-        """`.csv`, `.json` and `.jsonl` files list reports; their columns `findings` and `impression` are used when
-        they have no `report_column`. Any other file is one report, known by its name without extension, or by its
-        folder where it is the only one there. Raises UserError when a list is damaged or lacks the columns: it names
-        config key `source` and which file by number, for names and first lines may be a patient's."""
+        """`.csv`, `.json` and `.jsonl` files list reports; without `report_column` their columns `findings` and
+        `impression` are used. Any other file is one report, identified by its name without extension, or by its
+        folder if it is the only one there. Raises UserError for a list that is damaged or lacks the columns; the
+        message gives the config key `source` and the file's number, because file names and lines may identify a
+        patient."""
         self._named: dict[str, list[_Entry]] = defaultdict(list)
         self._folders: dict[str, list[_Entry]] = defaultdict(list)
         for number, file in enumerate(files, 1):
@@ -62,7 +63,7 @@ class Reports:
                     parts = tuple(part for part in key.strip().replace("\\", "/").split("/") if part not in ("", "."))
                     if parts:
                         self._named[parts[-1]].append(_Entry(parts, report))
-            elif not name.endswith(_IMAGES):
+            elif not name.endswith(_NOT_REPORTS):
                 folders, base = folders_of(file)
                 stem = base.rsplit(".", 1)[0]
                 self._named[stem].append(_Entry((*folders, stem), file))
@@ -70,13 +71,13 @@ class Reports:
                     self._folders[folders[-1]].append(_Entry(folders, file))
 
     def by_key(self, key: Parts) -> str | None:
-        """The report of a key; of a path the one that shares most of its end. Raises Unusable when two differ."""
+        """The report of a key; for a path the one with the longest common end. Raises Unusable if two differ."""
         return _nearest(self._named.get(key[-1], []), key)
 
     def by_folder(self, folders: Parts) -> str | None:
-        """The report named after an image's folder or one around it, nearest first; else the only one in its folder.
+        """The report named after an image's folder or a parent of it, nearest first; else the only one in its folder.
 
-        Raises Unusable when there are several.
+        Raises Unusable if there are several.
         """
         own = _nearest(self._folders.get(folders[-1], []), folders) if folders else None
         around = (self.by_key(folders[:depth]) for depth in range(len(folders), 0, -1))
@@ -84,13 +85,14 @@ class Reports:
 
 
 def folders_of(file: InputFile) -> tuple[Parts, str]:
-    """The folders a file lies in, and its name: from its whole path, for a study's folder may be all that is given."""
+    """(folders, name) of a file, from its whole path: a source may be configured with a study's folder alone."""
     *folders, base = file.url.split("/")
     return tuple(folder for folder in folders if folder and not folder.endswith(":")), base
 
 
 def _nearest(entries: Sequence[_Entry], key: Parts) -> str | None:
-    shared = {entry.parts: _shared_end(entry.parts, key) for entry in entries}
+    """The text of the entry that shares the longest end with `key`; None if none shares any."""
+    shared = {entry.parts: _common_suffix_length(entry.parts, key) for entry in entries}
     best = max(shared.values(), default=0)
     texts = {entry.read() for entry in entries if best and shared[entry.parts] == best}
     if len(texts) > 1:
@@ -98,7 +100,7 @@ def _nearest(entries: Sequence[_Entry], key: Parts) -> str | None:
     return next(iter(texts), None)
 
 
-def _shared_end(first: Parts, second: Parts) -> int:
+def _common_suffix_length(first: Parts, second: Parts) -> int:
     count = 0
     for one, other in zip(reversed(first), reversed(second), strict=False):
         if one != other:
@@ -111,7 +113,7 @@ def _listed(file: InputFile, study_column: str, report_column: str, where: str) 
     """(key, report) of every row."""
     listing = file.name.lower().removesuffix(".gz")
     columns, records = _csv_rows(file, where) if listing.endswith(".csv") else _json_rows(file, where)
-    parts = [name for wanted in ("findings", "impression") for name in columns if name.strip().lower() == wanted]
+    parts = [name for section in ("findings", "impression") for name in columns if name.strip().lower() == section]
     if study_column not in columns or (report_column not in columns and not parts):
         raise UserError(
             f"{where}: needs a column {study_column!r}, and {report_column!r} or findings and impression, among its"
@@ -151,7 +153,7 @@ def _json_rows(file: InputFile, where: str) -> tuple[list[str], Iterator[dict[st
 
 
 def _text(file: InputFile) -> str:
-    """A file's text: UTF-8, UTF-16 with a mark, or else Windows' Western code page, so that no letter is lost."""
+    """A file's text: UTF-8, UTF-16 with a byte order mark, or else Windows-1252, so that no letter is lost."""
     with file.open_text() as handle:
         content = handle.read()
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -162,20 +164,20 @@ def _text(file: InputFile) -> str:
         return content.decode("cp1252", "replace")
 
 
-def sections(report: str, wanted: Sequence[str]) -> str:
-    """The named sections of a report, in the order asked for; empty when it has none of them.
+def sections(report: str, names: Sequence[str]) -> str:
+    """The named sections of a report, in the order of `names`; empty if it has none of them.
 
-    With nothing wanted the whole report. Headings are compared without case and plural, and without "final".
+    Without names the whole report. Headings are compared without case and plural, and without "final".
     """
-    if not wanted:
+    if not names:
         return report
     headings = list(_HEADING.finditer(report))
     ends = [heading.start() for heading in headings[1:]] + [len(report)]
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for heading, end in zip(headings, ends, strict=True):
         name = _singular(heading["name"])
-        found[name] = f"{found.get(name, '')} {report[heading.end() : end].strip()}".strip()
-    return " ".join(text for name in wanted if (text := found.get(_singular(name))))
+        texts[name] = f"{texts.get(name, '')} {report[heading.end() : end].strip()}".strip()
+    return " ".join(text for name in names if (text := texts.get(_singular(name))))
 
 
 def _singular(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The medical source: local DICOM or PNG files and their reports, de-identified before anything is written."""
+"""The medical source: DICOM or image files and their reports, de-identified before anything is written."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from stages.ingest.files import InputFile
 from stages.ingest.source import Pair, Reject, Source, Unit
 
 if TYPE_CHECKING:
-    from stages.ingest.medical.burned_in import Finder
+    from stages.ingest.medical.burned_in import BurnedInTextDetector
     from stages.ingest.medical.deidentify import Scrubber
-    from stages.ingest.medical.dicom import DicomFile, Picture
+    from stages.ingest.medical.dicom import DecodedImage, DicomFile
     from stages.ingest.medical.reports import Reports
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _TEXTS = (".txt", ".csv", ".json", ".jsonl", ".html", ".gz")
 
 
@@ -30,47 +30,47 @@ class MedicalConfig(SourceConfig):
     list_keys: ClassVar[tuple[str, ...]] = ("paths", "reports")
 
     private: bool = True
-    """Stays inside unless you say otherwise."""
+    """Private unless configured otherwise."""
     reports: Annotated[tuple[str, ...], ExternalFile, Field(min_length=1)]
     """CSV or JSON lists, or one text file per study; paths, folders, globs or URLs."""
     link: Literal["study", "accession", "file", "folder"] = "study"
-    """What a report is known by: the StudyInstanceUID, the accession number, the image's file name (with or without
+    """What identifies a report: the StudyInstanceUID, the accession number, the image's file name (with or without
     extension; with folders, the nearest), or `folder`, a folder around the image as in MIMIC-CXR: of
     `p10/p10000032/s50414267/a.dcm` the report is `p10/p10000032/s50414267.txt`, or the only text in a folder."""
     study_column: str = "study"
-    """Column (CSV) or key (JSON) that holds what the report is known by."""
+    """Column (CSV) or key (JSON) that identifies the report."""
     report_column: str = "report"
-    """Column that holds the report; without it, columns `findings` and `impression`."""
+    """Column that holds the report; where it is missing, columns `findings` and `impression`."""
     sections: tuple[str, ...] = ("findings", "impression")
-    """Sections that become the caption; a report without any of them is rejected. Empty takes whole reports, which
-    keeps headers full of names: then the rules alone must find them."""
+    """Sections that become the caption; a report without any of them is rejected. Empty takes whole reports with
+    headers full of names, which the rules alone must then detect."""
     keep_words: tuple[str, ...] = ()
-    """Words that are no names although they have a capital, such as a local device's: the rules leave them."""
+    """Capitalised words that are not names, such as a local device's; the rules leave them."""
     frames: Literal["first", "middle", "all", "reject"] = "first"
-    """Which frames of a multi-frame DICOM file become images; `reject` refuses such files (`multi_frame`)."""
+    """Which frames of a multi-frame DICOM file become images; `reject` rejects such files (`multi_frame`)."""
     max_pixels: Annotated[int, Field(ge=1024)] = 178_956_970
-    """A larger frame is refused before it is decoded (`too_many_pixels`). The default is Pillow's own limit."""
+    """A larger frame is rejected before it is decoded (`too_many_pixels`). The default is Pillow's own limit."""
     burned_in_text: Literal["mask", "drop", "keep"] = "mask"
-    """What becomes of text on the pixels: `mask` fills what a text detector finds, `drop` rejects such images
-    (`burned_in_annotation`; most radiographs bear a side marker, so most go), `keep` looks for none and refuses the
-    modalities of `burned_in`."""
+    """Text on the pixels: `mask` fills what a text detector finds, `drop` rejects such images (`burned_in_annotation`;
+    most radiographs bear a side marker, so most are rejected), `keep` looks for none and rejects the modalities of
+    `burned_in`."""
     burned_in: tuple[str, ...] = ("US", "SC", "OT", "XC", "ES")
     """With `burned_in_text: keep`, modalities that are rejected unless BurnedInAnnotation is NO."""
     text_side: Annotated[int, Field(ge=256, le=4096)] = 1536
-    """Pixels of the longer side at which text is looked for; more finds smaller text and takes longer."""
+    """Pixels of the longer side for text detection; more detects smaller text and takes longer."""
     text_margin: Annotated[float, Field(ge=0, le=1)] = 0.3
-    """How far a box is grown before it is filled, in heights of its text."""
+    """Growth of a box before it is filled, in heights of its text."""
     max_text_share: Annotated[float, Field(gt=0, le=1)] = 0.3
-    """An image of which more than this share is text is a document and is rejected (`mostly_text`)."""
+    """An image with a larger share of text is a document and is rejected (`mostly_text`)."""
 
 
 class Medical(Source[MedicalConfig]):
-    """Writes 8-bit PNG images into the artifact: the files themselves are never copied, whatever their header says."""
+    """Writes 8-bit PNG images into the artifact; the files themselves are never copied."""
 
     Config: ClassVar[type[SourceConfig]] = MedicalConfig
 
     def splits(self, files: Sequence[InputFile]) -> list[Unit]:
-        """`files_per_partition` files each. Reports that lie among the images are none of them."""
+        """`files_per_partition` files each, without the reports that lie among the images."""
         images = [file for file in files if not file.name.lower().endswith(_TEXTS)] or list(files)
         if self.config.burned_in_text != "keep":
             from stages.imaging.text_boxes import require_detector
@@ -87,10 +87,10 @@ class Medical(Source[MedicalConfig]):
         return Reports(self.files("reports"), config.study_column, config.report_column, f"sources.{self.name}")
 
     @cached_property
-    def _finder(self) -> Finder | None:
-        from stages.ingest.medical.burned_in import Finder
+    def _text_detector(self) -> BurnedInTextDetector | None:
+        from stages.ingest.medical.burned_in import BurnedInTextDetector
 
-        return None if self.config.burned_in_text == "keep" else Finder(self.config.text_side)
+        return None if self.config.burned_in_text == "keep" else BurnedInTextDetector(self.config.text_side)
 
     def read(self, unit: Unit) -> Iterator[Pair | Reject]:
         """One item per file, or per frame with `frames: all`."""
@@ -107,36 +107,36 @@ class Medical(Source[MedicalConfig]):
 
         with file.open() as handle:
             content = handle.read()
-        if file.name.lower().endswith(_PICTURES):
-            caption, known = self._caption(file, None)
-            yield self._pair(file, content, read_image(content, self.config.max_pixels), caption, known)
+        if file.name.lower().endswith(_IMAGES):
+            caption, scrubber = self._caption(file, None)
+            yield self._pair(file, content, read_image(content, self.config.max_pixels), caption, scrubber)
             return
         dicom = DicomFile(content, self.config.max_pixels)
-        frames = dicom.chosen(self.config.frames)
-        caption, known = self._caption(file, dicom)
+        frames = dicom.frame_numbers(self.config.frames)
+        caption, scrubber = self._caption(file, dicom)
         for frame in frames:
             try:
-                yield self._pair(file, content, dicom.picture(frame), caption, known, frame)
+                yield self._pair(file, content, dicom.image(frame), caption, scrubber, frame)
             except Unusable as error:
                 yield Reject(file, str(error))
 
     def _caption(self, file: InputFile, dicom: DicomFile | None) -> tuple[str, Scrubber]:
-        """The caption of a file's pictures, and what knows its identifiers. Raises Unusable."""
-        from stages.ingest.medical.deidentify import Scrubber, stated
+        """The caption of a file's images, and the scrubber of its identifiers. Raises Unusable."""
+        from stages.ingest.medical.deidentify import Scrubber, stated_identifiers
         from stages.ingest.medical.dicom import Unusable
         from stages.ingest.medical.reports import sections
 
         report = self._report(file, dicom)
         if report is None:
             raise Unusable("no_report")
-        names, numbers = stated(report)
+        names, numbers = stated_identifiers(report)
         if dicom is not None:
             names, numbers = [*names, *dicom.names], [*numbers, *dicom.numbers]
-        scrub = Scrubber(names, numbers, self.config.keep_words)
-        caption = scrub(sections(report, self.config.sections))
+        scrubber = Scrubber(names, numbers, self.config.keep_words)
+        caption = scrubber(sections(report, self.config.sections))
         if not caption:
             raise Unusable("no_section")
-        return caption, scrub
+        return caption, scrubber
 
     def _report(self, file: InputFile, dicom: DicomFile | None) -> str | None:
         from stages.ingest.medical.reports import folders_of
@@ -147,29 +147,29 @@ class Medical(Source[MedicalConfig]):
         if self.config.link == "file":
             names = (base, base.rsplit(".", 1)[0])
             return next(
-                (found for name in names if (found := self._reports.by_key((*folders, name))) is not None), None
+                (report for name in names if (report := self._reports.by_key((*folders, name))) is not None), None
             )
         key = dicom.key("StudyInstanceUID" if self.config.link == "study" else "AccessionNumber") if dicom else None
         return self._reports.by_key((key,)) if key else None
 
     def _pair(
-        self, file: InputFile, content: bytes, picture: Picture, caption: str, known: Scrubber, frame: int = 0
+        self, file: InputFile, content: bytes, image: DecodedImage, caption: str, scrubber: Scrubber, frame: int = 0
     ) -> Pair:
         from stages.ingest.medical.burned_in import without_text
         from stages.ingest.medical.dicom import encode_png
 
         pixels, boxes = without_text(
-            picture,
+            image,
             self.config.burned_in_text,
-            self._finder,
+            self._text_detector,
             frozenset(self.config.burned_in),
             self.config.text_margin,
             self.config.max_text_share,
         )
-        facts = {name: value for name, value in picture.facts.items() if not known.knows(str(value))}
+        facts = {name: value for name, value in image.facts.items() if not scrubber.contains_known(str(value))}
         if boxes:
             facts["MaskedText"] = boxes
-        # A file's name may be the patient's: hashed with the contents, it cannot be guessed from the result.
-        told = file.name.encode("utf-8", "surrogateescape") + b"\0" + content + (b"\0%d" % frame if frame else b"")
-        name = hashlib.sha256(told).hexdigest()[:32]
+        # A file's name may identify the patient: hashed with the contents, it cannot be guessed from the result.
+        hashed = file.name.encode("utf-8", "surrogateescape") + b"\0" + content + (b"\0%d" % frame if frame else b"")
+        name = hashlib.sha256(hashed).hexdigest()[:32]
         return Pair(file, caption, path=f"images/{name}.png", meta=facts, image=encode_png(pixels))

@@ -17,7 +17,7 @@ import pytest
 from stages.base.contract import StageContext, UserError
 from stages.finetune.config import FinetuneConfig
 from stages.finetune.stage import Finetune
-from stages.train.checkpoint import Progress, write_progress
+from stages.train.trainer.checkpoint import Progress, write_progress
 
 ROOT = Path(__file__).resolve().parents[3]
 CLUSTER = {"workers": 2, "max_failures": 2, "cpus_per_worker": 1, "gpus_per_worker": 0, "precision": "fp32"}

@@ -23,8 +23,8 @@ from stages.tokenizer.config import TokenizerConfig
 from stages.tokenizer.given import write_given
 from stages.tokenizer.load import load
 from stages.tokenizer.special import SpecialIds
-from stages.train.pairs import PairDataset
-from stages.train.view import View
+from stages.train.data.crop import View
+from stages.train.data.pairs import PairDataset
 
 VISION = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "heads": 2, "mlp_width": 64}
 MODELS: dict[str, dict[str, Any]] = {

@@ -18,8 +18,8 @@ from stages.base.artifact import Artifact, file_sha256
 from stages.shard.index import scan_tar, to_table, write_index
 from stages.shard.writer import ShardWriter
 from stages.train.config import AugmentationConfig, OptimizationConfig
-from stages.train.dataset import Members, Sample, Text, target_ids
-from stages.train.view import View
+from stages.train.data.crop import View
+from stages.train.data.dataset import Members, Sample, Text, target_ids
 
 
 def png(number: int, size: int = 8) -> bytes:

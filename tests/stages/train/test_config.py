@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from models import registry
 from stages.finetune.config import WRITES, TaskConfig
 from stages.pretrain.config import PretrainConfig
-from stages.train.batching import accumulation_steps
 from stages.train.config import AugmentationConfig, PhaseConfig, TrainConfig, ZeroConfig
+from stages.train.trainer.batching import accumulation_steps
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 RECIPES = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml"))

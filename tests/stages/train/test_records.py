@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from stages.base.contract import UserError
-from stages.train.checkpoint import (
+from stages.train.job import check_vocabulary
+from stages.train.trainer.checkpoint import (
     Progress,
     discard_torn_snapshot,
     finished_phases,
@@ -17,8 +18,7 @@ from stages.train.checkpoint import (
     read_progress,
     write_progress,
 )
-from stages.train.history import History
-from stages.train.job import check_vocabulary
+from stages.train.trainer.history import History
 
 
 def steps(history: History) -> list[int]:

@@ -1,0 +1,1 @@
+"""The data half of training: from shards and annotation files to the batches a model takes."""

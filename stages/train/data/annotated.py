@@ -1,0 +1,175 @@
+"""A task's own data as training samples: each image with some of its questions and answers, captions or regions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.base.contract import UserError
+from stages.train.data.annotated_files import AnnotatedFiles, Annotation, read_annotated
+from stages.train.data.crop import View
+from stages.train.data.dataset import DamagedSample, Members, Sample, Text, target_ids
+from stages.train.data.flip_text import mentions_side, mirrored_text
+from stages.train.data.locations import location_bins, location_ids
+from stages.train.data.token_array import BOX, BOX_TOKENS, Pieces, packed
+
+if TYPE_CHECKING:
+    from stages.tokenizer.load import LoadedTokenizer
+
+
+class AnnotatedDataset:
+    """One sample per image, with up to `texts_per_image` of its texts.
+
+    An image's texts are taken in a seeded order, each epoch going on where the last one stopped, so all of them are
+    seen equally often. Of regions there are two kinds: the prompt holds the caption and the target is the region's box,
+    or the prompt holds the box (`{box}` in its template) and the target is the caption. Texts of regions swap left and
+    right in a mirrored view; where that is not sure, and for answers and captions that say a side, the image is never
+    mirrored. Holds arrays of ids and no tokenizer, so it is cheap to hand to other processes.
+    """
+
+    def __init__(
+        self,
+        files: AnnotatedFiles,
+        tokenizer: LoadedTokenizer,
+        prompt: str,
+        texts_per_image: int,
+        max_tokens: int,
+        seed: int,
+    ) -> None:
+        self.files = files
+        self.texts_per_image = texts_per_image
+        self._max_tokens = max_tokens
+        self._eos = tokenizer.special.eos
+        self._locations = location_ids(tokenizer) if files.regions else None
+
+        annotations = read_annotated(files)
+        numbers: dict[Any, int] = {}
+        owners = np.array([numbers.setdefault(a.image_id, len(numbers)) for a in annotations], dtype=np.int64)
+        self.image_ids = list(numbers)
+        # Rows by image, each image's in an order of its own, drawn for all of them at once.
+        order = np.lexsort((np.random.default_rng(seed).random(len(owners)), owners))
+        annotations = [annotations[row] for row in order]
+        self._starts = np.searchsorted(owners[order], np.arange(len(self.image_ids) + 1))
+
+        texts = [_pieces(annotation, prompt) for annotation in annotations]
+        self._prompts = packed(tokenizer, [lead for lead, _ in texts])
+        self._targets = packed(tokenizer, [target for _, target in texts])
+        if not files.regions:
+            self._boxes = None
+            self._mirrored_prompts, self._mirrored_targets = self._prompts, self._targets
+            told = (mentions_side(a.question) or mentions_side(a.text) for a in annotations)
+            self._mirrorable = ~np.fromiter(told, dtype=bool, count=len(annotations))
+            return
+        self._boxes = np.array([a.box for a in annotations], dtype=np.float32)
+        swapped = [mirrored_text(a.text) for a in annotations]
+        self._mirrorable = np.array([text is not None for text in swapped])
+        others = [
+            _pieces(Annotation(a.image_id, a.question, a.text if text is None else text, a.box), prompt)
+            for a, text in zip(annotations, swapped, strict=True)
+        ]
+        self._mirrored_prompts = packed(tokenizer, [lead for lead, _ in others])
+        self._mirrored_targets = packed(tokenizer, [target for _, target in others])
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def sample(self, number: int, epoch: int) -> Sample:
+        """The image with this epoch's share of its texts. Raises UserError when its file is missing."""
+        rows = self._rows(number, epoch)
+        return Sample(
+            uid=str(self.image_ids[number]),
+            image_id=number,
+            image=self._read(number),
+            texts=partial(self._texts, number, rows),
+            boxes=None if self._boxes is None else self._boxes[rows],
+            mirrorable=bool(self._mirrorable[rows].all()),
+        )
+
+    def lengths(self, number: int, epoch: int) -> tuple[int, int]:
+        """The sample's longest prompt and target, in tokens, mirrored or not."""
+        rows = self._rows(number, epoch)
+        prompt = max(max(self._prompts.length(row), self._mirrored_prompts.length(row)) for row in rows)
+        target = max(max(self._targets.length(row), self._mirrored_targets.length(row)) for row in rows)
+        return min(self._max_tokens, prompt), min(self._max_tokens, target + 1)
+
+    def longest(self, numbers: NDArray[np.int64], epochs: NDArray[np.int64]) -> tuple[int, int]:
+        """The longest prompt and target of many samples, as :meth:`lengths` has them."""
+        found = [self.lengths(int(number), int(epoch)) for number, epoch in zip(numbers, epochs, strict=True)]
+        return max(prompt for prompt, _ in found), max(target for _, target in found)
+
+    def members(self, sources: Sequence[str]) -> Mapping[str, Members]:
+        """Raises UserError: a task's data have no sources."""
+        raise UserError(f"{self.files.annotations}: a task's data have no sources to mix: remove `mixture`")
+
+    def source(self, number: int) -> str:
+        """Empty: a task's data have no sources."""
+        return ""
+
+    def _rows(self, number: int, epoch: int) -> list[int]:
+        first, last = int(self._starts[number]), int(self._starts[number + 1])
+        taken = min(self.texts_per_image, last - first)
+        return [first + (epoch * taken + i) % (last - first) for i in range(taken)]
+
+    def _texts(self, number: int, rows: Sequence[int], view: View) -> tuple[Text, ...]:
+        bins = self._bins(number, rows, view)
+        prompts = self._mirrored_prompts if view.mirrored else self._prompts
+        targets = self._mirrored_targets if view.mirrored else self._targets
+        return tuple(
+            # A prompt that is too long loses its beginning: its end is what asks for the answer.
+            Text(
+                _located(prompts[row], box)[-self._max_tokens :],
+                target_ids(_located(targets[row], box), self._max_tokens, self._eos),
+            )
+            for row, box in zip(rows, bins, strict=True)
+        )
+
+    def _bins(self, number: int, rows: Sequence[int], view: View) -> Sequence[NDArray[np.int64] | None]:
+        """Of each row, the ids of its box's four location tokens; None where texts have no boxes."""
+        if self._boxes is None or self._locations is None:
+            return [None] * len(rows)
+        boxes = self._boxes[rows]
+        if (boxes[:, :2] >= (view.width, view.height)).any() or (boxes[:, 2:] <= 0).any():
+            raise UserError(
+                f"{self.files.annotations}: a bbox of image {self.image_ids[number]} lies outside of it, which has "
+                f"{view.width} x {view.height} pixels: do annotations and images belong together?"
+            )
+        return list(self._locations[location_bins(boxes, view)])
+
+    def _read(self, number: int) -> bytes:
+        path = Path(self.files.images, self.files.image_pattern.format(image_id=self.image_ids[number]))
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise UserError(
+                f"{path}: no such image, named by {self.files.annotations}: fix images or image_pattern"
+            ) from None
+        except PermissionError:
+            raise UserError(f"{path}: this image may not be read: change its permissions") from None
+        except OSError as error:
+            uid = str(self.image_ids[number])
+            raise DamagedSample(f"uid {uid}: its file cannot be read ({error.strerror})", uid) from None
+
+
+def _pieces(annotation: Annotation, template: str) -> tuple[Pieces, Pieces]:
+    """(prompt, target) of an annotation."""
+    # Words follow the prompt as they follow each other: after a space, which byte-level BPE makes their own.
+    words = f" {annotation.text}" if template else annotation.text
+    if annotation.box is None:
+        return (template.replace("{}", annotation.question),), (words,)
+    if "{box}" in template:
+        before, after = template.split("{box}", 1)
+        return (before, BOX, after), (words,)
+    return (template.replace("{}", annotation.text),), (BOX,)
+
+
+def _located(ids: NDArray[np.int32], box: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """int64 ids of a text, with the ids of its box where the box belongs."""
+    placed = ids.astype(np.int64)
+    if box is not None:
+        np.place(placed, placed == BOX_TOKENS, box)
+    return placed

@@ -1,0 +1,121 @@
+"""Pretraining's samples: image-text pairs from the training shards, captions as the token ids made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.base.artifact import Artifact
+from stages.shard.damage import Damaged
+from stages.shard.reader import ShardReader
+from stages.tokenizer.special import SpecialIds
+from stages.tokens.reader import TokenReader
+from stages.train.data.dataset import DamagedSample, Sample, Text, target_ids
+from stages.train.data.flip_text import mentions_side
+from stages.train.data.repeats import Repeats, shown_once
+from stages.train.data.source_subset import SourceMembers, by_source, wanted_members
+
+_NO_PROMPT = np.empty(0, dtype=np.int64)
+
+
+class PairDataset:
+    """Sample number -> pair, in the order of the shards' index; behind them those shown again in the same epoch.
+
+    Cheap to construct and to pickle: index, repeats and ids are opened when first asked for, and a copy in a worker
+    process maps the same files.
+    """
+
+    def __init__(
+        self,
+        shards: Artifact,
+        tokens: Artifact,
+        max_tokens: int,
+        special: SpecialIds | None = None,
+        mirrors: bool = False,
+    ) -> None:
+        """`mirrors`: whether images will be mirrored, so that captions must be looked at for left and right."""
+        self._shards = shards
+        self._reader = ShardReader(shards)
+        self._tokens = TokenReader(tokens)
+        self._max_tokens = max_tokens
+        self._eos = (special or SpecialIds()).eos
+        self._mirrors = mirrors
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was counted goes along (it is small), so that no worker reads the whole column of repeats once more.
+        return {**self.__dict__, "_repeats": self._repeats}
+
+    def __len__(self) -> int:
+        if self._repeats is not None:
+            return len(self._repeats)
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def sample(self, number: int, epoch: int) -> Sample:
+        """One pair. Raises DamagedSample naming shard and uid when its bytes are not those that were written."""
+        number, turn = self._pair(number)
+        row = self._reader.index[number]
+        try:
+            image = self._reader.image(row)
+            sided = self._mirrors and mentions_side(self._reader.caption(number))
+        except Damaged as damage:
+            raise DamagedSample(str(damage), row.uid) from damage
+        texts = (Text(_NO_PROMPT, target_ids(self._caption(number), self._max_tokens, self._eos)),)
+        return Sample(
+            uid=row.uid,
+            image_id=int(row.image_uid[:15], 16),
+            image=image,
+            texts=lambda view: texts,
+            mirrorable=not sided,
+            turn=turn,
+        )
+
+    def lengths(self, number: int, epoch: int) -> tuple[int, int]:
+        """0 and the caption's tokens with its eos."""
+        return 0, min(self._max_tokens, len(self._caption(self._pair(number)[0])) + 1)
+
+    def longest(self, numbers: NDArray[np.int64], epochs: NDArray[np.int64]) -> tuple[int, int]:
+        """0 and the tokens of the longest caption with its eos."""
+        pairs = numbers.copy()
+        for row in np.flatnonzero(numbers >= len(self._reader.index)):  # shown again in the epoch
+            pairs[row] = self._pair(int(numbers[row]))[0]
+        shards = np.searchsorted(self._ends, pairs, side="right")
+        starts = np.concatenate([[0], self._ends])[shards]
+        return 0, min(self._max_tokens, int(self._tokens.lengths(shards, pairs - starts).max()) + 1)
+
+    def members(self, sources: Sequence[str]) -> Mapping[str, SourceMembers]:
+        """The samples of each source. Raises UserError unless these are all the sources that the data hold."""
+        index = self._reader.index
+        found = by_source(index.table["source"], index.repeats, self._repeats)
+        return wanted_members(found, sources)
+
+    def source(self, number: int) -> str:
+        """Name of the pair's source."""
+        return self._reader.index[self._pair(number)[0]].source
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """Samples up to the end of each shard."""
+        return np.cumsum(
+            [shard["samples"] for shard in self._shards.read_json("dataset.json")["shards"]], dtype=np.int64
+        )
+
+    @cached_property
+    def _repeats(self) -> Repeats | None:
+        times = self._reader.index.repeats
+        return None if times is None or shown_once(times) else Repeats(times)
+
+    def _pair(self, number: int) -> tuple[int, int]:
+        """(number of the pair, how often the epoch has shown it) of a sample."""
+        if self._repeats is None:
+            return number, 0
+        if not self._repeats.attached:
+            self._repeats.attach(self._reader.index.repeats)
+        return self._repeats(number)
+
+    def _caption(self, number: int) -> np.ndarray:
+        shard = int(np.searchsorted(self._ends, number, side="right"))
+        return self._tokens.tokens(shard, number - (int(self._ends[shard - 1]) if shard else 0))
