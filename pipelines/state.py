@@ -111,9 +111,9 @@ class Workspace:
         ]
         if latest["version"] != node.stage.version:
             found.append(f"{node.stage.name} version {latest['version']} → {node.stage.version}")
-        for role, ids in node.inputs.items():
+        for role in dict.fromkeys([*node.inputs, *latest["inputs"]]):
             then: dict[str, str] = dict(latest["inputs"].get(role, []))
-            new = {i: str(self.fingerprints[i]) for i in ids}
+            new = {i: str(self.fingerprints[i]) for i in node.inputs.get(role, ())}
             found += [f"input {i} changed" for i in new if i in then and then[i] != new[i]]
             found += [f"input {i} is new" for i in new if i not in then]
             found += [f"input {i} was removed" for i in then if i not in new]

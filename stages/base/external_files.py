@@ -198,7 +198,7 @@ def in_inputs(value: str, inputs: Inputs) -> tuple[Artifact, str] | None:
     if address is None:
         return None
     worlds = [artifact for role in ROLES for artifact in inputs.get(role, ())]
-    if len(worlds) > 1:  # the inputs are derived from the addresses, so a single one needs no telling apart
+    if len(worlds) > 1:  # the inputs are derived from the addresses, so a single one is the right one
         worlds = [world for world in worlds if world.manifest.get("node") == f"world[{address.world}]"]
     if not worlds:
         raise KeyError(f"{value}: no input is the world {address.world}")

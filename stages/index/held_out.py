@@ -109,7 +109,7 @@ def _texts(name: str, file: str, content: Mapping[str, Any], where: BenchmarkIma
 
 
 def _images(name: str, file: str, content: Mapping[str, Any], where: BenchmarkImages) -> Iterator[dict[str, Any]]:
-    """Keys of the pattern for each image that is asked about or has a reference: the ones that are scored."""
+    """Keys of the pattern for each image that has a question or a reference: the ones that are scored."""
     if "questions" in content:
         for row in _records(name, file, content, "questions"):
             yield {"image_id": _field(name, file, row, "image_id"), "file_name": str(row.get("file_name", ""))}

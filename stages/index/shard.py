@@ -56,14 +56,14 @@ def read(place: Place, hashes: Sequence[Hash], phrases: Phrases) -> Shard:
     listed = _table(place.pairs, f"pairs-{number}", "ingest", ["uid", "image_uid", "url", "caption"])
     tried = _table(place.raw, f"attempts-{number}", "download", ["image_uid", "status", "offset", "length"])
     measured = _table(place.signals, f"images-{number}", "signals")
-    said = _table(place.signals, f"pairs-{number}", "signals")
+    texts = _table(place.signals, f"pairs-{number}", "signals")
     image_of = _position(listed["image_uid"], tried["image_uid"])
     _refuse(listed["image_uid"], pc.is_null(image_of), place, "image {} was never tried", "download")
     row = _position(tried["image_uid"], measured["image_uid"])
     fetched = pc.equal(tried["status"], "success")
     unmeasured = pc.and_(fetched, pc.is_null(row))
     _refuse(tried["image_uid"], unmeasured, place, "image {} was fetched but not measured", "signals")
-    caption = _position(listed["uid"], said["uid"])
+    caption = _position(listed["uid"], texts["uid"])
     silent = pc.and_(pc.is_null(caption), pc.take(fetched, image_of))
     _refuse(listed["uid"], silent, place, "the caption of {} was not measured", "signals")
     taken = measured.take(row)
@@ -84,7 +84,7 @@ def read(place: Place, hashes: Sequence[Hash], phrases: Phrases) -> Shard:
         "image": image_of,
         "source": _constant(place.source, listed.num_rows, pa.int16()),
         "measured": pc.is_valid(caption),
-        **_scalars(said.take(caption), {"uid", "image_uid", "source"}, set(PAIRS.names), place),
+        **_scalars(texts.take(caption), {"uid", "image_uid", "source"}, set(PAIRS.names), place),
     }
     return Shard(pa.table(images), pa.table(pairs), overlaps(listed["caption"], phrases))
 
@@ -110,8 +110,8 @@ def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 def _refuse(uids: pa.ChunkedArray, wrong: Any, place: Place, message: str, stage: str) -> None:
     found = uids.filter(pc.fill_null(wrong, False))
     if len(found):
-        said = message.format(found[0].as_py())
-        raise UserError(f"index: {said} (source {place.name}); run `pairmill run {stage}` again")
+        problem = message.format(found[0].as_py())
+        raise UserError(f"index: {problem} (source {place.name}); run `pairmill run {stage}` again")
 
 
 def _constant(value: int, count: int, kind: pa.DataType) -> pa.Array:

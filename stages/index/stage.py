@@ -1,4 +1,4 @@
-"""The `index` stage: what all sources' artifacts say, joined into one table, and which pictures are alike."""
+"""The `index` stage: all sources' artifacts joined into one table, and which pictures are alike."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class BuildIndex(Stage[IndexConfig]):
         self._count(context, tables)
         self._copies(context, tables, held)
         sources = [str(pairs.manifest["config"]["name"]) for pairs in context.inputs["pairs"]]
-        said = [{"name": name, "private": name in config.private_sources} for name in sources]
-        (context.out / "sources.json").write_text(json.dumps(said, indent=1), encoding="utf-8")
+        listed = [{"name": name, "private": name in config.private_sources} for name in sources]
+        (context.out / "sources.json").write_text(json.dumps(listed, indent=1), encoding="utf-8")
 
     def _copies(self, context: StageContext, tables: Tables, held: pa.Table) -> None:
         """Search near copies, and the benchmarks' images."""

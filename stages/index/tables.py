@@ -26,7 +26,7 @@ _BATCH = 1 << 24  # rows of one record batch: columns in one piece up to that, s
 
 @dataclass(frozen=True)
 class Tables:
-    """Everything listed, as `stages/index/schema.py` says."""
+    """Everything listed, as `stages/index/schema.py` describes it."""
 
     images: pa.Table
     pairs: pa.Table

@@ -19,7 +19,7 @@ class SourceConfig(ExternalFilesConfig):
     kind: str
     """Which adapter reads it: a name of the entry-point group `pairmill.sources`."""
     paths: Annotated[tuple[str, ...], ExternalFile, Field(min_length=1)]
-    """Input files: paths, folders, globs (`**` too), fsspec URLs, or such in a world (`world:NAME/lists/*.tsv`). Their
+    """Input files: paths, folders, globs (`**` too), fsspec URLs or addresses (`stages/base/external_files.py`). Their
     contents count, not where they lie."""
     images: Annotated[str | None, ExternalFile] = None
     """Root folder of images that are already on this machine; the list then names files below it, not URLs."""

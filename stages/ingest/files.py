@@ -80,17 +80,17 @@ class BadFile(Exception):
         """What is wrong and which key would help; may name columns, never quotes a row."""
 
 
-def telling() -> tuple[type[Exception], ...]:
-    """Errors that may tell of a damaged file; :func:`damage` says whether they do."""
+def read_errors() -> tuple[type[Exception], ...]:
+    """Errors that a damaged file may cause; :func:`damage` decides whether it did."""
     import pyarrow as pa
 
     return BadFile, OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException
 
 
 def damage(error: Exception, file: InputFile) -> BadFile | None:
-    """The file's own fault behind an error met while reading it; None where it may be the program's or the network's.
+    """An error of :func:`read_errors` as a fault of the file; None where it may be the program's or the network's.
 
-    A failure that may pass (a time-out, a reset, an object store's answer) must not be written down for ever in an
+    A failure that may pass (a time-out, a reset, an object store's answer) must not be recorded for good in an
     artifact, so it is no damage: it stops the partition, which the next run repeats.
     """
     import pyarrow as pa

@@ -27,7 +27,7 @@ class FolderConfig(SourceConfig):
     caption_keys: Annotated[tuple[str, ...], Field(min_length=1)] = ("caption", "text")
     """Keys of a JSON file that may hold the caption, where there is no text file; the first it has is taken."""
     extensions: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
-    """Endings of images; what they hold is for the download to find out."""
+    """Endings of images; what they hold is for the download to determine."""
 
     @model_validator(mode="before")
     @classmethod
@@ -42,7 +42,7 @@ class FolderConfig(SourceConfig):
 
 
 class Folder(Source[FolderConfig]):
-    """One pair per image, or per line of its text file. What else a JSON file says is kept under `meta`.
+    """One pair per image, or per line of its text file. Further keys of a JSON file are kept under `meta`.
 
     Digests there (img2dataset writes them) are of files before they were resized, so they are kept as
     `listed_sha256` and `listed_md5`, which nothing checks.
@@ -72,7 +72,7 @@ class Folder(Source[FolderConfig]):
                 yield Reject(file, "no_image" if file in beside.values() else "not_an_image_file")
         if not images:
             return
-        captions, meta, reason = self._said(beside)
+        captions, meta, reason = self._text_beside(beside)
         for image in images:
             path = relative(image, self.image_root())
             if path is None:
@@ -83,7 +83,7 @@ class Folder(Source[FolderConfig]):
                 for caption in captions or [""]:
                     yield Pair(image, caption, path=path, meta=meta)
 
-    def _said(self, beside: Mapping[str, InputFile]) -> tuple[list[str], dict[str, Any], str | None]:
+    def _text_beside(self, beside: Mapping[str, InputFile]) -> tuple[list[str], dict[str, Any], str | None]:
         """Captions and further facts of the files beside an image, or why they cannot be read."""
         meta: dict[str, Any] = {}
         caption = None

@@ -44,7 +44,7 @@ class Reject(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """What a list file has, told once per file (by the unit that starts it); it is no row."""
+    """The columns of a list file, yielded once per file (by the unit that starts it); it is no row."""
 
     file: InputFile
     columns: Mapping[str, str]

@@ -91,14 +91,14 @@ class Ingest(Stage[IngestConfig]):
         return account
 
     def _items(self, unit: Unit, inputs: Inputs, account: UnitAccount) -> Iterator[Any]:
-        """The unit's rows; what is told of whole files goes into the account, as does a file's untimely end."""
-        from stages.ingest.files import damage, telling
+        """The unit's rows; columns of list files and files that break off go into the account."""
+        from stages.ingest.files import damage, read_errors
 
         items: Iterator[Item] = iter(self._source(inputs).read(unit))
         while True:
             try:
                 item = next(items, None)
-            except telling() as error:
+            except read_errors() as error:
                 broken = damage(error, unit.files[0])
                 if broken is None:
                     raise

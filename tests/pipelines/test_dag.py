@@ -106,3 +106,16 @@ def test_near_copies_are_searched_as_far_as_the_index_or_the_selection_says() ->
     assert searched("selection.contamination.near.radius=10") == {"phash": 10}
     assert searched("selection.contamination.near.hash=phash_rgb", "index.radius=9") == {"phash": 9, "phash_rgb": 9}
     assert searched("selection.duplicates.near=null", "selection.contamination.near=null", "index.radius=9") == {}
+
+
+def test_a_stale_node_names_keys_and_addresses_as_they_are_configured(tmp_path: Path) -> None:
+    before, now = dag(), dag("tasks.demo_vqa.images=world:demo/images/test", "sources.demo_coco.paths=[coco.json]")
+    store = Store(str(tmp_path))
+    for node in before.values():
+        store.set_latest(node.id, Workspace(before, store).record(node))
+    workspace = Workspace(now, store)
+    task = workspace.changes(now["finetune[blip2_tiny/demo_vqa]"])
+    assert "tasks.demo_vqa.images: world:demo/images/train → world:demo/images/test" in task
+    source = workspace.changes(now["ingest[demo_coco]"])
+    assert "sources.demo_coco.paths: ['world:demo/lists/coco_captions.json'] → None" in source
+    assert "input world[demo] was removed" in source

@@ -229,7 +229,7 @@ def _expect_all(listing: Listing, host: str, address: str, fault: str, reason: s
 
 
 def _texts(listing: Listing, sizes: dict[str, tuple[int, int]]) -> None:
-    """Further captions of photographs that stay: in other languages, too short, quoted, or said twice."""
+    """Further captions of photographs that stay: in other languages, too short, quoted, or repeated."""
 
     def add(host: str, photo: str, caption: str, fault: str, reason: str) -> None:
         listing.plant(host, url(host, f"/photos/{photo}.jpg"), caption, fault, reason, sizes[photo])

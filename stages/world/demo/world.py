@@ -1,7 +1,7 @@
 """The demonstration's world: built from installed packages alone, the same bytes every time.
 
 Four lists of image-text pairs in their public formats (with planted faults), de-identifiable scans, questions and
-captions to be scored on, a text corpus, and `expected.json`, which says what must become of everything planted.
+captions to be scored on, a text corpus, and `expected.json`, the expected outcome of everything planted.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class DemoWorld(WorldBuilder):
 
 
 def _facts(questions: Sequence[shapes.Question], images: int) -> dict[int, shapes.Facts]:
-    asked: dict[int, list[shapes.Question]] = defaultdict(list)
+    by_image: dict[int, list[shapes.Question]] = defaultdict(list)
     for question in questions:
-        asked[question.image_id].append(question)
-    return {image_id: shapes.facts(asked[image_id]) for image_id in range(images)}
+        by_image[question.image_id].append(question)
+    return {image_id: shapes.facts(by_image[image_id]) for image_id in range(images)}
