@@ -30,14 +30,14 @@ class BuildIndex(Stage[IndexConfig]):
         """Write the tables that `stages/index/schema.py` describes, and `sources.json`."""
         from stages.index.benchmarks import hashed
         from stages.index.held_out import held_out
-        from stages.index.tables import load, places, write
+        from stages.index.tables import load, shard_inputs, write
         from stages.index.texts import Phrases
 
         config = self.config
         benchmarks = {name: held_out(name, where, context.inputs) for name, where in sorted(config.benchmarks.items())}
         held = hashed(benchmarks, context.cache)
         phrases = Phrases.of(config.ngram, {name: it.texts for name, it in benchmarks.items()})
-        tables = load(places(context.inputs, config), list(config.search_radius), phrases)
+        tables = load(shard_inputs(context.inputs, config), list(config.search_radius), phrases)
         write(tables.images, context.out / "images.arrow")
         write(tables.pairs, context.out / "pairs.arrow")
         write(tables.texts, context.out / "benchmark-texts.arrow")
