@@ -177,7 +177,7 @@ def _first_batch(args: argparse.Namespace) -> dict[str, float]:
     )
     imports = _peak()
     began, spent = time.perf_counter(), _cpu()
-    data = PairDataset(Artifact(str(args.child / "shards")), Artifact(str(args.child / "tokens")), 64, mirrors=True)
+    data = PairDataset(Artifact(str(args.child / "shards")), Artifact(str(args.child / "tokens")), 64, flips=True)
     step = len(data) // settings.global_batch // 2
     loader = Loader(data, settings, 224, 0, 1, args.accumulation, mixture=MIXTURE if args.mixture else None)
     loader.stream.batch(step)

@@ -9,13 +9,13 @@ Measured over epoch 0 with seeds 0 to `--rounds` - 1:
 - *rank ks*: as *ks*, of the part of a global batch that one of the ranks takes;
 - *neighbours*: correlation of each sample's number with that of the next one its rank takes;
 - *displacement*: mean distance of a sample's place from its number, over the N / 3 of a uniform permutation;
-- *pieces*: different 1 MB pieces of the data that a rank touches while it takes as many samples as its lanes shuffle
-  together (`block * window * lanes / ranks`), over the fewest that hold so many; a sample is `--sample-kb`;
+- *pieces*: different 1 MB pieces of the data that a rank touches while it takes as many samples as its stripes shuffle
+  together (`block * window * stripes / ranks`), over the fewest that hold so many; a sample is `--sample-kb`;
 - *read*: bytes read over bytes used in an epoch, where a rank reads 1 MB pieces and keeps the `--cache-mb` of them that
   it used last. For webdataset both are 1 by construction: it reads shards from end to end and keeps its buffer in
   memory (10,000 samples of 100 kB: 1 GB per reader).
 
-Ours: `stages.train.data.shuffle.Order`, batches dealt to ranks by `stages.train.data.sampler.Stream`. Peers: a uniform
+Ours: `stages.train.data.shuffle.Shuffle`, batches split over ranks by `stages.train.data.sampler`. Peers: a uniform
 permutation (numpy), and webdataset's own shuffle stage, one reader per rank, over its share of shards of `--shard`
 samples in a random order, with buffers of 1,000 and 10,000 samples (`--peer-python` names a Python that has webdataset;
 without it these are left out). A uniform permutation's own *ks*, *tv* and *rank ks* are what chance alone gives."""
@@ -42,7 +42,7 @@ import numpy as np  # noqa: E402
 from common import report  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from stages.train.data.shuffle import BLOCK, LANES, WINDOW, Order  # noqa: E402
+from stages.train.data.shuffle import BLOCK, STRIPES, WINDOW, Shuffle  # noqa: E402
 
 CLASSES = 100
 _WRITTEN = "ours, own shards"
@@ -93,7 +93,7 @@ def main() -> int:
         [one["ks"] for one in ours],
         {who: [one["ks"] for one in rounds] for who, rounds in results.items()},
         unit="ks of a batch",
-        inputs=inputs | {"block": BLOCK, "window": WINDOW, "lanes": LANES},
+        inputs=inputs | {"block": BLOCK, "window": WINDOW, "stripes": STRIPES},
         finish=False,
     )
     print(json.dumps(summary | {"medians": table}), flush=True)
@@ -115,9 +115,9 @@ def _arguments() -> argparse.Namespace:
 
 def _ours(args: argparse.Namespace, seed: int) -> Numbers:
     """[batches, batch], each batch's ranks one after the other."""
-    order = Order(args.samples, seed)
+    order = Shuffle(args.samples, seed)
     places = np.arange(args.samples - args.samples % args.batch).reshape(-1, args.batch)
-    results = [order(own)[1][np.argsort(order.lane(own), kind="stable")] for own in places]
+    results = [order(own)[1][np.argsort(order.stripe(own), kind="stable")] for own in places]
     return np.stack(results)
 
 
@@ -147,7 +147,7 @@ def _measured(batches: Numbers, values: Numbers, args: argparse.Namespace) -> di
     places = np.repeat(np.arange(len(batches)) * args.batch + args.batch / 2, args.batch)
     shares = np.stack([np.bincount(row, minlength=CLASSES) for row in values * CLASSES // size]) / args.batch
     first = ranks[:, 0].reshape(-1)
-    parts = max(1, len(first) // (BLOCK * WINDOW * LANES // args.ranks))
+    parts = max(1, len(first) // (BLOCK * WINDOW * STRIPES // args.ranks))
     return {
         "ks": _ks(values / size),
         "tv": float(np.abs(shares - 1 / CLASSES).sum(axis=1).mean() / 2),

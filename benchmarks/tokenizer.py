@@ -31,7 +31,7 @@ from benchmarks.common import compare, seconds  # noqa: E402
 from stages.base.artifact import Artifact  # noqa: E402
 from stages.base.contract import Partition, StageContext  # noqa: E402
 from stages.tokenizer.config import TokenizerConfig  # noqa: E402
-from stages.tokenizer.counting import total  # noqa: E402
+from stages.tokenizer.counting import sum_counts  # noqa: E402
 from stages.tokenizer.load import load  # noqa: E402
 from stages.tokenizer.pieces import PieceEncoder, texts_array  # noqa: E402
 from stages.tokenizer.stage import Tokenizer  # noqa: E402
@@ -75,7 +75,7 @@ def ours(stage: Tokenizer, pool: ProcessPoolExecutor) -> str:
     with tempfile.TemporaryDirectory() as parts:
         for done in [pool.submit(count, stage, partition, parts) for partition in plan]:
             done.result()
-        return learn(stage.config, total(Path(parts).glob("words-*.parquet")))
+        return learn(stage.config, sum_counts(Path(parts).glob("words-*.parquet")))
 
 
 def shards(file: str, size: int) -> list[list[str]]:

@@ -1,1 +1,1 @@
-"""Architectures and their losses: tensors in, tensors out; nothing here knows of files, Ray or MLflow."""
+"""Architectures and their losses: tensors in, tensors out; files only to read and save weights; no Ray, no MLflow."""

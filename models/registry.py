@@ -1,133 +1,176 @@
-"""The way into the models for everything outside this folder: build, load, train, generate, count."""
+"""The table of architectures, and the functions by which everything outside this folder uses a model.
+
+An architecture is an entry point of the group `pairmill.models`, here or in any other installed package, whose value is
+a :class:`models.common.spec.ModelSpec`. Importing this module imports no torch; only functions that need a model do.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Annotated, Any, LiteralString
 
-import torch
-from torch import Tensor, nn
+from pydantic import BeforeValidator, SerializeAsAny, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from models.blip2 import config as blip2_config
-from models.blip2 import tasks as blip2_tasks
-from models.blip2.config import Blip2Config
-from models.blip2.initialise import start_from as blip2_start
-from models.blip2.model import Blip2Adapter, Blip2ModelConfig
-from models.common.config import StrictConfig
+from models.common.config import ModelConfig
 from models.common.errors import UserError
-from models.florence2 import config as florence2_config
-from models.florence2 import tasks as florence2_tasks
-from models.florence2.config import Florence2Config
-from models.florence2.initialise import start_from as florence2_start
-from models.florence2.model import Florence2, Florence2ModelConfig
-from models.pretrained import VisionLanguageModel
+from models.common.spec import ModelSpec, Objective
 
-ModelConfig = Blip2Config | Florence2Config
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-#: Objective -> (its task, its settings' schema).
-_BLIP2: dict[str, tuple[Any, type[StrictConfig]]] = {
-    "representation": (blip2_tasks.Representation, blip2_config.RepresentationSettings),
-    "language_modeling": (blip2_tasks.LanguageModeling, blip2_config.LanguageModelingSettings),
-}
-_FLORENCE2: dict[str, tuple[Any, type[StrictConfig]]] = {
-    "masked_autoencoding": (florence2_tasks.MaskedAutoencoding, florence2_config.MaskedAutoencodingSettings),
-    "sequence_to_sequence": (florence2_tasks.SequenceToSequence, florence2_config.SequenceToSequenceSettings),
-}
-_OBJECTIVES = {"blip2": _BLIP2, "florence2": _FLORENCE2}
-_USED: dict[str, Mapping[str, tuple[str, ...]]] = {"blip2": blip2_tasks.USED, "florence2": florence2_tasks.USED}
-_BY_TYPE: dict[str, type[VisionLanguageModel]] = {
-    Blip2ModelConfig.model_type: Blip2Adapter,
-    Florence2ModelConfig.model_type: Florence2,
-}
+    from models.common.pretrained import VisionLanguageModel
+
+GROUP = "pairmill.models"
 
 
-def _empty(config: ModelConfig, *, pad_id: int, bos_id: int, eos_id: int) -> VisionLanguageModel:
-    ids = {"pad_id": pad_id, "bos_id": bos_id, "eos_id": eos_id}
-    if isinstance(config, Blip2Config):
-        return Blip2Adapter(Blip2ModelConfig.of(config, **ids))
-    return Florence2(Florence2ModelConfig.of(config, **ids))
+@cache
+def _registered() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def clear_cache() -> None:
+    """Read the entry points anew at the next lookup, for a process in which packages are installed or removed."""
+    _registered.cache_clear()
+
+
+def architectures() -> list[str]:
+    """Names of all registered architectures, sorted."""
+    return sorted(_registered())
+
+
+def spec(architecture: str) -> ModelSpec:
+    """The spec registered under a name. Raises UserError that lists the known names."""
+    if architecture not in _registered():
+        clear_cache()  # its package may have been installed since
+    if architecture not in _registered():
+        raise UserError(
+            f"architecture {architecture!r} is not known (known: {', '.join(architectures()) or 'none'}): correct it, "
+            f"or install the package that registers it under {GROUP!r}"
+        )
+    entry = _registered()[architecture]
+    try:
+        loaded = entry.load()
+    except ImportError as error:
+        raise UserError(f"architecture {architecture!r}: {entry.value} cannot be imported ({error})") from error
+    if not isinstance(loaded, ModelSpec):
+        raise UserError(f"architecture {architecture!r}: {entry.value} is not a models.common.spec.ModelSpec")
+    if (default := loaded.config.model_fields["architecture"].default) != architecture:
+        raise UserError(
+            f"architecture {architecture!r}: its config's `architecture` is {default!r}; register it under that name"
+        )
+    return loaded
+
+
+def conf_folders() -> list[Path]:
+    """Folders with further choices of `model` and `recipe`, which architectures of other packages bring."""
+    return [folder for name in architectures() if (folder := spec(name).conf)]
+
+
+def config_class(fields: Mapping[str, Any]) -> type[ModelConfig]:
+    """The schema of a model's fields, chosen by ``fields["architecture"]``. Raises ValidationError, for that key."""
+    name = fields.get("architecture")
+    if not name:
+        raise _wrong_architecture("missing", name, f"missing; choose one of {', '.join(architectures())}")
+    try:
+        return spec(str(name)).config
+    except UserError as error:
+        raise _wrong_architecture("unknown_architecture", name, str(error)) from None
+
+
+def _wrong_architecture(kind: LiteralString, name: Any, message: str) -> ValidationError:
+    # The message is a value of the template, not the template: it may hold braces.
+    problem = PydanticCustomError(kind, "{message}", {"message": message})
+    return ValidationError.from_exception_data(
+        "model", [InitErrorDetails(type=problem, loc=("architecture",), input=name)]
+    )
+
+
+def _by_architecture(value: Any) -> Any:
+    return config_class(value).model_validate(dict(value)) if isinstance(value, Mapping) else value
+
+
+#: Type of a config's field that holds any registered architecture's config.
+AnyModelConfig = Annotated[SerializeAsAny[ModelConfig], BeforeValidator(_by_architecture)]
+
+
+def model_config(fields: Mapping[str, Any]) -> ModelConfig:
+    """A model's config, validated by the schema of its architecture. Raises ValidationError."""
+    return config_class(fields).model_validate(dict(fields))
+
+
+def count_parameters(config: ModelConfig) -> dict[str, int]:
+    """Number of parameters of each part, without torch; their sum is the model's total."""
+    return spec(config.architecture).count_parameters(config)
 
 
 def build(config: ModelConfig, *, pad_id: int = 0, bos_id: int = 1, eos_id: int = 2) -> VisionLanguageModel:
-    """A new model, random under torch's seed except for the parts ``initialise_from`` names. Raises UserError."""
-    model = _empty(config, pad_id=pad_id, bos_id=bos_id, eos_id=eos_id)
-    if isinstance(model, Blip2Adapter) and isinstance(config, Blip2Config):
-        blip2_start(model, config)
-    elif isinstance(model, Florence2) and isinstance(config, Florence2Config):
-        florence2_start(model, config)
+    """A new model, random under torch's seed except for the parts that ``initialise_from`` names. Raises UserError."""
+    own = spec(config.architecture)
+    kind = resolve_name(own.model)
+    model: VisionLanguageModel = kind(kind.config_class.of(config, pad_id=pad_id, bos_id=bos_id, eos_id=eos_id))
+    if own.initialise:
+        resolve_name(own.initialise)(model, config)
     return model
+
+
+def saved_config(folder: str | Path) -> ModelConfig:
+    """The config of a model saved in a local folder, without loading it. Raises UserError when it holds none."""
+    file = Path(folder, "config.json")
+    if not file.is_file():
+        raise UserError(f"{folder} holds no config.json: not a saved model")
+    described = json.loads(file.read_text(encoding="utf-8"))
+    fields = described.get("architecture")
+    if not isinstance(fields, Mapping) or "architecture" not in fields:
+        kind = described.get("model_type")
+        raise UserError(f"{file}: model_type {kind!r} is no architecture of Pairmill's; give a model that it saved")
+    try:
+        return spec(str(fields["architecture"])).config.model_validate(dict(fields))
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
 
 
 def load(folder: str | Path) -> VisionLanguageModel:
     """A saved model from a local folder, offline, in evaluation mode. Raises UserError when it holds none."""
-    described = Path(folder, "config.json")
-    if not described.is_file():
-        raise UserError(f"{folder} holds no config.json: not a saved model")
-    kind = json.loads(described.read_text(encoding="utf-8")).get("model_type")
-    if kind not in _BY_TYPE:
-        raise UserError(f"{described}: model_type {kind!r} is none of {', '.join(sorted(_BY_TYPE))}")
-    return _BY_TYPE[kind].from_pretrained(str(folder), local_files_only=True).eval()
+    kind: type[VisionLanguageModel] = resolve_name(spec(saved_config(folder).architecture).model)
+    return kind.from_pretrained(str(folder), local_files_only=True).eval()
 
 
-def architecture(model: VisionLanguageModel) -> str:
-    """The architecture's name, a key of the objectives."""
-    return str(model.config.architecture["architecture"])
+def _objective(architecture: str, name: str) -> Objective:
+    known = spec(architecture).objectives
+    if name not in known:
+        raise UserError(f"objective {name!r} is not one of {architecture}'s: {', '.join(known)}")
+    return known[name]
 
 
-def objectives(config: ModelConfig) -> tuple[str, ...]:
-    """The objectives a model of this config can be trained with."""
-    return tuple(_OBJECTIVES[config.architecture])
+def objective_parts(config: ModelConfig, name: str) -> tuple[str, ...]:
+    """The parts an objective uses; freeze all others. Raises UserError for an objective of another architecture."""
+    return _objective(config.architecture, name).parts
 
 
-def used_parts(config: ModelConfig, objective: str) -> tuple[str, ...]:
-    """The parts an objective trains; freeze all others. Raises UserError for an objective of another model."""
-    _objective(config.architecture, objective)
-    return _USED[config.architecture][objective]
+def objective(model: VisionLanguageModel, name: str, settings: Mapping[str, Any] | None = None) -> nn.Module:
+    """A module whose ``forward(batch)`` returns ``{"loss": scalar, its terms...}`` and whose ``model`` is the model.
 
-
-def _objective(name: str, objective: str) -> tuple[Any, type[StrictConfig]]:
-    known = _OBJECTIVES[name]
-    if objective not in known:
-        raise UserError(f"objective {objective!r} is not one of {name}'s: {', '.join(known)}")
-    return known[objective]
-
-
-def training_task(model: VisionLanguageModel, objective: str, settings: Mapping[str, Any] | None = None) -> nn.Module:
-    """A module whose ``forward(batch)`` returns ``{"loss": scalar, its parts...}``; ``task.model`` is the model.
-
-    ``settings`` are checked against the objective's schema in the model's `config.py`.
+    ``settings`` are validated by the objective's schema. Raises UserError for an objective of another architecture.
     """
-    task, schema = _objective(architecture(model), objective)
-    made: nn.Module = task(model, schema.model_validate(dict(settings or {})))
+    chosen = _objective(model.config.architecture["architecture"], name)
+    made: nn.Module = resolve_name(chosen.module)(model, chosen.settings.model_validate(dict(settings or {})))
     return made
 
 
-def parts(model: VisionLanguageModel) -> dict[str, nn.Module]:
-    """The model's parts by name; every parameter belongs to exactly one."""
-    return model.named_parts()
-
-
 def set_trainable(model: VisionLanguageModel, names: Sequence[str] | None) -> None:
-    """Let the named parts learn and freeze the rest; None thaws everything. Raises UserError for an unknown part."""
-    known = parts(model)
-    wanted = set(known) if names is None else set(names)
-    if unknown := sorted(wanted - set(known)):
-        raise UserError(f"no such part: {', '.join(unknown)}; the model's are {', '.join(known)}")
-    for name, part in known.items():
-        part.requires_grad_(name in wanted)
-
-
-def parameters(config: ModelConfig) -> dict[str, Any]:
-    """``{"total": int, "parts": {name: int}}``, counted on the meta device: nothing is allocated.
-
-    Tied weights count once.
-    """
-    with torch.device("meta"):
-        model = _empty(config, pad_id=0, bos_id=1, eos_id=2)
-    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts(model).items()}
-    return {"total": sum(counts.values()), "parts": counts}
+    """Train the named parts and freeze the rest; None trains everything. Raises UserError for an unknown part."""
+    parts = model.named_parts()
+    trained = set(parts) if names is None else set(names)
+    if unknown := sorted(trained - set(parts)):
+        raise UserError(f"no such part: {', '.join(unknown)}; the model's are {', '.join(parts)}")
+    for name, part in parts.items():
+        part.requires_grad_(name in trained)
 
 
 def generate(
@@ -149,8 +192,8 @@ def generate(
     """
     was_training = model.training
     model.eval()
-    search: Any = model.generate
-    written: Tensor = search(
+    beam_search: Any = model.generate
+    generated: Tensor = beam_search(
         pixels,
         image_index,
         prompt_ids,
@@ -161,4 +204,4 @@ def generate(
         length_penalty=length_penalty,
     )
     model.train(was_training)
-    return written
+    return generated

@@ -1,23 +1,21 @@
-"""Whether a model can be trained on a cluster: told within a moment, before any data is touched.
+"""Whether a model can be trained on a cluster: decided within a moment, before any data is touched.
 
 What is counted are model states, after the ZeRO paper (Rajbhandari et al. 2020, section 3.1, K = 12): per trainable
 parameter in bf16 2 bytes of weight, 2 of gradient, 12 of optimizer (fp32 weight and Adam's two moments); in fp32 4, 4
 and 8. A frozen parameter is its weight alone. ZeRO spreads over the data-parallel ranks the optimizer's part (stage 1),
 gradients too (2), weights too (3); tensor parallelism divides all of it, and offloading moves the optimizer's part to
-the hosts. Activations and buffers are not computed: a share of each memory is left for them.
+the hosts. Activations and buffers are not computed: a share of each memory is reserved for them.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.blip2.config import Blip2Config
-from models.florence2.config import Florence2Config
+from models.common.config import ModelConfig
+from models.registry import count_parameters
 from pipelines import machine
 from pipelines.cluster import ClusterConfig
 from stages.base.contract import UserError
@@ -25,7 +23,7 @@ from stages.train.config import TrainConfig, ZeroConfig
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
-#: Share of every memory that is left for activations, communication buffers and fragmentation.
+#: Share of every memory that is reserved for activations, communication buffers and fragmentation.
 ACTIVATIONS = 0.2
 
 #: The GPU in which needs are expressed (an A100 or H100 of 80 GB).
@@ -33,8 +31,6 @@ REFERENCE_GPU = 80e9
 
 #: precision -> bytes per parameter of weight, gradient, optimizer.
 _BYTES = {"bf16": (2, 2, 12), "fp32": (4, 4, 8)}
-
-ModelConfig = Blip2Config | Florence2Config
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class Need:
         return (self.replicated + self.sharded * tensor_parallel / ranks) / tensor_parallel
 
     def minimum_gpus(self, memory: float = REFERENCE_GPU, tensor_parallel: int = 1) -> int | None:
-        """The least number of GPUs of that memory which hold it; None if no number does at this ZeRO stage."""
+        """The smallest number of GPUs of that memory that holds it; None if no number does at this ZeRO stage."""
         room = memory * (1 - ACTIVATIONS) * tensor_parallel - self.replicated
         if room < 0 or (room == 0 and self.sharded):
             return None
@@ -83,7 +79,7 @@ def needs(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig) -> dic
 
 
 def check(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig) -> None:
-    """Raise UserError, with what it needs, what there is and what to type, if the model does not fit the cluster."""
+    """Raise UserError if the model does not fit the cluster, with needs, resources and commands that would work."""
     if cluster.workers % cluster.tensor_parallel:
         raise UserError(
             f"cluster.tensor_parallel={cluster.tensor_parallel} does not divide cluster.workers={cluster.workers};"
@@ -106,7 +102,7 @@ def check(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig) -> Non
 
 def _need(model: ModelConfig, train: TrainConfig, precision: str, zero: ZeroConfig | None = None) -> Need:
     zero = zero or train.zero
-    parts: Mapping[str, int] = importlib.import_module(f"models.{model.architecture}.size").count(model)
+    parts = count_parameters(model)
     total = sum(parts.values())
     trainable = 0
     for number, phase in enumerate(train.phases):
@@ -132,7 +128,7 @@ def _need(model: ModelConfig, train: TrainConfig, precision: str, zero: ZeroConf
 
 
 def _missing_gpus(cluster: ClusterConfig) -> str:
-    """What is wrong when GPUs are asked for that cannot be there."""
+    """What is wrong when more GPUs are configured than exist."""
     if not cluster.gpus_per_worker:
         return ""
     if cluster.address:
@@ -185,7 +181,7 @@ def _has_line(cluster: ClusterConfig) -> str:
 
 
 def _advice(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig) -> str:
-    """Command lines that would go through, most capable first."""
+    """Commands that would work, on the largest cluster first."""
     lines = []
     presets = [preset for preset in _presets() if preset.name != cluster.name and preset.gpus_per_worker]
     for stage in range(train.zero.stage, 4):

@@ -1,4 +1,4 @@
-"""The page of one selection with a section that holds it against another."""
+"""A selection's report page with a section that compares it with another selection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stages.base.artifact import Artifact
 from stages.select.report.charts import histogram
 from stages.select.report.compare import compare
 from stages.select.report.page import COMPARE_LINK, COMPARE_SECTION, TITLES, environment
-from stages.select.report.pictures import Sample, picture, shortened
+from stages.select.report.samples import ShownImage, picture, shortened
 
 
 def with_comparison(
@@ -22,7 +22,7 @@ def with_comparison(
 ) -> tuple[str, dict[str, Any]]:
     """The page of `new` with the section, and the section's figures.
 
-    `private` adds to the sources that either selection calls private.
+    `private`: sources to treat as private besides those that either selection lists as such.
     """
     for artifact in (old, new):
         private = private | set(artifact.manifest["config"].get("private_sources", ()))
@@ -57,8 +57,8 @@ def _inputs(old: Artifact, new: Artifact) -> list[str]:
     return [role for role in after if before.get(role) != after[role]]
 
 
-def _samples(chosen: list[dict[str, str]], select: Artifact, lineage: Lineage) -> list[Sample]:
-    """Pictures and captions out of the artifacts that the selection was made from, where they still are."""
+def _samples(chosen: list[dict[str, str]], select: Artifact, lineage: Lineage) -> list[ShownImage]:
+    """Pictures and captions from the artifacts that the selection was made from, if they still exist."""
     held = {
         role: {a.manifest["config"]["name"]: a for a in lineage.inputs(select, role) if a is not None}
         for role in ("raw", "pairs")
@@ -75,7 +75,7 @@ def _samples(chosen: list[dict[str, str]], select: Artifact, lineage: Lineage) -
         if pairs is not None:
             listed = rows(pairs, "pairs-*.parquet", "image_uid", row["image_uid"])
             caption = next((pair["caption"] for pair in listed if pair["uid"] == row["uid"]), "")
-        found.append(Sample(row["image_uid"], row["source"], shown, shortened(caption)))
+        found.append(ShownImage(row["image_uid"], row["source"], shown, shortened(caption)))
     return found
 
 

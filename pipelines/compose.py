@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from models.common.config import ModelConfig
+from models.registry import conf_folders, config_class
 from pipelines.config import PairmillConfig
 from stages.base.contract import UserError
 from stages.ingest.config import SourceConfig
@@ -35,7 +37,7 @@ def load(overrides: Sequence[str] = (), conf: Path = CONF) -> PairmillConfig:
     try:
         config = PairmillConfig.model_validate({**values, "sources": {} if wrong else sources})
     except ValidationError as error:
-        wrong += _lines(error, PairmillConfig)
+        wrong += _lines(error, PairmillConfig, model=_model_schema(values.get("model")))
     if wrong:
         raise UserError("\n".join(wrong))
     return config
@@ -50,7 +52,7 @@ def _values(overrides: Sequence[str], conf: Path) -> dict[str, Any]:
     with initialize_config_dir(str(conf), version_base=None):
         try:
             chosen = [_override(text, conf) for text in overrides]
-            composed = compose("config", [*_experiment(chosen, conf), *chosen])
+            composed = compose("config", [*_search_path(chosen, conf), *_experiment(chosen, conf), *chosen])
             values = _plain(OmegaConf.to_container(composed, resolve=True))
             # What a benchmark or the selection refers to by name is loaded from conf/ like a choice of its own.
             held_out = {}
@@ -81,14 +83,22 @@ def _file(conf: Path, group: str, name: str) -> dict[str, Any]:
     return _plain(OmegaConf.to_container(OmegaConf.load(conf / group / f"{name}.yaml"), resolve=True))
 
 
+def _search_path(chosen: Sequence[str], conf: Path) -> list[str]:
+    """The override by which Hydra finds choices that other packages bring; none where all are in `conf/`."""
+    groups = (text.partition("=") for text in chosen if text.startswith(("model=", "recipe=")))
+    if all((conf / group / f"{name}.yaml").exists() for group, _, name in groups):
+        return []
+    return [f"hydra.searchpath=[{','.join(f'file://{folder.resolve()}' for folder in conf_folders())}]"]
+
+
 def choices(conf: Path, group: str) -> list[str]:
-    """Names of a config group's files."""
-    return sorted(path.stem for path in (conf / group).glob("*.yaml"))
+    """Names of a config group's files; of models and recipes also those that other packages bring."""
+    folders = [conf, *conf_folders()] if group in ("model", "recipe") else [conf]
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
 
 def _known(conf: Path, group: str, name: str, key: str) -> None:
-    available = choices(conf, group)
-    if name not in available:
+    if not (conf / group / f"{name}.yaml").exists() and name not in (available := choices(conf, group)):
         raise UserError(f"{key}={name}: no conf/{group}/{name}.yaml; choose one of {', '.join(available)}")
 
 
@@ -126,10 +136,20 @@ def _hydra_line(error: Exception, overrides: Sequence[str], conf: Path) -> str:
     return f"the configuration cannot be put together: {first} (overrides: {' '.join(overrides) or 'none'})"
 
 
-def _lines(error: ValidationError, root: type[BaseModel], prefix: tuple[str, ...] = ()) -> list[str]:
+def _model_schema(fields: Any) -> type[BaseModel]:
+    """The schema of the chosen architecture, as far as there is one."""
+    try:
+        return config_class(fields) if isinstance(fields, Mapping) else ModelConfig
+    except ValidationError:
+        return ModelConfig
+
+
+def _lines(
+    error: ValidationError, root: type[BaseModel], prefix: tuple[str, ...] = (), model: type[BaseModel] = ModelConfig
+) -> list[str]:
     lines = []
     for item in error.errors(include_url=False):
-        schema, path = _walk(item["loc"], root)
+        schema, path = _walk(item["loc"], root, model)
         path = [*prefix, *path]
         key = ".".join(path)
         if item["type"] == "extra_forbidden":
@@ -146,7 +166,7 @@ def _lines(error: ValidationError, root: type[BaseModel], prefix: tuple[str, ...
     return lines
 
 
-def _walk(loc: Sequence[int | str], root: type[BaseModel]) -> tuple[list[str], list[str]]:
+def _walk(loc: Sequence[int | str], root: type[BaseModel], model: type[BaseModel]) -> tuple[list[str], list[str]]:
     """Follow an error's location through the schema: field names of its parent, and the path as a user writes it."""
     path: list[str] = []
     annotation: Any = root
@@ -163,6 +183,8 @@ def _walk(loc: Sequence[int | str], root: type[BaseModel]) -> tuple[list[str], l
             fields = list(known[0].model_fields)
             field = known[0].model_fields.get(str(part))
             annotation = field.annotation if field else None
+            if annotation is ModelConfig:
+                annotation = model
         else:
             annotation = get_args(annotation)[-1] if get_args(annotation) else None
     return fields, path
@@ -179,9 +201,6 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _tags(model: type[BaseModel]) -> set[str]:
-    return {
-        str(value)
-        for name in ("architecture", "kind")
-        if name in model.model_fields
-        for value in get_args(model.model_fields[name].annotation)
-    }
+    return (
+        {str(tag) for tag in get_args(model.model_fields["kind"].annotation)} if "kind" in model.model_fields else set()
+    )

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pydantic import SerializeAsAny, model_validator
 
-from pydantic import Field, SerializeAsAny, model_validator
-
-from models.blip2.config import Blip2Config
-from models.florence2.config import Florence2Config
+from models.registry import AnyModelConfig
 from pipelines.cluster import ClusterConfig
 from pipelines.tracking.config import TrackingConfig
 from stages.base.contract import StageConfig
@@ -24,8 +21,6 @@ from stages.tokenizer.config import TokenizerConfig
 from stages.tokens.config import TokensConfig
 from stages.train.config import TrainConfig
 from stages.world.config import WorldConfig
-
-ModelConfig = Annotated[Blip2Config | Florence2Config, Field(discriminator="architecture")]
 
 
 class PairmillConfig(StageConfig):
@@ -44,7 +39,8 @@ class PairmillConfig(StageConfig):
     shard: ShardConfig
     tokenizer: TokenizerConfig
     tokens: TokensConfig
-    model: ModelConfig
+    model: AnyModelConfig
+    """Validated by the schema of its `architecture`, which may come from another package."""
     train: TrainConfig
     tasks: dict[str, TaskConfig] = {}
     """What to fine-tune for; those a chosen benchmark needs are added."""

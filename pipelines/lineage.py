@@ -1,4 +1,4 @@
-"""Which artifacts of a workspace were made from which, and which models saw what."""
+"""Which artifacts of a workspace were made from which, and which models were trained on them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from functools import cached_property
 from graphlib import TopologicalSorter
 from typing import Any
 
+from pipelines.dag import STAGES
 from pipelines.store import ArtifactDir, Store
 from pipelines.tracking.tracker import TRACKING_RECORD, model_name
 from stages.base.artifact import MANIFEST, Artifact, is_remote
-
-#: Stages whose artifact is a trained model.
-MODELS = ("pretrain", "finetune")
+from stages.base.contract import Stage
 
 
 @dataclass(frozen=True)
@@ -25,16 +24,18 @@ class Model:
     node: str
     artifact: Artifact
     key: str | None
-    """Names its run in MLflow (the tag `pairmill.key`); None where nothing tracked it."""
+    """The key of its MLflow run (tag `pairmill.key`); None if it was not tracked."""
     registered: str
     """Name of the registered model."""
 
 
 class Lineage:
-    """All finished artifacts of a workspace, whatever configuration made them, linked by their manifests."""
+    """All finished artifacts of a workspace, of any configuration, linked by their manifests."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, stages: Sequence[type[Stage[Any]]] = STAGES) -> None:
         self.store = store
+        self.stages = {stage.name: stage for stage in stages}
+        """Name -> stage of the pipeline; the workspace may hold artifacts of others."""
 
     @cached_property
     def artifact_dirs(self) -> list[ArtifactDir]:
@@ -43,27 +44,27 @@ class Lineage:
 
     @cached_property
     def by_fingerprint(self) -> dict[str, Artifact]:
-        """The finished ones."""
+        """Fingerprint -> finished artifact."""
         found = [artifact for artifact_dir in self.artifact_dirs if (artifact := artifact_dir.artifact()) is not None]
         return {artifact.fingerprint: artifact for artifact in found}
 
     def of_stage(self, stage: str) -> list[Artifact]:
-        """The finished artifacts of a stage, in the order of their folders."""
+        """The finished artifacts of a stage, sorted by folder."""
         return [artifact for artifact in self.by_fingerprint.values() if artifact.manifest["stage"] == stage]
 
     def inputs(self, artifact: Artifact, role: str) -> list[Artifact | None]:
-        """What filled an input role; None for an artifact that is no longer there."""
+        """The artifacts of an input role; None for one that no longer exists."""
         return [self.by_fingerprint.get(mark) for mark in artifact.manifest["inputs"].get(role, ())]
 
     def earlier(self, artifact: Artifact, role: str) -> list[Artifact]:
-        """The artifact and what it continues through a role, oldest first (retry passes of a download)."""
+        """The artifact and those that it continues through a role, oldest first (retry passes of a download)."""
         chain = [artifact]
         while found := [a for a in self.inputs(chain[0], role) if a is not None]:
             chain.insert(0, found[0])
         return chain
 
     def descendants(self, fingerprints: Iterable[str]) -> list[Artifact]:
-        """Everything made from these artifacts, directly or not; parents before children."""
+        """All artifacts made from these, directly or not; parents before children."""
         parents = {
             mark: {p for role in artifact.manifest["inputs"].values() for p in role}
             for mark, artifact in self.by_fingerprint.items()
@@ -77,7 +78,8 @@ class Lineage:
 
     def models(self, shards: Iterable[str]) -> list[Model]:
         """Models trained on these `shard` artifacts, and those made from such models."""
-        return [_model(a) for a in self.descendants(shards) if a.manifest["stage"] in MODELS]
+        models = {name for name, stage in self.stages.items() if stage.registers}
+        return [_model(a) for a in self.descendants(shards) if a.manifest["stage"] in models]
 
 
 def artifact_dirs(store: Store) -> list[ArtifactDir]:
@@ -108,13 +110,13 @@ def stage_of(artifact_dir: ArtifactDir) -> str:
 
 
 def tracking_record(artifact: Artifact) -> dict[str, Any] | None:
-    """What the tracker left beside an artifact."""
+    """The tracking record beside an artifact (see `pipelines/tracking/tracker.py`)."""
     text = ArtifactDir(artifact.url).read(TRACKING_RECORD)
     return json.loads(text) if text else None
 
 
 def started(artifact: Artifact) -> str:
-    """When the run that made an artifact began (ISO 8601, UTC); empty where that is not recorded."""
+    """When the run that made an artifact started (ISO 8601, UTC); empty if not recorded."""
     text = ArtifactDir(artifact.url).read("run.json")
     return str(json.loads(text).get("started", "")) if text else ""
 
@@ -126,7 +128,7 @@ def _model(artifact: Artifact) -> Model:
 
 
 def find(artifacts: Sequence[Artifact], which: str) -> list[Artifact]:
-    """Those whose fingerprint begins with some hex digits, or that lie in the folder given."""
+    """The artifacts whose fingerprint starts with `which`, or the one in the folder or at the URL `which`."""
     if os.path.exists(os.path.join(which, MANIFEST)) or is_remote(which):
         return [Artifact(which.rstrip("/"))]
     return [artifact for artifact in artifacts if artifact.fingerprint.startswith(which.lower())]

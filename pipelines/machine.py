@@ -1,4 +1,4 @@
-"""What this machine has: memory, and GPUs as the driver's own tool counts them. No torch."""
+"""This machine's memory, and its GPUs as reported by `nvidia-smi`; imports no torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def memory_bytes() -> int:
 
 
 def gpu_memory_bytes() -> list[int]:
-    """Memory of each NVIDIA GPU; empty where there is none or `nvidia-smi` does not answer within two seconds."""
+    """Memory of each NVIDIA GPU; empty if there is none or `nvidia-smi` does not answer within two seconds."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []

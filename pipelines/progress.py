@@ -1,4 +1,4 @@
-"""What a person sees while stages run: a live display on a terminal, plain lines when piped."""
+"""Progress of running stages: a live display on a terminal, plain lines when piped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-#: Seconds between plain lines about the same node, and between looks at a training history.
+#: Seconds between plain lines about the same node, and between updates.
 PLAIN_EVERY = 15.0
 LOOK_EVERY = 0.5
 
@@ -31,7 +31,7 @@ class _Active:
 
 
 class Progress:
-    """Follows the nodes under way: partitions done of all, rate, time left; for training the last step's figures."""
+    """Shows each running node: partitions done, rate, time left; for training, the metrics of the last step."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._console = Console(file=stream or sys.stderr, highlight=False)
@@ -57,11 +57,11 @@ class Progress:
             self._live.stop()
 
     def note(self, text: str) -> None:
-        """One line for the person, live or piped."""
+        """Print one line, live or piped."""
         self._console.print(text, markup=False, soft_wrap=True)
 
     def started(self, node: str, total: int, done: int, scratch: str) -> None:
-        """A node begins with `done` of its `total` partitions committed by an earlier run."""
+        """A node starts, `done` of its `total` partitions being committed by an earlier run."""
         with self._lock:
             self._active[node] = _Active(total, done, Path(scratch), at_start=done)
         if done:
@@ -82,7 +82,7 @@ class Progress:
         self.note(f"{node}: done in {seconds:.1f} s{'; ' + shown if shown else ''}")
 
     def failed(self, node: str) -> None:
-        """A node will not finish in this run."""
+        """A node failed and will not be finished in this run."""
         with self._lock:
             self._active.pop(node, None)
         self.note(f"{node}: failed")
@@ -115,7 +115,7 @@ class Progress:
 
 
 def describe(done: int, total: int, at_start: int, seconds: float, scratch: Path) -> str:
-    """One line on a node under way; a training history in its scratch folder tells more than its one partition."""
+    """One line on a running node: the last step of its metrics file if it has one, else its partitions."""
     step = last_step(scratch)
     if step is not None:
         return step
@@ -133,7 +133,7 @@ def describe(done: int, total: int, at_start: int, seconds: float, scratch: Path
 
 
 def last_step(scratch: Path) -> str | None:
-    """The newest step of a training history (`metrics.jsonl`) as text, with the time left where the end is known."""
+    """The last step in `metrics.jsonl` as text, with the time left if the number of steps is known; None if empty."""
     lines = _tail(scratch / "metrics.jsonl")
     if not lines:
         return None
@@ -162,12 +162,12 @@ def _tail(path: Path, most: int = 16_384) -> list[dict[str, Any]]:
             text = file.read().decode("utf-8", "replace")
     except FileNotFoundError:
         return []
-    lines = text.split("\n")[1 if size > most else 0 : -1]  # a first or last line may be cut
+    lines = text.split("\n")[1 if size > most else 0 : -1]  # the first or last line may be incomplete
     return [json.loads(line) for line in lines if line]
 
 
 def clock(seconds: float) -> str:
-    """Seconds as m:ss, or h:mm:ss from an hour on."""
+    """Seconds as m:ss, or as h:mm:ss from one hour."""
     whole = max(0, round(seconds))
     hours, rest = divmod(whole, 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

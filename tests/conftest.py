@@ -90,7 +90,17 @@ def run_stage(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
+def outside_packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty folder on the import path of this process and of Ray's workers, for packages from outside the tree."""
+    folder = tmp_path_factory.mktemp("outside_packages")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def ray_session(outside_packages: Path) -> Iterator[None]:
     """One Ray of two CPUs for all tests that need one."""
     import ray
 

@@ -86,14 +86,14 @@ def split(folder: Path, batch: int, samples: int) -> dict[str, float]:
     import ours
     import torch
 
-    from stages.train.data.sampler import Stream
+    from stages.train.data.sampler import BatchSampler
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     for path in folder.rglob("*.*"):
         path.read_bytes()
     data, settings = ours.dataset(folder), ours.settings(batch, 0)
-    stream = Stream(data, settings.seed, batch)
+    sampler = BatchSampler(data, settings.seed, batch)
     slot = np.zeros((batch, 3, SIZE, SIZE), dtype=np.float32)  # written before, as the workers' slots are
     spent: dict[str, float] = defaultdict(float)
     steps = -(-samples // batch)
@@ -101,7 +101,7 @@ def split(folder: Path, batch: int, samples: int) -> dict[str, float]:
         if step == 1:
             spent.clear()  # the first batch opened files
         start = _clock()
-        epochs, numbers = stream.batch(step)
+        epochs, numbers = sampler.batch(step)
         spent["order"] += _clock() - start
         places = list(zip(epochs.tolist(), numbers.tolist(), strict=True))
         texts = [_timed(data, settings, place, out, spent) for place, out in zip(places, slot, strict=True)]
@@ -113,8 +113,8 @@ def split(folder: Path, batch: int, samples: int) -> dict[str, float]:
 
 
 def _timed(data: Any, settings: Any, place: tuple[int, int], out: Any, spent: dict[str, float]) -> Any:
-    """One sample as `stages.train.data.transform.Preparer` makes it, its pixels into `out`; returns its texts."""
-    from stages.train.data.augment import draw_view, sample_random, training_pixels
+    """One sample as `stages.train.data.transform` makes it, its pixels into `out`; returns its texts."""
+    from stages.train.data.augment import draw_crop, sample_random, training_pixels
     from stages.train.data.decode import decode, image_size
 
     decoding = 0.0
@@ -131,10 +131,10 @@ def _timed(data: Any, settings: Any, place: tuple[int, int], out: Any, spent: di
     sample = data.sample(number, epoch)
     times.append(_clock())
     draw = sample_random(settings.seed, epoch, sample.seed)
-    view = draw_view(*image_size(sample.image), sample.boxes, sample.mirrorable, settings.augmentation, draw)
-    training_pixels(decoded, view, SIZE, settings.augmentation, settings.image_mean, settings.image_std, draw, out)
+    crop = draw_crop(*image_size(sample.image), sample.boxes, sample.flippable, settings.augmentation, draw)
+    training_pixels(decoded, crop, SIZE, settings.augmentation, settings.image_mean, settings.image_std, draw, out)
     times.append(_clock())
-    texts = sample.texts(view)
+    texts = sample.texts(crop)
     times.append(_clock())
     spent["read"] += times[1] - times[0]
     spent["decode"] += decoding

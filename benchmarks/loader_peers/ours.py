@@ -13,13 +13,12 @@ import torch
 import transforms
 
 from stages.base.artifact import Artifact, file_sha256
-from stages.shard.index import checksum, to_table, write_index
-from stages.shard.row import Row
+from stages.shard.index import IndexRow, checksum, to_table, write_index
 from stages.shard.writer import ShardWriter
 from stages.tokens.encode import Encoded, id_type
 from stages.train.config import OptimizationConfig
-from stages.train.data.collate import collate as collate
 from stages.train.data.loader import Loader
+from stages.train.data.loader import collate as collate
 from stages.train.data.pairs import PairDataset
 
 PACKAGE = "pairmill"
@@ -49,7 +48,7 @@ def convert(files: Sequence[Path], folder: Path, way: transforms.Way, batch: int
                 at = tar.add(uid, parts)
                 places = (*at["jpg"], *at["txt"], *at["json"])
                 sums = (checksum(parts[name]) for name in ("jpg", "txt", "json"))
-                rows.append(Row(uid, uid, "photographs", shard, "jpg", *places, 1, *sums))
+                rows.append(IndexRow(uid, uid, "photographs", shard, "jpg", *places, 1, *sums))
         tables.append(to_table(rows))
         size, sha256 = path.stat().st_size, file_sha256(path)
         listed.append({"name": path.name, "samples": len(rows), "bytes": size, "sha256": sha256})

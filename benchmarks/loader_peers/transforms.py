@@ -58,14 +58,14 @@ def with_our_functions(data: bytes, key: str) -> torch.Tensor:
     """JPEG bytes through `stages.train.data.decode` and `stages.train.data.augment`, as Pairmill's workers use them."""
     from functools import partial
 
-    from stages.train.data.augment import draw_view, sample_random, training_pixels
+    from stages.train.data.augment import draw_crop, sample_random, training_pixels
     from stages.train.data.decode import decode, image_size
 
     config = _augmentation()
     draw = sample_random(0, 0, key)
-    view = draw_view(*image_size(data), None, True, config, draw)
+    crop = draw_crop(*image_size(data), None, True, config, draw)
     out = np.empty((3, SIZE, SIZE), dtype=np.float32)
-    training_pixels(partial(decode, data), view, SIZE, config, MEAN, STD, draw, out)
+    training_pixels(partial(decode, data), crop, SIZE, config, MEAN, STD, draw, out)
     return torch.from_numpy(out)
 
 

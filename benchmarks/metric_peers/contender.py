@@ -27,9 +27,6 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from benchmarks.metric_peers import made_vqa  # noqa: E402
 from benchmarks.metric_peers.official_vqa import OfficialVqa  # noqa: E402
-from stages.evaluate.formats.problems import Problems  # noqa: E402
-from stages.evaluate.formats.vqa import read_annotations, read_answers  # noqa: E402
-from stages.evaluate.metrics.additive import labels, mean_by_group  # noqa: E402
 from stages.evaluate.metrics.captions import cider, ngrams  # noqa: E402
 from stages.evaluate.metrics.captions.suite import CaptionScorer  # noqa: E402
 from stages.evaluate.metrics.java import reference_file  # noqa: E402
@@ -37,6 +34,8 @@ from stages.evaluate.metrics.meteor.meteor import meteor  # noqa: E402
 from stages.evaluate.metrics.meteor.tables import tables_file  # noqa: E402
 from stages.evaluate.metrics.ptb.tokenize import PtbTokenizer  # noqa: E402
 from stages.evaluate.metrics.vqa.accuracy import MODES, Mode, accuracies  # noqa: E402
+from stages.evaluate.scorers.vqa import score_vqa  # noqa: E402
+from stages.formats.vqa import read_annotations, read_answers  # noqa: E402
 
 Figures = dict[str, Any]
 Work = Callable[[], Figures]
@@ -150,21 +149,16 @@ def cider_peer(folder: Path) -> Work:
     return work
 
 
-_TYPES = ("answer_type", "question_type")
-
-
 def vqa_ours(folder: Path, modes: Sequence[Mode] = ("official",)) -> Work:
     """Accuracies and means as `pairmill score vqa` takes them."""
-    problems = Problems()
-    annotations = read_annotations(folder / "annotations.json", problems)
-    answers = read_answers(folder / "results.json", annotations, problems)
+    annotations = read_annotations(folder / "annotations.json")
+    answers = read_answers(folder / "results.json", annotations).texts
 
     def work() -> Figures:
-        annotated = [annotations.questions[i] for i in answers]
-        kinds = {key: labels([getattr(annotation, key) for annotation in annotated]) for key in _TYPES}
-        result = accuracies(list(answers.values()), [annotation.answers for annotation in annotated], modes)
-        means = {mode: mean_by_group("overall", 100 * result[mode], kinds).total() for mode in modes}
-        return {**means["official"], "per_question": 100 * result["official"], "questions": np.array(list(answers))}
+        scored = score_vqa(annotations, answers, modes)
+        means = {name: value for name, value in scored.total().items() if "_normalized" not in name}
+        per_question = 100 * np.array(scored.per_sample["accuracy"])
+        return {**means, "per_question": per_question, "questions": np.array(list(answers))}
 
     return work
 
@@ -176,14 +170,13 @@ def vqa_ours_both(folder: Path) -> Work:
 
 def vqa_alone(folder: Path) -> Work:
     """The accuracies without the means."""
-    problems = Problems()
-    annotations = read_annotations(folder / "annotations.json", problems)
-    answers = read_answers(folder / "results.json", annotations, problems)
+    annotations = read_annotations(folder / "annotations.json")
+    answers = read_answers(folder / "results.json", annotations).texts
 
     def work() -> Figures:
-        answers_given = [annotations.questions[i].answers for i in answers]
-        result = accuracies(list(answers.values()), answers_given, ("official",))
-        return {"per_question": 100 * result["official"], "questions": np.array(list(answers))}
+        annotated = [annotations.by_question[question].answers for question in answers]
+        found = accuracies(list(answers.values()), annotated, ("official",))
+        return {"per_question": 100 * found["official"], "questions": np.array(list(answers))}
 
     return work
 
@@ -210,9 +203,9 @@ def vqa_peer(folder: Path) -> Work:
     def work() -> Figures:
         evaluation.evaluate()
         return {
-            "overall": evaluation.overall,
-            **{f"answer_type.{name}": value for name, value in evaluation.per_answer_type.items()},
-            **{f"question_type.{name}": value for name, value in evaluation.per_question_type.items()},
+            "accuracy": evaluation.overall,
+            **{f"per_answer_type.{name}": value for name, value in evaluation.per_answer_type.items()},
+            **{f"per_question_type.{name}": value for name, value in evaluation.per_question_type.items()},
             "per_question": np.array(list(evaluation.per_question.values())),
             "questions": np.array(list(evaluation.per_question)),
         }

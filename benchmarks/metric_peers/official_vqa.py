@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from stages.evaluate.metrics.vqa.words import ARTICLES, CONTRACTIONS, NUMBERS, PUNCTUATION
+from stages.evaluate.metrics.vqa.normalize import ARTICLES, CONTRACTIONS, NUMBERS, PUNCTUATION
 
 _DIGITS_WITH_COMMA = re.compile(r"(\d)(,)(\d)")
 _PERIOD = re.compile(r"(\.)(?!\d)")

@@ -1,4 +1,4 @@
-"""The gated cross-attention that lets a language layer look at the Q-Former's outputs."""
+"""The gated cross-attention by which a language layer attends to the Q-Former's outputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class GatedCrossAttention(nn.Module):
     def __init__(self, width: int, image_width: int, heads: int, gate: float) -> None:
         super().__init__()
         self.heads = heads
-        self.start = gate
+        self.initial_gate = gate
         self.norm = nn.LayerNorm(width)
         self.query = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(image_width, width, bias=False)
@@ -31,12 +31,12 @@ class GatedCrossAttention(nn.Module):
 
     def forward(self, hidden: Tensor, image_tokens: Tensor) -> Tensor:
         """``hidden`` [n, length, width], ``image_tokens`` [n, queries, image width] -> [n, length, width]."""
-        seen = F.scaled_dot_product_attention(
+        attended = F.scaled_dot_product_attention(
             self._split(self.query(self.norm(hidden))),
             self._split(self.key(image_tokens)),
             self._split(self.value(image_tokens)),
         )
-        return hidden + torch.tanh(self.gate) * self.out(seen.transpose(1, 2).flatten(2))
+        return hidden + torch.tanh(self.gate) * self.out(attended.transpose(1, 2).flatten(2))
 
 
 def build_adapters(config: Blip2Config) -> nn.ModuleDict:

@@ -1,4 +1,4 @@
-"""Starting a BLIP2-Adapter's parts from local weights."""
+"""Initialising a BLIP2-Adapter's parts from local weights."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from transformers import Blip2QFormerModel, CLIPVisionConfig, CLIPVisionModel, O
 from models.blip2.config import Blip2Config
 from models.blip2.model import Blip2Adapter
 from models.common.errors import UserError
-from models.grid import resize_positions
-from models.pretrained import fit_rows, load_part, read_config
+from models.common.position_embeddings import resize_positions
+from models.common.pretrained import fit_rows, load_part, read_config
 
 _POSITIONS = "embeddings.position_embedding.weight"
 _EMBEDDINGS = ("model.decoder.embed_tokens.weight", "lm_head.weight")

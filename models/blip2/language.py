@@ -1,4 +1,4 @@
-"""The decoder language model: OPT's layers and weight names, with a place before each for a gated adapter."""
+"""The decoder language model: OPT's layers and weight names, each preceded by an optional gated adapter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transformers.models.opt.modeling_opt import (
 )
 
 from models.blip2.config import Blip2Config
-from models.text import positions
+from models.common.text import positions
 
 
 def opt_config(config: Blip2Config, *, pad_id: int, bos_id: int, eos_id: int) -> OPTConfig:
@@ -40,7 +40,7 @@ def opt_config(config: Blip2Config, *, pad_id: int, bos_id: int, eos_id: int) ->
 
 
 class AdaptedLayer(OPTDecoderLayer):
-    """An OPT layer that first lets its adapter, if there is one, add what it sees in the image."""
+    """An OPT layer that first applies its adapter, if there is one, to the hidden states."""
 
     def forward(  # type: ignore[override]
         self,
@@ -89,7 +89,7 @@ class Decoder(nn.Module):
 
 
 class Body(nn.Module):
-    """Only there so that weights are named ``model.decoder...``, as in OPT's checkpoints."""
+    """A level of nesting that names weights ``model.decoder...``, as in OPT's checkpoints."""
 
     def __init__(self, config: OPTConfig) -> None:
         super().__init__()
@@ -97,9 +97,9 @@ class Body(nn.Module):
 
 
 class LanguageModel(OPTPreTrainedModel, GenerationMixin):
-    """OPT for causal language modelling that can look at image tokens through adapters.
+    """OPT for causal language modelling that can attend to image tokens through adapters.
 
-    The adapters are handed in with each call and stay outside: the language model's weights are OPT's alone.
+    The adapters are an argument of each call, not submodules, so the language model's weights are those of OPT.
     """
 
     _tied_weights_keys = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
@@ -133,9 +133,9 @@ class LanguageModel(OPTPreTrainedModel, GenerationMixin):
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         if attention_mask is None:
-            seen = past_key_values.get_seq_length() if past_key_values is not None else 0
+            past = past_key_values.get_seq_length() if past_key_values is not None else 0
             attention_mask = torch.ones(
-                input_ids.shape[0], seen + input_ids.shape[1], dtype=torch.long, device=input_ids.device
+                input_ids.shape[0], past + input_ids.shape[1], dtype=torch.long, device=input_ids.device
             )
         hidden = self.model.decoder(input_ids, attention_mask, past_key_values, image_tokens, adapters)
         logits = self.lm_head(hidden[:, -logits_to_keep:])

@@ -14,11 +14,11 @@ from models.blip2.config import Blip2Config
 from models.blip2.language import LanguageModel, opt_config
 from models.blip2.qformer import QFormer, QueryTokens
 from models.blip2.vision import VisionTransformer, clip_config
-from models.pretrained import ArchitectureConfig, VisionLanguageModel
-from models.text import frame_prompt
+from models.common.pretrained import SavedConfig, VisionLanguageModel
+from models.common.text import frame_prompt
 
 
-class Blip2ModelConfig(ArchitectureConfig):
+class Blip2SavedConfig(SavedConfig):
     """`config.json` of a BLIP2-Adapter."""
 
     model_type = "pairmill_blip2"
@@ -33,8 +33,8 @@ class Heads(nn.Module):
         self.image = nn.Linear(width, size)
         self.text = nn.Linear(width, size)
         self.matching = nn.Linear(width, 2)
-        self.start = -math.log(config.heads.temperature)
-        self.logit_scale = nn.Parameter(torch.full((1,), self.start))
+        self.initial_logit_scale = -math.log(config.heads.temperature)
+        self.logit_scale = nn.Parameter(torch.full((1,), self.initial_logit_scale))
 
     def forward(self, queries: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Unit-length float32 features of images [m, queries, size] and texts [n, size], and 1 / temperature [1].
@@ -42,17 +42,17 @@ class Heads(nn.Module):
         The temperature is learned as a logarithm and never falls below 0.01 (as in CLIP), so it stays positive.
         """
         image = nn.functional.normalize(self.image(queries).float(), dim=-1)
-        words = nn.functional.normalize(self.text(text).float(), dim=-1)
-        return image, words, self.logit_scale.float().clamp(max=math.log(100)).exp()
+        features = nn.functional.normalize(self.text(text).float(), dim=-1)
+        return image, features, self.logit_scale.float().clamp(max=math.log(100)).exp()
 
 
 class Blip2Adapter(VisionLanguageModel):
     """The model. Its parts: vision, qformer, qformer_text, heads, adapters, language."""
 
-    config_class = Blip2ModelConfig
+    config_class = Blip2SavedConfig
     _tied_weights_keys = {"qformer.text.output.weight": "qformer.text.words.weight"}
 
-    def __init__(self, config: Blip2ModelConfig) -> None:
+    def __init__(self, config: Blip2SavedConfig) -> None:
         super().__init__(config)
         shape = Blip2Config.model_validate(config.architecture)
         ids: dict[str, Any] = {
@@ -71,9 +71,9 @@ class Blip2Adapter(VisionLanguageModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, GatedCrossAttention):
-            init.constant_(module.gate, module.start)
+            init.constant_(module.gate, module.initial_gate)
         elif isinstance(module, Heads):
-            init.constant_(module.logit_scale, module.start)
+            init.constant_(module.logit_scale, module.initial_logit_scale)
         elif isinstance(module, QueryTokens):
             init.normal_(module.tokens, std=self.config.initializer_range)
 
@@ -89,7 +89,7 @@ class Blip2Adapter(VisionLanguageModel):
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
         """``pixels`` [m, 3, height, width] -> the Q-Former's outputs [m, queries, width]."""
-        return self.qformer.see(self.vision.encode(pixels))
+        return self.qformer.encode_image(self.vision.encode(pixels))
 
     def forward(
         self,
@@ -100,13 +100,13 @@ class Blip2Adapter(VisionLanguageModel):
         target_ids: Tensor,
         target_mask: Tensor,
     ) -> Tensor:
-        """Logits of the targets' tokens, [n, target length, vocabulary]; the layout is `models.batch.Batch`'s."""
-        prompt, seen = frame_prompt(
+        """Logits of the targets' tokens, [n, target length, vocabulary]; tensors as in `models.common.batch.Batch`."""
+        prompt, mask = frame_prompt(
             prompt_ids, prompt_mask, pad_id=self.config.pad_token_id, bos_id=self.config.bos_token_id
         )
         return self.language(
             input_ids=torch.cat([prompt, target_ids[:, :-1]], dim=1),
-            attention_mask=torch.cat([seen, target_mask[:, :-1]], dim=1),
+            attention_mask=torch.cat([mask, target_mask[:, :-1]], dim=1),
             image_tokens=self.image_tokens(pixels)[image_index],
             adapters=self.adapters,
             logits_to_keep=target_ids.shape[1],
@@ -126,13 +126,13 @@ class Blip2Adapter(VisionLanguageModel):
         length_penalty: float = 1.0,
     ) -> Tensor:
         """Ids that follow each prompt, int64 [n, length], right-padded after eos; an image is encoded once."""
-        prompt, seen = frame_prompt(
+        prompt, mask = frame_prompt(
             prompt_ids, prompt_mask, pad_id=self.config.pad_token_id, bos_id=self.config.bos_token_id
         )
         language: Any = self.language
-        written: Tensor = language.generate(
+        generated: Tensor = language.generate(
             input_ids=prompt,
-            attention_mask=seen,
+            attention_mask=mask,
             image_tokens=self.image_tokens(pixels)[image_index],
             adapters=self.adapters,
             do_sample=False,
@@ -141,4 +141,4 @@ class Blip2Adapter(VisionLanguageModel):
             min_new_tokens=min_new_tokens or None,
             length_penalty=length_penalty,
         )
-        return written[:, prompt.shape[1] :]
+        return generated[:, prompt.shape[1] :]

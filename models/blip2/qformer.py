@@ -1,4 +1,4 @@
-"""The Q-Former: learned queries that read the image, sharing self-attention with the text of stage 1."""
+"""The Q-Former: learned queries that attend to the image and share self-attention with the text of stage 1."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from models.blip2.config import Blip2Config
-from models.text import positions
+from models.common.text import positions
 
 
 def qformer_config(config: Blip2Config) -> Blip2QFormerConfig:
@@ -43,8 +43,8 @@ class QueryTokens(nn.Module):
         return self.tokens.expand(batch, -1, -1)
 
 
-class TextSide(nn.Module):
-    """Stage 1's text embeddings and the output layer tied to them."""
+class TextEmbeddings(nn.Module):
+    """Stage 1's token and position embeddings, and the output layer tied to the former."""
 
     def __init__(self, vocabulary: int, length: int, width: int) -> None:
         super().__init__()
@@ -58,26 +58,26 @@ class TextSide(nn.Module):
 
 
 class QFormer(nn.Module):
-    """`transformers`' Q-Former with its queries and its text side."""
+    """`transformers`' Q-Former with its queries and its text embeddings."""
 
     def __init__(self, config: Blip2Config) -> None:
         super().__init__()
         qformer = config.qformer
         self.queries = QueryTokens(qformer.queries, qformer.width)
-        self.text = TextSide(config.vocabulary, qformer.text_positions, qformer.width)
+        self.text = TextEmbeddings(config.vocabulary, qformer.text_positions, qformer.width)
         self.body = Blip2QFormerModel(qformer_config(config))
 
-    def see(self, image: Tensor) -> Tensor:
-        """Queries alone on the image: [m, tokens, vision width] -> [m, queries, width]."""
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Queries alone, attending to the image: [m, tokens, vision width] -> [m, queries, width]."""
         return self.body(query_embeds=self.queries(image.shape[0]), encoder_hidden_states=image).last_hidden_state
 
-    def read(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Text alone, each token seeing all others: [n, length] -> the first token's state [n, width]."""
+    def encode_text(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Text alone, attention in both directions: [n, length] -> the first token's state [n, width]."""
         states = self.body(query_embeds=self.text(ids, mask), query_length=0, attention_mask=mask)
         return states.last_hidden_state[:, 0]
 
-    def fuse(self, image: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Queries and text seeing each other: image [n, ...], text [n, length] -> query states [n, queries, width]."""
+    def encode_pair(self, image: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Queries and text attending to each other: image [n, ...], text [n, length] -> [n, queries, width]."""
         queries = self.queries(len(ids))
         mask = torch.cat([mask.new_ones(queries.shape[:2]), mask], dim=1)
         states = self.body(
@@ -88,29 +88,29 @@ class QFormer(nn.Module):
         )
         return states.last_hidden_state[:, : queries.shape[1]]
 
-    def write(self, image: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Text that sees the queries and what precedes it; logits of the next token [n, length, vocabulary].
+    def decode(self, image: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Text attending to the queries and the tokens before; next-token logits [n, length, vocabulary].
 
-        Queries see only each other (the multimodal causal mask, BLIP-2 section 3.1).
+        Queries attend to each other only (the multimodal causal mask, BLIP-2 section 3.1).
         """
         queries = self.queries(len(ids))
         count, length = queries.shape[1], ids.shape[1]
         text = self.text(ids, mask)
-        seen = text.new_zeros(len(ids), 1, count + length, count + length)
-        never = torch.finfo(text.dtype).min
-        seen[:, :, :count, count:] = never
+        bias = text.new_zeros(len(ids), 1, count + length, count + length)
+        masked = torch.finfo(text.dtype).min
+        bias[:, :, :count, count:] = masked
         causal = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril() & mask[:, None, :].bool()
-        seen[:, :, count:, count:] = torch.zeros_like(causal, dtype=text.dtype).masked_fill(~causal, never)[:, None]
+        bias[:, :, count:, count:] = torch.zeros_like(causal, dtype=text.dtype).masked_fill(~causal, masked)[:, None]
         states = self.body(
             query_embeds=torch.cat([queries, text], dim=1),
             query_length=count,
-            attention_mask=seen,
+            attention_mask=bias,
             encoder_hidden_states=image,
         )
         return self.text.output(states.last_hidden_state[:, count:])
 
     def parts(self) -> dict[str, nn.Module]:
-        """``qformer`` (what every stage uses) and ``qformer_text`` (what only stage 1's text passes through)."""
+        """``qformer`` (used in every stage) and ``qformer_text`` (weights that only stage 1's texts pass through)."""
         shared: list[nn.Module] = [self.queries, self.body.layernorm]
         text: list[nn.Module] = [self.text]
         layers: Any = self.body.encoder.layer

@@ -1,4 +1,4 @@
-"""The vision transformer of BLIP2-Adapter: CLIP's, whose ViT-bigG/14 is the published one of this shape."""
+"""The vision transformer of BLIP2-Adapter: CLIP's, of which ViT-bigG/14 is the published one of this shape."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 
 from models.blip2.config import Blip2Config
-from models.grid import balance_positions
+from models.common.position_embeddings import balance_positions
 
 
 def clip_config(config: Blip2Config) -> CLIPVisionConfig:

@@ -1,1 +1,1 @@
-"""What every architecture shares; on its modules `config` and `errors` stages and pipelines stand, too."""
+"""What all architectures share; `config`, `errors` and `spec` import no torch."""

@@ -1,13 +1,13 @@
-"""Starting a Florence-2's parts from local weights."""
+"""Initialising a Florence-2's parts from local weights."""
 
 from __future__ import annotations
 
 from transformers import MBartConfig, MBartForConditionalGeneration, ViTConfig, ViTModel
 
+from models.common.position_embeddings import resize_positions
+from models.common.pretrained import fit_rows, load_part, read_config
 from models.florence2.config import Florence2Config
 from models.florence2.model import Florence2
-from models.grid import resize_positions
-from models.pretrained import fit_rows, load_part, read_config
 
 _POSITIONS = "embeddings.position_embeddings"
 _EMBEDDINGS = (

@@ -26,10 +26,10 @@ def mbart_config(config: Florence2Config, *, pad_id: int, bos_id: int, eos_id: i
         bos_token_id=bos_id,
         eos_token_id=eos_id,
         decoder_start_token_id=bos_id,
-        # Otherwise the last token allowed would be replaced by eos, and a beam scored for a word it never wrote.
+        # Otherwise the last token allowed would be replaced by eos, and a beam scored for a token it does not hold.
         forced_eos_token_id=None,
     )
 
 
 class LanguageModel(MBartForConditionalGeneration):
-    """mBART as it is; a class of ours so that its place in the model has a name."""
+    """mBART unchanged, under the name that every architecture has for its language model."""

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 
+from models.common.pretrained import SavedConfig, VisionLanguageModel
+from models.common.text import pad_right, shift_right
 from models.florence2.config import Florence2Config
 from models.florence2.language import LanguageModel, mbart_config
 from models.florence2.reconstruction import Reconstruction
 from models.florence2.vision import VisionTransformer, vit_config
-from models.pretrained import ArchitectureConfig, VisionLanguageModel
-from models.text import pad_right, shift_right
 
 
-class Florence2ModelConfig(ArchitectureConfig):
+class Florence2SavedConfig(SavedConfig):
     """`config.json` of a Florence-2."""
 
     model_type = "pairmill_florence2"
@@ -26,9 +26,9 @@ class Florence2ModelConfig(ArchitectureConfig):
 class Florence2(VisionLanguageModel):
     """The model. Its parts: vision, reconstruction, projector, language."""
 
-    config_class = Florence2ModelConfig
+    config_class = Florence2SavedConfig
 
-    def __init__(self, config: Florence2ModelConfig) -> None:
+    def __init__(self, config: Florence2SavedConfig) -> None:
         super().__init__(config)
         shape = Florence2Config.model_validate(config.architecture)
         ids: dict[str, Any] = {
@@ -80,7 +80,7 @@ class Florence2(VisionLanguageModel):
         target_ids: Tensor,
         target_mask: Tensor,
     ) -> Tensor:
-        """Logits of the targets' tokens, [n, target length, vocabulary]; the layout is `models.batch.Batch`'s."""
+        """Logits of the targets' tokens, [n, target length, vocabulary]; tensors as in `models.common.batch.Batch`."""
         states, mask = self.encode(pixels, image_index, prompt_ids, prompt_mask)
         return self.language(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
@@ -103,10 +103,10 @@ class Florence2(VisionLanguageModel):
         min_new_tokens: int = 0,
         length_penalty: float = 1.0,
     ) -> Tensor:
-        """Ids that answer each prompt, int64 [n, length], right-padded after eos; an image is encoded once."""
+        """Ids of the answer to each prompt, int64 [n, length], right-padded after eos; an image is encoded once."""
         states, mask = self.encode(pixels, image_index, prompt_ids, prompt_mask)
         language: Any = self.language
-        written: Tensor = language.generate(
+        generated: Tensor = language.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=mask,
             do_sample=False,
@@ -115,4 +115,4 @@ class Florence2(VisionLanguageModel):
             min_new_tokens=min_new_tokens or None,
             length_penalty=length_penalty,
         )
-        return written[:, 1:]
+        return generated[:, 1:]

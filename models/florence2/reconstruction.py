@@ -1,4 +1,4 @@
-"""Masked autoencoding's other half: which patches are hidden, the light decoder, and its loss."""
+"""The light decoder of masked autoencoding, and its loss."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def decoder_config(config: Florence2Config) -> ViTConfig:
 
 
 class Reconstruction(nn.Module):
-    """Rebuilds hidden patches from the encoded ones (He et al. 2022, section 3), with learned positions."""
+    """Reconstructs masked patches from the encoded ones (He et al. 2022, section 3), with learned positions."""
 
     def __init__(self, config: Florence2Config) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ def patches_of(pixels: Tensor, patch_size: int) -> Tensor:
 
 
 def reconstruction_loss(predicted: Tensor, pixels: Tensor, hidden: Tensor, patch_size: int, normalise: bool) -> Tensor:
-    """Mean squared error over hidden patches only, in float32.
+    """Mean squared error over masked patches only, in float32.
 
     ``predicted`` [m, patches, 3 * patch_size^2], ``pixels`` [m, 3, height, width], ``hidden`` bool [m, patches]. With
     ``normalise`` each patch's target has mean 0 and variance 1 (unbiased, + 1e-6, as in the reference code).

@@ -1,4 +1,4 @@
-"""The vision transformer of Florence-2: a ViT that can leave out hidden patches, as a masked autoencoder must."""
+"""The vision transformer of Florence-2: a ViT that can encode a subset of the patches, as a masked autoencoder must."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from transformers import ViTConfig, ViTModel
 from transformers.models.vit.modeling_vit import ViTEmbeddings
 
+from models.common.position_embeddings import balance_positions
 from models.florence2.config import Florence2Config
-from models.grid import balance_positions
 
 
 def vit_config(config: Florence2Config) -> ViTConfig:

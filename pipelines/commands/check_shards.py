@@ -17,7 +17,7 @@ from stages.base.artifact import is_remote
 from stages.base.contract import UserError
 
 if TYPE_CHECKING:
-    from stages.shard.problem import ShardCheck
+    from stages.shard.check import ShardCheck
     from stages.shard.reader import ShardReader
 
 #: Shards of fewer bytes in total are checked in this process: starting Ray takes longer.
@@ -133,8 +133,8 @@ def _on_ray(
     import ray
     from ray.exceptions import RayError, RayTaskError
 
-    from stages.shard.problem import Problem
-    from stages.shard.problem import ShardCheck as Result
+    from stages.shard.check import ShardCheck as Result
+    from stages.shard.tarcheck import ShardFault
 
     remote = ray.remote(_task).options(num_cpus=1, max_retries=1, name="pairmill:check-shards")
     window = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -153,7 +153,7 @@ def _on_ray(
             raise error.cause if isinstance(error.cause, UserError) else error from None
         except RayError as error:
             what = f"checking it killed its worker ({type(error).__name__})"
-            problem = Problem(reader.shards[number], what, "free memory, or look at this shard alone")
+            problem = ShardFault(reader.shards[number], what, "free memory, or look at this shard alone")
             yield Result(number, problems=[problem])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from models.registry import count_parameters
 from pipelines import capacity
 from pipelines.commands import add_json, add_overrides
 from pipelines.compose import load
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print YAML, or JSON with the model's `parameters` (total and by part, counted on the meta device)."""
+    """Print YAML, or JSON with the model's `parameters` (total and by part)."""
     config = load(arguments.overrides)
     values = config.model_dump(mode="json")
     if not arguments.json:
@@ -25,9 +26,8 @@ def main(arguments: argparse.Namespace) -> int:
 
         print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
         return 0
-    from models.registry import parameters
-
-    values["parameters"] = parameters(config.model)
+    counts = count_parameters(config.model)
+    values["parameters"] = {"total": sum(counts.values()), "parts": counts}
     values["needs"] = capacity.needs(config.model, config.train, config.cluster)
     print(json.dumps(values, indent=1, ensure_ascii=False))
     return 0

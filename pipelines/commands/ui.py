@@ -17,8 +17,8 @@ from pathlib import Path
 from types import FrameType
 
 from pipelines.commands import add_overrides
-from pipelines.tracking.backend import Backend, backend, environment, home
-from pipelines.tracking.process import deliver_pending
+from pipelines.tracking.config import Backend, backend, environment, home
+from pipelines.tracking.deliver import deliver_pending
 from pipelines.tracking.spool import pending
 from stages.base.contract import UserError
 

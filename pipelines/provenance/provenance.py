@@ -14,7 +14,7 @@ from pipelines.lineage import Lineage
 from pipelines.provenance.find import located, rows, scan
 from pipelines.provenance.reasons import explain
 from pipelines.state import Workspace
-from pipelines.tracking.lookup import run_ids
+from pipelines.tracking.config import backend
 from stages.base.artifact import Artifact
 from stages.base.pairs import image_uid
 from stages.base.tombstones import Tombstones
@@ -98,7 +98,7 @@ class ProvenanceReader:
         """Whether the sample is among the workspace's tombstones."""
         word = sample.strip()
         tombstones = Tombstones.load(self.workspace.store.tombstones)
-        return tombstones.listed(word.lower(), word.lower(), word) or tombstones.content(word.lower())
+        return tombstones.covers_pair(word.lower(), word.lower(), word) or tombstones.covers_content(word.lower())
 
     def _by_uid(self, source: SourceArtifacts, uid: str) -> tuple[list[str], str | None]:
         assert source.pairs is not None
@@ -203,11 +203,11 @@ class ProvenanceReader:
         """Shard and offsets of the pair in each `shard` artifact that holds it, with its tokens."""
         import pyarrow.compute as pc
 
-        from stages.shard.index import Index
+        from stages.shard.index import ShardIndex
 
         locations = []
         for artifact in self.lineage.of_stage("shard"):
-            index = Index.open(artifact.path("index.arrow"))
+            index = ShardIndex.open(artifact.path("index.arrow"))
             sample = pc.index(index.table["uid"], uid).as_py()
             if sample < 0:
                 continue
@@ -240,7 +240,7 @@ class ProvenanceReader:
 
     def _models(self, shards: list[str]) -> list[dict[str, Any]]:
         models = self.lineage.models(shards)
-        runs = run_ids(self.workspace.store.workspace, [model.key for model in models if model.key])
+        runs = backend(self.workspace.store.workspace).run_ids([model.key for model in models if model.key])
         return [
             {
                 "node": model.node,

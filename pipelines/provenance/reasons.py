@@ -75,8 +75,8 @@ def _rule(name: str, signals: Mapping[str, Any], rules: Mapping[str, Any]) -> st
         return f"{_named(column, end)} {_shown(value)} {'<' if end == 'min' else '>'} {_shown(bound)}"
     if name in rules.get("where", {}):
         bounds = {key: value for key, value in rules["where"][name].items() if value is not None}
-        told = ", ".join(f"{'in' if key == 'among' else key} {value}" for key, value in bounds.items())
-        return f"{_named(name)} {_shown(signals.get(name))} is outside the bounds of `rules.where`: {told}"
+        listed = ", ".join(f"{'in' if key == 'among' else key} {value}" for key, value in bounds.items())
+        return f"{_named(name)} {_shown(signals.get(name))} is outside the bounds of `rules.where`: {listed}"
     return f"rule {name}"
 
 

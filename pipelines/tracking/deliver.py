@@ -1,8 +1,10 @@
-"""The process that takes spooled events to MLflow: `python -m pipelines.tracking.deliver HOME FLUSH [INVOCATION]`.
+"""Delivery: a process of its own takes spooled events to MLflow.
 
-First what dead or cut-off invocations left, oldest first; then the named one, followed to its end. What the user
-should know goes to stdout, one line each (the driver shows it); everything else, MLflow's own printing too, to stderr,
-a log file.
+It is `python -m pipelines.tracking.deliver HOME FLUSH_SECONDS [INVOCATION]`: first it delivers what earlier
+invocations left, oldest first, then it follows the named one to its end. Importing MLflow and opening its store take
+seconds of CPU (measured: 1.5 to 3 s, then 1 s, or 2.5 s for a new SQLite store), which a thread would take from the
+driver. Its stdout carries one line for each thing that the user should know, which the driver logs as a warning;
+everything else, MLflow's own prints included, goes to `<home>/tracking/delivery.log`.
 """
 
 from __future__ import annotations
@@ -10,122 +12,163 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from pipelines.tracking.backend import Backend, backend
-from pipelines.tracking.process import UNDELIVERED
-from pipelines.tracking.replay import Replay, Unavailable, open_client
-from pipelines.tracking.spool import SpoolReader, delivery, pending, spool_path
+from pipelines.tracking.client import StoreUnavailable, TrackingClient
+from pipelines.tracking.config import backend, environment, home
+from pipelines.tracking.replay import Replay
+from pipelines.tracking.spool import FOLDER, delivery_lock, driver_alive, pending, read_events, spool_path
 
 log = logging.getLogger(__name__)
 
-#: How often the spool is looked at, and how long to wait before an unreachable store is tried again.
+#: Exit code of the process if events are left and it has reported why.
+UNDELIVERED = 3
+
+#: How often a spool is read, and how long to wait before an unreachable store is tried again.
 _POLL_SECONDS = 0.1
 _RETRY_SECONDS = 15.0
 
-Say = Callable[[str], None]
+#: How long another process may go on with a spool whose driver was killed: it notices within a poll, then finishes.
+_LOCK_SECONDS = 60.0
 
-#: The delivery process of a driver that was killed notices within a poll and needs a moment to finish.
-_OTHERS_SECONDS = 60.0
+Notify = Callable[[str], None]
 
 
-def main(home: Path, flush_seconds: float, invocation: str | None, say: Say) -> int:
-    """Deliver, telling `say` what the user should know; returns the process's exit code."""
+# -- in the driver -----------------------------------------------------------------------------------------------
+class Delivery:
+    """The driver's handle on the process."""
+
+    def __init__(self, home: Path, invocation: str | None, flush_seconds: float = 2.0) -> None:
+        """Start it: to deliver what is pending and then, unless None, to follow a running invocation to its end."""
+        words = [sys.executable, "-m", "pipelines.tracking.deliver", str(home), str(flush_seconds)]
+        env = environment()
+        root = str(Path(__file__).resolve().parents[2])
+        env["PYTHONPATH"] = f"{root}:{env['PYTHONPATH']}" if env.get("PYTHONPATH") else root
+        self._process: subprocess.Popen[str] | None = None
+        try:
+            (home / FOLDER).mkdir(parents=True, exist_ok=True)
+            with open(home / FOLDER / "delivery.log", "a", encoding="utf-8") as errors:
+                self._process = subprocess.Popen(
+                    words + ([invocation] if invocation else []),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
+                    env=env,
+                    # Ctrl-C reaches the driver only, which then records how the run ended.
+                    start_new_session=True,
+                )
+        except OSError as error:
+            log.warning("MLflow delivery cannot start (events stay spooled in %s): %s", home / FOLDER, error)
+            return
+        self._notices = threading.Thread(target=self._log_notices, name="mlflow-notices", daemon=True)
+        self._notices.start()
+
+    def _log_notices(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            log.warning("%s", line.rstrip())
+
+    def finish(self, seconds: float) -> bool:
+        """Wait for the process, and terminate it after that time.
+
+        Returns False where it ended early or crashed; if events are left and it has reported why, that is True.
+        """
+        if self._process is None:
+            return False
+        try:
+            code = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.terminate()
+            code = self._process.wait()
+        self._notices.join(1.0)
+        return code in (0, UNDELIVERED)
+
+
+def deliver_pending(workspace: str, seconds: float = 120.0) -> bool:
+    """Deliver what earlier invocations left in the spool; returns whether nothing is left."""
+    folder = home(workspace)
+    if not pending(folder):
+        return True
+    if not Delivery(folder, None).finish(seconds):
+        log.warning("MLflow delivery did not finish; see %s", folder / FOLDER / "delivery.log")
+    return not pending(folder)
+
+
+# -- in the process ----------------------------------------------------------------------------------------------
+def main(home: Path, flush_seconds: float, invocation: str | None, notify: Notify) -> int:
+    """Deliver, passing `notify` what the user should know; returns the exit code of the process."""
     store = backend(str(home))
-    told = False
+    notified = False
     while True:
         try:
-            _deliver_once(store, home, flush_seconds, invocation, say)
+            client = TrackingClient(store)
+            for other in pending(home):
+                if other != invocation and not driver_alive(spool_path(home, other)):
+                    _deliver(Replay(client), spool_path(home, other), flush_seconds, notify)
+            if invocation is not None:
+                _deliver(Replay(client), spool_path(home, invocation), flush_seconds, notify)
             return 0
-        except Unavailable as error:
-            if not told:
-                say(f"MLflow at {store.uri} is not available ({error}); this run's events are kept and delivered later")
-                told = True
-            if not _wait_while_driver_lives(home, invocation):
+        except StoreUnavailable as error:
+            if not notified:
+                notify(f"MLflow at {store.uri} is not available ({error}); events are kept and delivered later")
+                notified = True
+            if invocation is None or not _pause(spool_path(home, invocation)):
                 return UNDELIVERED
 
 
-def _deliver_once(store: Backend, home: Path, flush_seconds: float, invocation: str | None, say: Say) -> None:
-    client = open_client(store)
-    for other in pending(home):
-        if other != invocation:
-            _follow(Replay(client, store), home, other, flush_seconds, say, wait=False)
-    if invocation is not None:
-        _follow(Replay(client, store), home, invocation, flush_seconds, say, wait=True)
-
-
-def _follow(replay: Replay, home: Path, invocation: str, flush_seconds: float, say: Say, wait: bool) -> None:
-    """Deliver one invocation from its first event (all of it is safe to repeat) and remove its spool at the end.
-
-    With `wait` until its driver closes it or dies; without, one that is still being written is left alone.
-    """
-    spool = spool_path(home, invocation)
-    if not wait and _alive(spool):
-        return
-    with delivery(home, invocation, _OTHERS_SECONDS) as ours:
-        if not ours:
+def _deliver(replay: Replay, spool: Path, flush_seconds: float, notify: Notify) -> None:
+    """Replay a spool from its first event until its driver closes it or dies, then remove it. Raises Unavailable."""
+    with delivery_lock(spool, _LOCK_SECONDS) as locked:
+        if not locked:
             return
-        reader = SpoolReader(spool)
-        try:
-            flush_at = 0.0
-            while not replay.closed:
-                # Asked before reading: whatever a driver wrote before it died is then in the file.
-                alive = reader.driver_lives()
-                for event in reader.new_events():
+        with contextlib.closing(replay):
+            offset, flush_at = 0, 0.0
+            while not replay.ended:
+                # Checked before reading: whatever a driver wrote before it died is then in the file.
+                alive = driver_alive(spool)
+                events, offset = read_events(spool, offset)
+                for event in events:
                     replay.apply(event)
-                if not alive and not replay.closed:
+                if not alive and not replay.ended:
                     replay.abandon()
                 elif time.monotonic() >= flush_at:
                     replay.flush()
                     flush_at = time.monotonic() + flush_seconds
-                if not replay.closed:
+                if not replay.ended:
                     time.sleep(_POLL_SECONDS)
-        finally:
-            reader.close()
-            replay.close()
         for line in replay.refused:
-            say(line)
+            notify(line)
         spool.unlink()
 
 
-def _alive(spool: Path) -> bool:
-    try:
-        reader = SpoolReader(spool)
-    except FileNotFoundError:
-        return False
-    try:
-        return reader.driver_lives()
-    finally:
-        reader.close()
-
-
-def _wait_while_driver_lives(home: Path, invocation: str | None) -> bool:
-    """Pause before the next attempt; False at once when the driver has closed its spool or died."""
-    if invocation is None:
-        return False
-    spool = spool_path(home, invocation)
+def _pause(spool: Path) -> bool:
+    """Wait before the next attempt; returns False as soon as the driver has closed the spool or died."""
     deadline = time.monotonic() + _RETRY_SECONDS
-    while time.monotonic() < deadline:
-        if not _alive(spool):
-            return False
+    while driver_alive(spool):
+        if time.monotonic() >= deadline:
+            return True
         time.sleep(_POLL_SECONDS)
-    return True
+    return False
 
 
-def _tell(driver: TextIO, line: str) -> None:
+def _print(driver: TextIO, line: str) -> None:
     try:
         print(line, file=driver, flush=True)
     except BrokenPipeError:
-        log.warning("nobody left to tell: %s", line)
+        log.warning("the driver has ended and does not see: %s", line)
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    tell = functools.partial(_tell, sys.stdout)
+    notices = functools.partial(_print, sys.stdout)
     with contextlib.redirect_stdout(sys.stderr):
-        code = main(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None, tell)
+        code = main(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None, notices)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""A stage's config as MLflow params: private parts taken out, nesting flattened, names and lengths made legal."""
+"""A stage's config as MLflow params: private parts removed, nesting flattened, names and lengths within the limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-#: What may be said of a source marked `private: true`.
+#: Keys that are kept of a source marked `private: true`.
 _PUBLIC_KEYS = ("kind", "private", "name")
 
 #: Limits and alphabet of mlflow.utils.validation (MAX_ENTITY_KEY_LENGTH, MAX_PARAM_VAL_LENGTH).
@@ -17,14 +17,14 @@ _FORBIDDEN = re.compile(r"[^\w\-. :/]")
 
 
 def is_private(config: Any) -> bool:
-    """Whether a config, or anything in it, says `private: true`."""
+    """Whether a config, or anything in it, is marked `private: true`."""
     if isinstance(config, Mapping):
         return config.get("private") is True or any(is_private(value) for value in config.values())
     return isinstance(config, (list, tuple)) and any(is_private(value) for value in config)
 
 
 def private_names(config: Any) -> set[str]:
-    """Names under which private sources stand anywhere in a config, as keys or in their own `name`."""
+    """The names of all private sources in a config: their keys, or their own `name`."""
     if isinstance(config, Mapping):
         named = {
             str(key) for key, value in config.items() if isinstance(value, Mapping) and value.get("private") is True
@@ -38,7 +38,7 @@ def private_names(config: Any) -> set[str]:
 
 
 def redact(config: Any) -> Any:
-    """The config with every mapping that says `private: true` reduced to its kind, its name and that mark."""
+    """The config with every mapping marked `private: true` reduced to its kind, its name and that mark."""
     if isinstance(config, Mapping):
         if config.get("private") is True:
             return {key: config[key] for key in _PUBLIC_KEYS if key in config}
@@ -47,7 +47,7 @@ def redact(config: Any) -> Any:
 
 
 def redact_words(command: str, private: set[str]) -> str:
-    """A command line without the values of overrides that concern a private source."""
+    """A command line without the values of overrides of a private source."""
     words = []
     for word in command.split(" "):
         key, given, _ = word.partition("=")
@@ -56,14 +56,14 @@ def redact_words(command: str, private: set[str]) -> str:
 
 
 def entity_key(name: str) -> str:
-    """The name with whatever MLflow does not allow in a metric, param or tag key replaced by `_`."""
-    # MLflow refuses names that a path would normalise ("a//b", "../a"), so slashes are joined and dots led by a name.
+    """The name with characters that MLflow does not allow in a metric, param or tag key replaced by `_`."""
+    # MLflow refuses names that are no normal paths ("a//b", "../a"): slashes are merged, leading dots get a prefix.
     clean = re.sub(r"/+", "/", _FORBIDDEN.sub("_", name)).strip("/")
     return (re.sub(r"(^|/)(\.+)(?=/|$)", r"\1_", clean) or "_")[:_MAX_KEY]
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, str]:
-    """Dotted keys and text values. A value longer than MLflow takes goes on under `key.part2`, `key.part3`, ..."""
+    """Dotted keys and text values. A value beyond MLflow's limit continues under `key.part2`, `key.part3`, ..."""
     flat: dict[str, str] = {}
     for key, value in _leaves(config, ""):
         name = entity_key(key)

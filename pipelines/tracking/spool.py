@@ -1,6 +1,6 @@
-"""The spool: one file of events per invocation, appended by the driver, read by whoever delivers.
+"""The spool: one file of events per invocation, appended by the driver and read by the process that delivers it.
 
-<home>/tracking/<invocation>.jsonl   the driver holds its flock for as long as it lives
+<home>/tracking/<invocation>.jsonl   one JSON object per event; the driver holds an flock on it while it lives
 <home>/tracking/<invocation>.lock    held by the one process that delivers that file
 """
 
@@ -23,81 +23,76 @@ def spool_path(home: Path, invocation: str) -> Path:
     return home / FOLDER / f"{invocation}.jsonl"
 
 
+def pending(home: Path) -> list[str]:
+    """Invocations with undelivered events, oldest first; those still running included."""
+    return sorted(path.stem for path in (home / FOLDER).glob("*.jsonl"))
+
+
 class Spool:
-    """The writing end. Its lock tells readers that the driver is alive: the kernel drops it however the driver ends."""
+    """The writing end. The kernel drops its lock however the driver ends, which is how a reader notices that."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        # Locked before it has its name, or a reader could take it for a dead driver's.
-        unborn = path.with_suffix(".new")
-        self._file: TextIO = open(unborn, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the driver lives)
+        # Locked before it gets its name; otherwise a reader could take its driver for dead.
+        unnamed = path.with_suffix(".new")
+        self._file: TextIO = open(unnamed, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the driver lives)
         fcntl.flock(self._file, fcntl.LOCK_EX)
-        os.replace(unborn, path)
+        os.replace(unnamed, path)
 
     def append(self, event: str, **fields: Any) -> None:
-        """Write one event (`time` in ms since the epoch) so that it outlives a kill of this process."""
+        """Write one event (with `time`, ms since the epoch) so that it survives a kill of this process."""
         line = {"event": event, "time": time.time_ns() // 1_000_000, **fields}
         self._file.write(json.dumps(line, default=str) + "\n")
         self._file.flush()
 
     def close(self) -> None:
-        """Let readers know that no more will come."""
+        """Release the lock: no more events will come."""
         self._file.close()
 
 
-class SpoolReader:
-    """The reading end: hands out whole events in order, as they come."""
+def read_events(spool: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """The whole events from a byte offset on, and the offset to go on from.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = open(path, encoding="utf-8")  # noqa: SIM115 (closed by `close`)
-        self._rest = ""
+    An incomplete last line (the driver was killed while writing, or writes right now) is left for the next call.
+    """
+    with open(spool, "rb") as file:
+        file.seek(offset)
+        data = file.read()
+    lines = data[: data.rfind(b"\n") + 1]
+    return [json.loads(line) for line in lines.splitlines()], offset + len(lines)
 
-    def new_events(self) -> Iterator[dict[str, Any]]:
-        """Events appended since the last call; half a line (a kill while writing) is left for later, or for ever."""
-        lines = (self._rest + self._file.read()).split("\n")
-        self._rest = lines.pop()
-        for line in lines:
-            yield json.loads(line)
 
-    def driver_lives(self) -> bool:
-        """Whether the process that writes the file still holds it."""
+def driver_alive(spool: Path) -> bool:
+    """Whether the driver that writes a spool still holds it open; False if the file does not exist."""
+    with contextlib.suppress(FileNotFoundError), open(spool) as file:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        fcntl.flock(self._file, fcntl.LOCK_UN)
-        return False
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-def pending(home: Path) -> list[str]:
-    """Invocations with undelivered events, oldest first; a running one's among them."""
-    return sorted(path.stem for path in (home / FOLDER).glob("*.jsonl"))
+    return False
 
 
 @contextlib.contextmanager
-def delivery(home: Path, invocation: str, wait_seconds: float) -> Iterator[bool]:
-    """Be the only one to deliver an invocation. Yields False when there is nothing left to deliver, or when another
-    process is still at it after `wait_seconds`."""
-    spool = spool_path(home, invocation)
+def delivery_lock(spool: Path, wait_seconds: float) -> Iterator[bool]:
+    """Be the only process that delivers a spool.
+
+    Yields False if nothing is left to deliver, or if another process still delivers it after `wait_seconds`.
+    """
     lock = spool.with_suffix(".lock")
     deadline = time.monotonic() + wait_seconds
     with open(lock, "a") as handle:
         while True:
-            with contextlib.suppress(BlockingIOError):
+            try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            if time.monotonic() >= deadline:
-                yield False
-                return
-            time.sleep(0.1)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    yield False
+                    return
+                time.sleep(0.1)
         try:
-            # Whoever had the lock before may have delivered and removed the spool.
+            # The previous holder of the lock may have delivered and removed the spool.
             yield spool.exists()
         finally:
             if not spool.exists():

@@ -1,4 +1,4 @@
-"""What the runner tells of a run. Nothing here imports MLflow, waits for it, or can fail because of it."""
+"""The driver's side of tracking: appends events to the spool. It never imports MLflow, waits for it or fails by it."""
 
 from __future__ import annotations
 
@@ -13,27 +13,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.store import ArtifactDir
-from pipelines.tracking.backend import home
-from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.config import TrackingConfig, home
+from pipelines.tracking.deliver import Delivery
 from pipelines.tracking.params import flatten, is_private, private_names, redact, redact_words
-from pipelines.tracking.process import Delivery
 from pipelines.tracking.spool import Spool, spool_path
 from stages.base.artifact import Artifact
 from stages.base.contract import Stage
 
 log = logging.getLogger(__name__)
 
-#: Beside an artifact, finished or not: the key that names its MLflow run, in whichever store that is.
+#: Beside an artifact, finished or not: the key of its MLflow run, which is the same in every store.
 TRACKING_RECORD = "_tracking.json"
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class Tracker:
-    """Appends events to a spool in the workspace; a process of its own (`process.py`) takes them to MLflow.
+    """Records one invocation: each method appends an event (`spool.py`), which another process delivers (`deliver.py`).
 
-    The runner calls `start` once, `node_*` as nodes come and go (any thread), `close` at the end. A driver that is
-    killed leaves its spool; the next invocation, or `pairmill ui`, delivers the rest of it.
+    The runner calls `start` once, `node_*` as nodes start and end (from any thread) and `close` at the end. The spool
+    of a driver that is killed is delivered by the next invocation or by `pairmill ui`.
     """
 
     def __init__(self, config: TrackingConfig, workspace: str) -> None:
@@ -44,13 +43,13 @@ class Tracker:
         self._lock = threading.Lock()
         self._private: set[str] = set()
         self.invocation = ""
-        """Names this run of the command, in `run.json` and in MLflow; empty while nothing is tracked."""
+        """Identifies this invocation in `run.json` and in MLflow; empty if nothing is tracked."""
 
     def start(self, command: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> None:
         """Open the invocation: its parent run is named after the command and carries `params` (a nested config)."""
         if not self._config.enabled:
             return
-        # Sorts by start, so that what a run before left behind is delivered first.
+        # Sorts by start time: what an earlier invocation left is delivered first.
         self.invocation = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
         self._private = private_names(params)
         try:
@@ -76,18 +75,17 @@ class Tracker:
         inputs: Mapping[str, Sequence[str]],
         metrics_file: Path | None = None,
     ) -> None:
-        """A stage begins, or goes on after a kill (then its MLflow run goes on too).
+        """A stage starts, or resumes after a kill, in which case its MLflow run is continued.
 
-        `config` is the stage's own, whole; a source in it marked private is reduced to its name. Of a node that works
-        on a private source (by its config, or by the source's name in its id) no file is uploaded, no error quoted.
-        `inputs`: role -> urls of artifacts. `metrics_file` (`StageContext.metrics_file`) is followed while the
-        stage runs.
+        `config` is the stage's own, complete; a source in it marked private is reduced to its name. If the node works
+        on a private source (by its config, or by the source's name in its id), no file of it is uploaded and no error
+        quoted. `inputs`: role -> urls of artifacts. `metrics_file` (see `metrics_file.py`) is read while it runs.
         """
         if self._spool is None:
             return
         hidden = is_private(config) or _instance(node_id) in self._private
         record = {
-            "key": (_record(str(artifact_dir)) or {}).get("key") or uuid.uuid4().hex,
+            "key": (_read_record(str(artifact_dir)) or {}).get("key") or uuid.uuid4().hex,
             "tracked": [] if hidden else list(stage.tracked),
             "registers": stage.registers,
             "finished": False,
@@ -106,17 +104,10 @@ class Tracker:
         )
         self._deliver()
 
-    def node_finished(
-        self,
-        node_id: str,
-        artifact: Artifact,
-        summary: Mapping[str, float] | None = None,
-    ) -> None:
-        """A stage's artifact is sealed: `summary` is a few figures of it (its counts if None)."""
-        if self._spool is None:
-            return
-        record = _record(artifact.url)
-        if record is None:  # could not be written, which has been said
+    def node_finished(self, node_id: str, artifact: Artifact, summary: Mapping[str, float] | None = None) -> None:
+        """A stage's artifact is sealed. `summary`: a few figures about it, by default its counts."""
+        record = self._record(artifact)
+        if record is None:
             return
         self._append(
             "node_finished",
@@ -125,60 +116,48 @@ class Tracker:
             artifact=artifact.url,
             fingerprint=artifact.fingerprint,
             summary=dict(artifact.counts if summary is None else summary),
-            files=sorted({name for pattern in record["tracked"] for name in artifact.names(pattern)}),
+            files=_tracked_files(record, artifact),
             history="history.jsonl" if artifact.names("history.jsonl") else None,
             model=model_name(node_id) if record["registers"] else None,
         )
         self._write_record(artifact.url, {**record, "finished": True})
 
     def node_reused(self, node_id: str, artifact: Artifact) -> None:
-        """An artifact was there already: the parent run is tagged with the run that made it."""
-        if self._spool is None:
-            return
-        record = _record(artifact.url)
+        """An artifact existed already: the parent run is tagged with the run that made it."""
+        record = self._record(artifact)
         if record and not record["finished"]:
-            # The driver was killed after sealing the artifact and before saying so.
+            # The driver was killed after it sealed the artifact and before it appended the event.
             self.node_finished(node_id, artifact)
-        self._append(
-            "node_reused",
-            node=node_id,
-            key=record["key"] if record else None,
-            fingerprint=artifact.fingerprint,
-        )
+        key = record["key"] if record else None
+        self._append("node_reused", node=node_id, key=key, fingerprint=artifact.fingerprint)
 
     def node_failed(self, node_id: str, error: str) -> None:
-        """A stage gave up; `error` is one line, withheld where the node works on a private source."""
+        """A stage failed; `error` is one line, withheld if the node works on a private source."""
         self._append("node_failed", node=node_id, error=error)
 
     def node_rewritten(self, node_id: str, artifact: Artifact) -> None:
         """Files of a finished artifact changed because samples were forgotten: MLflow's copies are replaced."""
-        record = _record(artifact.url) if self._spool is not None else None
-        if record is None:
-            return
-        files = sorted({name for pattern in record["tracked"] for name in artifact.names(pattern)})
-        self._append("node_rewritten", node=node_id, key=record["key"], artifact=artifact.url, files=files)
-        self._deliver()
+        if record := self._record(artifact):
+            files = _tracked_files(record, artifact)
+            self._append("node_rewritten", node=node_id, key=record["key"], artifact=artifact.url, files=files)
+            self._deliver()
 
     def model_forgot(self, node_id: str, artifact: Artifact, samples: int, date: str) -> None:
-        """A trained model saw samples that were forgotten since: `samples` in all, lastly on `date` (ISO 8601)."""
-        record = _record(artifact.url) if self._spool is not None else None
-        if record is None:
-            return
-        model = model_name(node_id) if record["registers"] else None
-        self._append("model_forgot", node=node_id, key=record["key"], model=model, samples=samples, date=date)
-        self._deliver()
+        """A model was trained on samples that were forgotten since: `samples` in all, lastly on `date` (ISO 8601)."""
+        if record := self._record(artifact):
+            model = model_name(node_id) if record["registers"] else None
+            self._append("model_forgot", node=node_id, key=record["key"], model=model, samples=samples, date=date)
+            self._deliver()
 
     def final_scores(self, scores: Mapping[str, float]) -> None:
-        """Figures of the whole run, set as metrics of the parent run: the scores of its benchmarks."""
+        """The scores of the invocation's benchmarks, as metrics of the parent run."""
         self._append("final_scores", scores=dict(scores))
 
     def close(self, status: Status = "FINISHED") -> None:
-        """End the invocation: waits up to `close_seconds` for the last events to arrive, then leaves them spooled.
+        """End the invocation; waits up to `close_seconds` until its events are delivered, then leaves them spooled.
 
-        Where no stage ran there is nothing anyone waits to see: the events stay for the next delivery.
+        If no stage ran, no delivery was started: the events are left to the next one.
         """
-        if self._spool is None:
-            return
         self._append("close", status=status)
         if self._spool is not None:
             self._spool.close()
@@ -199,6 +178,10 @@ class Tracker:
         log.warning("this run is not tracked: %s", error)
         self._spool = None
 
+    def _record(self, artifact: Artifact) -> dict[str, Any] | None:
+        """What `node_started` left beside an artifact; None if it could not, or if nothing is tracked."""
+        return _read_record(artifact.url) if self._spool is not None else None
+
     def _write_record(self, url: str, record: Mapping[str, Any]) -> None:
         try:
             ArtifactDir(url).write(TRACKING_RECORD, json.dumps(record))
@@ -212,9 +195,13 @@ class Tracker:
             self._delivery = Delivery(self._home, self._spool.path.stem, self._config.flush_seconds)
 
 
-def _record(url: str) -> dict[str, Any] | None:
+def _read_record(url: str) -> dict[str, Any] | None:
     text = ArtifactDir(url).read(TRACKING_RECORD)
     return json.loads(text) if text else None
+
+
+def _tracked_files(record: Mapping[str, Any], artifact: Artifact) -> list[str]:
+    return sorted({name for pattern in record["tracked"] for name in artifact.names(pattern)})
 
 
 def _dataset(artifact: Artifact) -> dict[str, Any]:

@@ -10,9 +10,11 @@ Modules that define a stage are imported by every `pairmill` command, `--help` i
 from __future__ import annotations
 
 import json
+import shutil
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -20,6 +22,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 from models.common.config import StrictConfig
 from models.common.errors import UserError as UserError  # defined below all, since models raise it too
 from stages.base.artifact import Artifact
+from stages.base.forgetting import ForgetInputs, Forgotten, Removal
 
 
 class _NotFingerprinted:
@@ -142,6 +145,44 @@ class Stage(ABC, Generic[C]):
     """Glob patterns of the artifact's files that are copied into MLflow (reports, samples, tokenizers, scores)."""
     registers: ClassVar[bool] = False
     """Whether the artifact's `model/` folder is a trained model to register by reference."""
+    holds_samples: ClassVar[bool]
+    """Whether the stage writes single samples of sources into its artifact, its partitions' files or its scratch.
+
+    A sample is a pair or an image that `ingest` listed, and any data of a single one: a row, an address, the ids of a
+    caption, a position in a file. Weights, vocabularies, scores and figures over many samples are none, nor is the bare
+    mention of a uid; nor are files from outside the workspace, or a demonstration's, before `ingest` lists them. Has no
+    default: a concrete stage that does not state it cannot be defined, and one that states True implements
+    :meth:`forget`."""
+    forget_before: ClassVar[tuple[str, ...]] = ()
+    """Stages whose artifacts :meth:`forget` reads while they still hold the forgotten samples: those that define the
+    positions which this stage's files repeat without a uid."""
+    forget_after: ClassVar[tuple[str, ...]] = ()
+    """Stages whose artifacts :meth:`forget` reads once they are rewritten: those whose new positions it copies."""
+    sample_tables: ClassVar[tuple[str, ...]] = ("*.parquet",)
+    """Glob patterns of the artifact's Parquet files that define samples: `pairmill forget` looks up in them which pairs
+    (`uid`, `image_uid`) and images (`image_uid`) a URL, sha256, domain or uid names. Empty for a stage whose samples
+    are all defined by its inputs."""
+    keeps_clean_partitions: ClassVar[bool] = False
+    """Whether forgetting keeps the partitions of an unfinished artifact that hold no forgotten sample; otherwise all
+    are made again. State True only if no partition depends on the samples or positions of another, and each one's
+    files name its samples in columns `uid`, `image_uid`, `url`, `sha256` or `source_sha256` (Parquet, Arrow) or by the
+    names of tar members."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls)):
+            return
+        holds = getattr(cls, "holds_samples", None)
+        if not isinstance(holds, bool):
+            raise TypeError(
+                f"{cls.__name__} does not state whether it holds samples: write `holds_samples = True` and a "
+                "classmethod `forget`, or `holds_samples = False` (see Stage.holds_samples in stages/base/contract.py)"
+            )
+        forget = next(base.__dict__["forget"] for base in cls.__mro__ if "forget" in base.__dict__)
+        implemented = forget is not Stage.__dict__["forget"]
+        if holds != implemented or not isinstance(forget, classmethod):
+            problem = "but has no classmethod `forget`: implement it" if holds else "but has `forget`: state True"
+            raise TypeError(f"{cls.__name__} states `holds_samples = {holds}` {problem}")
 
     def __init__(self, config: C) -> None:
         self.config = config
@@ -185,3 +226,18 @@ class Stage(ABC, Generic[C]):
     def summary(self, artifact: Artifact) -> dict[str, float]:
         """A few figures of a finished artifact for MLflow and the summary of a run; its counts unless overridden."""
         return {key: float(value) for key, value in artifact.manifest.get("counts", {}).items()}
+
+    @classmethod
+    def forget(cls, artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:
+        """Remove samples from a finished artifact, whatever configuration made it.
+
+        Writes new versions of the files that hold one below `out`, and of no others; with ``out=None`` only counts.
+        Must be repeatable: after a kill it is called again, on the artifact as it was or as it has become.
+        """
+        raise NotImplementedError(f"{cls.__name__}.forget")
+
+    @classmethod
+    def forget_scratch(cls, scratch: Path, marks: AbstractSet[str]) -> None:
+        """Remove what the scratch folder of an unfinished artifact holds of forgotten samples: all of it unless
+        overridden. `marks` are the hex uids and sha256 digests by which they can be recognised."""
+        shutil.rmtree(scratch)

@@ -1,12 +1,7 @@
-"""Taking samples out of finished artifacts: what every stage's `forget.py` shares.
-
-A stage's `forget(artifact, inputs, gone, out)` writes new versions of the files concerned below `out` and says what it
-did; with ``out=None`` it only counts. Files without a forgotten sample are not touched.
-"""
+"""Removing samples from finished artifacts: the types and helpers that the `forget.py` of every stage shares."""
 
 from __future__ import annotations
 
-import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,27 +15,27 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 #: Role -> the artifacts that filled it; None for one that is no longer in the workspace.
-Known = Mapping[str, Sequence[Artifact | None]]
+ForgetInputs = Mapping[str, Sequence[Artifact | None]]
 
 _BLOCK, _RECORD = 512, 10_240
 
 
 @dataclass(frozen=True)
-class Gone:
-    """What is to go from one artifact."""
+class Forgotten:
+    """The samples to remove from one artifact."""
 
     pairs: frozenset[str]
     """uids of pairs."""
     images: frozenset[str]
-    """image_uids without any pair left, in this artifact."""
+    """image_uids that no remaining pair of this artifact refers to."""
 
-    def has_pair(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Which uids of a column are forgotten pairs, as booleans."""
-        return _among(column, self._pairs)
+    def pair_mask(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Boolean per uid of a column: whether it is that of a forgotten pair."""
+        return _is_in(column, self._pairs)
 
-    def has_image(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Which uids of a column are forgotten images, as booleans."""
-        return _among(column, self._images)
+    def image_mask(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Boolean per image_uid of a column: whether it is that of a forgotten image."""
+        return _is_in(column, self._images)
 
     @cached_property
     def _pairs(self) -> pa.Array:
@@ -55,36 +50,36 @@ class Gone:
         return pa.array(sorted(self.images), pa.string())
 
 
-def _among(column: pa.ChunkedArray, values: pa.Array) -> pa.ChunkedArray:
+def _is_in(column: pa.ChunkedArray, values: pa.Array) -> pa.ChunkedArray:
     import pyarrow.compute as pc
 
     return pc.is_in(column, value_set=values)
 
 
 @dataclass
-class Taken:
-    """What was taken out of one artifact, or would be."""
+class Removal:
+    """What was removed from one artifact, or would be in a dry run."""
 
     samples: int = 0
     """Pairs, or images where the artifact has no pairs."""
-    files: list[str] = field(default_factory=list)
-    """Files with another content now."""
-    removed: list[str] = field(default_factory=list)
-    """Files that are gone."""
+    rewritten: list[str] = field(default_factory=list)
+    """Files with new contents."""
+    deleted: list[str] = field(default_factory=list)
+    """Files that no longer belong to the artifact."""
     counts: Counter[str] = field(default_factory=Counter)
-    """To be added to the artifact's counts; mostly negative."""
+    """Changes of the artifact's counts; mostly negative."""
 
     def __bool__(self) -> bool:
-        return bool(self.files or self.removed)
+        return bool(self.rewritten or self.deleted)
 
 
-Forget = Callable[[Artifact, Known, Gone, Path | None], Taken]
-
-
-def parquet_rows(
-    artifact: Artifact, pattern: str, column: str, lost: Callable[[pa.ChunkedArray], pa.ChunkedArray]
+def split_parquet(
+    artifact: Artifact, pattern: str, column: str, mask: Callable[[pa.ChunkedArray], pa.ChunkedArray]
 ) -> Iterator[tuple[str, pa.Table, pa.Table]]:
-    """Name, rows to keep and rows to go, of each parquet file that has rows to go."""
+    """Name, rows to keep and rows to remove, of each Parquet file that has rows to remove.
+
+    `mask` returns a boolean per value of `column`: whether its row is to be removed.
+    """
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -92,11 +87,11 @@ def parquet_rows(
         with artifact.open(name) as file:
             # One column first: most files are not concerned.
             parquet = pq.ParquetFile(file)
-            mask = lost(parquet.read(columns=[column])[column])
-            if not pc.any(mask).as_py():
+            removed = mask(parquet.read(columns=[column])[column])
+            if not pc.any(removed).as_py():
                 continue
             table = parquet.read()
-        yield name, table.filter(pc.invert(mask)), table.filter(mask)
+        yield name, table.filter(pc.invert(removed)), table.filter(removed)
 
 
 def write_parquet(table: pa.Table, out: Path | None, name: str, **settings: Any) -> None:
@@ -109,8 +104,10 @@ def write_parquet(table: pa.Table, out: Path | None, name: str, **settings: Any)
 
 
 def copy_members(source: Path, target: Path, drop: Callable[[str], bool]) -> dict[str, int]:
-    """Copy a tar without some members, header and data of the others byte for byte; returns where each one's data
-    begin now. What comes out is what the tar's writer would have made of the members that are left."""
+    """Copy a tar without some members, header and data of the others byte for byte; returns the offset of each one's
+    data in the copy. The result is what the tar's writer would have made of the remaining members."""
+    import tarfile
+
     offsets: dict[str, int] = {}
     with tarfile.open(source) as tar, open(source, "rb") as old, open(target, "wb") as new:
         for member in tar:

@@ -1,7 +1,7 @@
 """Samples that were forgotten on request: the workspace's list of what no later run may bring back.
 
-The list holds no address and no text: uids and digests only, so that it tells nothing of what it forbids. It is
-no part of any fingerprint: `pairmill forget` takes the samples out of every artifact that has them, and whatever is
+The list holds no address and no text: uids and digests only, so that it reveals nothing of what it forbids. It is
+no part of any fingerprint: `pairmill forget` removes the samples from every artifact that holds them, and whatever is
 made afterwards is made without them.
 """
 
@@ -29,7 +29,7 @@ def domain_digest(domain: str) -> str:
 
 @dataclass(frozen=True)
 class Tombstones:
-    """What is forgotten, by each way of naming it."""
+    """The forgotten samples, by each way of naming them."""
 
     pairs: frozenset[str] = field(default_factory=frozenset)
     """uids of pairs."""
@@ -48,19 +48,19 @@ class Tombstones:
     def __or__(self, other: Tombstones) -> Tombstones:
         return Tombstones(*(getattr(self, name) | getattr(other, name) for name in self.__dataclass_fields__))
 
-    def listed(self, uid: str, image_uid: str, url: str | None) -> bool:
-        """Whether a listed pair is forgotten by what its list says."""
+    def covers_pair(self, uid: str, image_uid: str, url: str | None) -> bool:
+        """Whether a pair of a source's list is forgotten, by its uid, its image or its address."""
         if uid in self.pairs or image_uid in self.images:
             return True
-        return url is not None and self.address(url)
+        return url is not None and self.covers_url(url)
 
-    def address(self, url: str) -> bool:
-        """Whether a URL is, by itself or by its domain."""
+    def covers_url(self, url: str) -> bool:
+        """Whether a URL is forgotten, by itself or by its domain."""
         if self.urls and url_digest(url) in self.urls:
             return True
         return bool(self.domains) and _host_digests(_host(url)) & self.domains != frozenset()
 
-    def content(self, *sha256: str) -> bool:
+    def covers_content(self, *sha256: str) -> bool:
         """Whether an image with any of these digests is forgotten."""
         return not self.sha256.isdisjoint(sha256)
 
@@ -69,20 +69,20 @@ class Tombstones:
         return canonical_json({name: sorted(getattr(self, name)) for name in self.__dataclass_fields__})
 
     @staticmethod
-    def load(place: str) -> Tombstones:
-        """Read the workspace's file (`StageContext.tombstones`); nothing is forgotten where there is none."""
+    def load(url: str) -> Tombstones:
+        """Read the workspace's file (`StageContext.tombstones`); without a file, nothing is forgotten."""
         try:
-            if is_remote(place):
+            if is_remote(url):
                 import fsspec
 
-                files, path = fsspec.core.url_to_fs(place)
-                held: dict[str, Any] = json.loads(files.cat_file(path))
+                files, path = fsspec.core.url_to_fs(url)
+                content: dict[str, Any] = json.loads(files.cat_file(path))
             else:
-                with open(place, "rb") as file:
-                    held = json.load(file)
+                with open(url, "rb") as file:
+                    content = json.load(file)
         except FileNotFoundError:
             return Tombstones()
-        return Tombstones(**{name: frozenset(values) for name, values in held.items()})
+        return Tombstones(**{name: frozenset(values) for name, values in content.items()})
 
 
 def _host(url: str) -> str:

@@ -1,1 +1,1 @@
-"""Fetching the listed images: raw shards, and one row for every attempt with its outcome."""
+"""PartitionDownload the listed images: raw shards, and one row for every attempt with its outcome."""

@@ -1,4 +1,4 @@
-"""From a listed URL to a connected socket: tidy URLs, refuse private addresses, remember dead hosts."""
+"""From a listed URL to a connected socket: normalises URLs, refuses private addresses, remembers dead hosts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from stages.download.outcome import CONNECT, Failure, Reason, network_reason
 
-# Everything RFC 3986 allows, and "%" because lists hold URLs that are already escaped.
+# Everything RFC 3986 allows, and "%" because lists contain URLs that are already escaped.
 _SAFE = "%/:=&?~#+!$,;'@()*[]"
 _NO_SUCH_HOST = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def request_url(listed: str) -> str:
-    """A URL as it goes over the wire: spaces and non-ASCII escaped, an international host name in Punycode.
+    """A URL as it is sent: spaces and non-ASCII characters escaped, an international host name in Punycode.
 
     Raises Failure (`invalid_url`, `forbidden_scheme`).
     """
@@ -33,9 +33,9 @@ def request_url(listed: str) -> str:
         raise Failure(Reason.FORBIDDEN_SCHEME)
     if not host or any(c.isspace() or not c.isprintable() for c in host):
         raise Failure(Reason.INVALID_URL)
-    # A user and password in a URL are left out: urllib would take them for a part of the host name.
-    place = f"[{host}]" if ":" in host else host
-    netloc = place if port is None else f"{place}:{port}"
+    # User and password in a URL are left out: urllib would treat them as a part of the host name.
+    bracketed = f"[{host}]" if ":" in host else host
+    netloc = bracketed if port is None else f"{bracketed}:{port}"
     return urlunsplit((parts.scheme, netloc, quote(parts.path, _SAFE), quote(parts.query, _SAFE), ""))
 
 
@@ -46,10 +46,10 @@ def host_of(url: str) -> str:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the open internet, IPv4 addresses inside IPv6 ones included."""
+    """Whether an IP address is public; IPv4 addresses embedded in IPv6 ones are checked as well."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        if ip.is_site_local:  # fec0::/10: long deprecated, routed by nobody but whoever still uses it
+        if ip.is_site_local:  # fec0::/10: deprecated site-local addresses
             return False
         inner = ip.ipv4_mapped or ip.sixtofour
         if inner is None and (ip in _NAT64 or int(ip) >> 32 == 0):
@@ -59,8 +59,8 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-class Allowed:
-    """Hosts and networks that may be reached although they are private."""
+class AllowedHosts:
+    """Hosts and networks to which connections are allowed although they are private."""
 
     def __init__(self, entries: Collection[str]) -> None:
         """`entries`: host names, and networks in CIDR notation."""
@@ -68,7 +68,7 @@ class Allowed:
         self._networks = [ipaddress.ip_network(entry) for entry in entries if "/" in entry]
 
     def __call__(self, host: str, address: str) -> bool:
-        """Whether `host`, which stands for the IP `address`, may be reached wherever that leads."""
+        """Whether `host`, which resolves to the IP `address`, is allowed even if that address is private."""
         if host in self._hosts:
             return True
         ip = ipaddress.ip_address(address.partition("%")[0])
@@ -78,38 +78,38 @@ class Allowed:
 class Dialer:
     """Opens the sockets of one partition; shared by its threads.
 
-    The address that was checked is the address that is connected to, so a name that resolves differently a second
-    time gains nothing. Redirects come through here as well.
+    It connects to the very address that was checked, so a name that resolves differently the second time cannot evade
+    the check (DNS rebinding). Redirects are dialled here as well.
     """
 
     def __init__(self, served: Mapping[str, str], allow_private: Collection[str] = ()) -> None:
-        """`served` maps host names to the ``ip:port`` that plays them on this machine."""
-        self._served = {host.lower(): where for host, where in served.items()}
-        self._allowed = Allowed(allow_private)
+        """`served` maps host names to the ``ip:port`` of a server on this machine that stands in for them."""
+        self._served = {host.lower(): address for host, address in served.items()}
+        self._allowed = AllowedHosts(allow_private)
         self._lock = threading.Lock()
         self._resolved: dict[tuple[str, int], list[tuple[str, int]]] = {}
         self._alive: set[str] = set()
         self._dead: dict[str, str] = {}
 
     def is_served(self, host: str) -> bool:
-        """Whether a server on this machine plays the host."""
+        """Whether a server on this machine stands in for the host."""
         return host in self._served
 
-    def bury(self, failure: Failure) -> None:
-        """Remember that all tries to connect to a host failed; whatever else it lists fails the same way at once.
+    def mark_dead(self, failure: Failure) -> None:
+        """Remember that all tries to connect to a host failed; its other URLs then fail the same way immediately.
 
-        Does nothing for failures that may depend on the URL, or when the host ever accepted a connection.
+        Does nothing for failures that may depend on the URL, or if the host ever accepted a connection.
         """
         with self._lock:
             if failure.status in CONNECT and failure.host not in self._alive:
                 self._dead.setdefault(failure.host, failure.status)
 
-    def death(self, host: str) -> str | None:
-        """The status with which the host was given up, or None."""
+    def dead_status(self, host: str) -> str | None:
+        """The status with which the host was marked dead, or None."""
         return self._dead.get(host)
 
     def connect(self, address: tuple[str, int], timeout: float, *_: Any) -> socket.socket:
-        """A drop-in for `socket.create_connection`. Raises Failure."""
+        """Replacement for `socket.create_connection`. Raises Failure."""
         host, port = address[0].lower().rstrip("."), address[1]
         if status := self._dead.get(host):
             raise Failure(status, host=host)
@@ -121,29 +121,29 @@ class Dialer:
                 raise
             if isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_HOST:
                 with self._lock:
-                    self._dead.setdefault(host, reason)  # the answer of a name server, not the lack of one
+                    self._dead.setdefault(host, reason)  # a name server's answer, not the lack of one
             raise Failure(reason, host=host) from error
         with self._lock:
             self._alive.add(host)
         return sock
 
     def _first(self, addresses: list[tuple[str, int]], timeout: float) -> socket.socket:
-        for place in addresses[:-1]:
+        for address in addresses[:-1]:
             try:
-                return socket.create_connection(place, timeout)
+                return socket.create_connection(address, timeout)
             except OSError:
                 continue
         return socket.create_connection(addresses[-1], timeout)
 
     def _addresses(self, host: str, port: int) -> list[tuple[str, int]]:
-        if where := self._served.get(host):
-            ip, _, mapped = where.rpartition(":")
+        if served := self._served.get(host):
+            ip, _, mapped = served.rpartition(":")
             return [(ip, int(mapped))]
         if (host, port) not in self._resolved:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            # Asked once per partition: lists name one host thousands of times, and name servers limit rates too.
-            self._resolved[host, port] = [(str(info[4][0]), port) for info in found]
-        places = [p for p in self._resolved[host, port] if is_public(p[0]) or self._allowed(host, p[0])]
-        if not places:
+            infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            # Resolved once per partition: lists name one host thousands of times, and name servers limit rates too.
+            self._resolved[host, port] = [(str(info[4][0]), port) for info in infos]
+        allowed = [a for a in self._resolved[host, port] if is_public(a[0]) or self._allowed(host, a[0])]
+        if not allowed:
             raise Failure(Reason.FORBIDDEN_ADDRESS, host=host)
-        return places
+        return allowed

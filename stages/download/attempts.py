@@ -1,59 +1,64 @@
-"""The table of attempts: one row for every image listed, whatever became of it."""
+"""A raw shard: the tar of fetched images, and the table of attempts with one row for every listed image."""
 
 from __future__ import annotations
 
+import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stages.download.image import Picture
+from stages.download.image import VerifiedImage
 from stages.download.outcome import Failure, Reason
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_HEADER = 512  # a ustar header; names here are far below its 100 characters, so there is never a second block
 _HEX = {"sha256": re.compile(r"[0-9a-fA-F]{64}"), "md5": re.compile(r"[0-9a-fA-F]{32}")}
 
 
 @dataclass(frozen=True)
-class Listed:
-    """One image of the list."""
+class ListedImage:
+    """One image of a source's list."""
 
     image_uid: str
     source: str
     url: str | None
     path: str | None
     hash: tuple[str, str] | None = None
-    """Name and lower-case hex digits of the hash of its bytes, where the source gives one."""
+    """Name and lower-case hex digits of the hash of its bytes, if the source lists one."""
 
 
-class Held(Protocol):
-    """Where the bytes of pictures are."""
+class ByteStore(Protocol):
+    """A file with the bytes of images."""
 
     def get(self, start: int, length: int) -> bytes:
-        """Bytes by place."""
+        """`length` bytes at offset `start`."""
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A picture that was had, without its bytes."""
+class FetchedImage:
+    """A fetched image, without its bytes."""
 
-    held: Held
+    store: ByteStore
     start: int
-    picture: Picture
+    """Offset of its bytes in the store."""
+    picture: VerifiedImage
     """With empty `data`."""
     length: int
     sha256: str
     source_sha256: str
     hash_ok: bool | None = None
-    """Whether the fetched bytes have the hash that the source lists; None where it lists none."""
+    """Whether the fetched bytes have the hash that the source lists; None if it lists none."""
 
     @property
     def data(self) -> bytes:
         """The bytes to store."""
-        return self.held.get(self.start, self.length)
+        return self.store.get(self.start, self.length)
 
 
 def attempts_schema() -> pa.Schema:
@@ -84,14 +89,14 @@ def attempts_schema() -> pa.Schema:
     return pa.schema([pa.field(name, kind, nullable=name not in needed) for name, kind in types.items()])
 
 
-def listed_images(table: pa.Table) -> list[Listed]:
+def listed_images(table: pa.Table) -> list[ListedImage]:
     """The distinct images of a table of pairs, sorted by uid."""
     columns = [table.column(name).to_pylist() for name in ("image_uid", "source", "url", "path", "meta")]
-    distinct: dict[str, Listed] = {}
+    distinct: dict[str, ListedImage] = {}
     for uid, source, url, path, meta in zip(*columns, strict=True):
-        found = distinct.get(uid)
-        if found is None or found.hash is None:
-            distinct[uid] = Listed(uid, source, url, path, _listed_hash(meta))
+        known = distinct.get(uid)
+        if known is None or known.hash is None:
+            distinct[uid] = ListedImage(uid, source, url, path, _listed_hash(meta))
     return [distinct[uid] for uid in sorted(distinct)]
 
 
@@ -106,22 +111,22 @@ def _listed_hash(meta: str) -> tuple[str, str] | None:
     return None
 
 
-def rows(
-    images: Sequence[Listed],
-    outcomes: Sequence[Stored | Failure | None],
+def attempt_rows(
+    images: Sequence[ListedImage],
+    outcomes: Sequence[FetchedImage | Failure | None],
     offsets: Mapping[int, int],
     private: bool,
 ) -> list[dict[str, Any]]:
-    """Rows of `attempts`, one per image in the same order; `offsets` by number of image.
+    """Rows of `attempts`, one per image in the same order; `offsets` by number of the image.
 
-    Of a private source nothing is told that could identify an image: neither where it was nor what was said of it.
+    Rows of a private source contain nothing that could identify an image: neither its location nor error details.
     """
     table = []
     for i, (image, outcome) in enumerate(zip(images, outcomes, strict=True)):
         row: dict[str, Any] = {"image_uid": image.image_uid, "source": image.source}
         if not private:
             row |= {"url": image.url, "path": image.path}
-        if isinstance(outcome, Stored):
+        if isinstance(outcome, FetchedImage):
             picture = outcome.picture
             row |= {
                 "status": str(Reason.SUCCESS),
@@ -142,6 +147,19 @@ def rows(
             if outcome.status == Reason.HASH_MISMATCH:
                 row["hash_ok"] = False
         else:
-            raise RuntimeError(f"image {image.image_uid} ended without an outcome")
+            raise RuntimeError(f"image {image.image_uid} has no outcome")
         table.append(row)
     return table
+
+
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> list[int]:
+    """Write a ustar file with fixed headers; returns the offset of each member's data in bytes."""
+    offsets = []
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)  # mtime, uid and gid are 0 and the owner's names empty unless set
+            info.size = len(data)
+            info.mode = 0o644
+            offsets.append(tar.offset + _HEADER)
+            tar.addfile(info, io.BytesIO(data))
+    return offsets

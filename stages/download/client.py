@@ -1,6 +1,6 @@
-"""HTTP/1.1 over checked addresses: one request, one answer, nothing read beyond its limits, connections kept alive.
+"""HTTP/1.1 client over checked addresses, with size and time limits and connections kept alive.
 
-Redirects are not followed here: where one leads is for the caller to judge.
+Redirects are not followed here: the caller decides about them.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from stages.download.address import Dialer, host_of, request_url
 from stages.download.outcome import Failure, Reason, network_reason
 
 _PIECE = 1 << 18
-#: A body that nobody wants is still read up to this size, so that its connection can be used again.
+#: An unused body is still read up to this size, so that its connection can be reused.
 _DRAIN = 1 << 16
-#: Idle connections kept at a time, and the seconds after which one is not trusted any more.
+#: Maximum number of idle connections, and the seconds after which one is no longer reused.
 _IDLE, _IDLE_SECONDS = 256, 20.0
-#: Content-Encoding -> the window size that tells zlib which of its formats to expect.
+#: Content-Encoding -> the window size by which zlib selects the format.
 _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a server said to one request."""
+class Response:
+    """A server's response to one request."""
 
     status: int
     headers: Message
     body: bytes = b""
     """Empty unless the status is 2xx."""
     location: str = ""
-    """Where a redirect leads; empty for all other answers."""
+    """Target of a redirect; empty for all other responses."""
 
 
-class _Patient(io.RawIOBase):
-    """A connection's incoming bytes, with a deadline for the whole answer beside the time-out for each piece."""
+class _DeadlineReader(io.RawIOBase):
+    """A connection's incoming bytes, with a deadline for the whole response besides the time-out for each read."""
 
     def __init__(self, sock: socket.socket, timeout: float, deadline: float) -> None:
-        self._raw: Any = sock.makefile("rb", buffering=0)  # keeps the socket open until it is closed itself
+        self._raw: Any = sock.makefile("rb", buffering=0)  # keeps the socket open until this is closed
         self._sock = sock
         self._timeout = timeout
         self._deadline = deadline
@@ -72,24 +72,24 @@ class _Patient(io.RawIOBase):
         super().close()
 
 
-class _Source:
-    """What `http.client` reads an answer from."""
+class _ResponseSocket:
+    """The socket-like object from which `http.client` reads a response."""
 
     def __init__(self, sock: socket.socket, timeout: float, deadline: float) -> None:
-        self._parts = sock, timeout, deadline
+        self._arguments = sock, timeout, deadline
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Patient(*self._parts), 1 << 16)
+        return io.BufferedReader(_DeadlineReader(*self._arguments), 1 << 16)
 
 
 class Client:
     """Makes the requests of one partition. Thread-safe.
 
-    No proxy is used, whatever the environment says: behind one, addresses could not be checked.
+    Proxies configured in the environment are ignored: behind one, addresses could not be checked.
     """
 
     def __init__(self, dialer: Dialer, timeout: float, total_timeout: float, user_agent: str) -> None:
-        """`timeout` in seconds for a connection and for each piece of an answer, `total_timeout` for all of it."""
+        """`timeout` in seconds for connecting and for each read, `total_timeout` for the whole response."""
         self._dialer = dialer
         self._timeout = timeout
         self._total = total_timeout
@@ -112,12 +112,12 @@ class Client:
         max_bytes: int,
         accept: str = "*/*",
         refuse: Callable[[Message], str] | None = None,
-        cut: bool = False,
-    ) -> Answer:
-        """The answer to a GET of a URL that `address.request_url` made. Raises Failure for what is no HTTP answer.
+        truncate: bool = False,
+    ) -> Response:
+        """The response to a GET of a URL made by `address.request_url`. Raises Failure if there is no HTTP response.
 
-        A body above `max_bytes` is `too_large`, or, with `cut`, cut there. `refuse` looks at the headers of a 2xx
-        answer; what it returns, unless empty, is the detail of an `opt_out`, and the body is not read.
+        A body above `max_bytes` is `too_large` or, with `truncate`, truncated. `refuse` is called with the headers of a
+        2xx response; if it returns a non-empty string, that is the detail of an `opt_out`, and the body is not read.
         """
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
@@ -130,13 +130,13 @@ class Client:
                 try:
                     response = self._send(connection, target, headers)
                 except (ConnectionError, http.client.BadStatusLine):
-                    connection.close()  # closed by the server meanwhile, which says nothing of the URL
+                    connection.close()  # the server closed the idle connection, which is not the URL's failure
                     connection = None
             if connection is None:
                 connection = self._connection(parts.scheme, parts.netloc)
                 response = self._send(connection, target, headers)
             with response:
-                answer = self._read(response, url, max_bytes, refuse, cut)
+                result = self._read(response, url, max_bytes, refuse, truncate)
                 reusable = (response.isclosed() or response.length == 0) and not response.will_close
         except BaseException as error:
             if connection is not None:
@@ -149,7 +149,7 @@ class Client:
                 raise
             raise Failure(reason, host=host) from error
         self._release(origin, connection, reusable)
-        return answer
+        return result
 
     def _send(
         self, connection: http.client.HTTPConnection, target: str, headers: dict[str, str]
@@ -157,7 +157,7 @@ class Client:
         deadline = time.monotonic() + self._total
 
         def response(sock: Any, **kwargs: Any) -> http.client.HTTPResponse:
-            return http.client.HTTPResponse(_Source(sock, self._timeout, deadline), **kwargs)  # type: ignore[arg-type]
+            return http.client.HTTPResponse(_ResponseSocket(sock, self._timeout, deadline), **kwargs)  # type: ignore[arg-type]
 
         connection.response_class = response  # type: ignore[assignment]
         if connection.sock is not None:
@@ -171,19 +171,19 @@ class Client:
         url: str,
         max_bytes: int,
         refuse: Callable[[Message], str] | None,
-        cut: bool,
-    ) -> Answer:
+        truncate: bool,
+    ) -> Response:
         status, headers = response.status, response.headers
-        if status < 200:  # an interim answer: the real one would be taken for the next request's
+        if status < 200:  # an interim response: the final one would be mistaken for the next request's
             raise Failure(Reason.BAD_RESPONSE)
         if status >= 300:
             self._drain(response)
             listed = headers.get("Location", "") if status in _REDIRECTS else ""
-            return Answer(status, headers, location=_absolute(url, listed) if listed else "")
+            return Response(status, headers, location=_absolute(url, listed) if listed else "")
         if refuse is not None and (why := refuse(headers)):
             self._drain(response)
             raise Failure(Reason.OPT_OUT, why)
-        return Answer(status, headers, _body(response, max_bytes, cut))
+        return Response(status, headers, _body(response, max_bytes, truncate))
 
     def _drain(self, response: http.client.HTTPResponse) -> None:
         if response.length is not None and response.length <= _DRAIN:
@@ -201,18 +201,18 @@ class Client:
     def _context(self) -> ssl.SSLContext:
         with self._lock:
             if self._tls is None:
-                # One for all: loading the certificates anew for each connection would cost more than most images do.
+                # Shared: loading the certificates for each connection would cost more than most images.
                 self._tls = ssl.create_default_context()
                 self._tls.set_alpn_protocols(["http/1.1"])
             return self._tls
 
     def _reusable(self, origin: str) -> http.client.HTTPConnection | None:
         with self._lock:
-            found = next((key for key in reversed(self._idle) if self._idle[key][0] == origin), None)
-            if found is None:
+            newest = next((key for key in reversed(self._idle) if self._idle[key][0] == origin), None)
+            if newest is None:
                 return None
-            _, since, connection = self._idle.pop(found)
-        # Nothing may have arrived since the last answer: neither an end nor the beginning of something unasked for.
+            _, since, connection = self._idle.pop(newest)
+        # Anything that arrived since the last response, data or a close, makes the connection unusable.
         if time.monotonic() - since < _IDLE_SECONDS and connection.sock is not None:
             arrived = select.poll()
             arrived.register(connection.sock, select.POLLIN)
@@ -234,23 +234,23 @@ class Client:
 
 def _absolute(base: str, location: str) -> str:
     """A Location header as a URL fit for a request. Raises Failure (`forbidden_scheme`, `invalid_url`)."""
-    # Headers come as Latin-1: the bytes of other encodings are escaped as they are.
+    # Headers are decoded as Latin-1: bytes of other encodings are percent-escaped unchanged.
     try:
         return request_url(urljoin(base, quote(location.strip(), safe="%/:=&?~#+!$,;'@()*[]", encoding="latin-1")))
     except ValueError as error:
         raise Failure(Reason.INVALID_URL) from error
 
 
-def _body(response: http.client.HTTPResponse, max_bytes: int, cut: bool) -> bytes:
+def _body(response: http.client.HTTPResponse, max_bytes: int, truncate: bool) -> bytes:
     """The whole body, decompressed. Raises Failure (`too_large`, `incomplete_transfer`, `bad_response`)."""
-    if response.length is not None and response.length > max_bytes and not cut:
+    if response.length is not None and response.length > max_bytes and not truncate:
         raise _too_large(max_bytes)
     names = [name.strip().lower() for name in response.headers.get("Content-Encoding", "").split(",")]
-    # We ask for `identity`; some servers compress nevertheless. What we do not know stays as it is.
+    # The request accepts `identity` only, but some servers compress anyway. Unknown encodings are left as they are.
     unzip = zlib.decompressobj(_WINDOW[names[0]]) if len(names) == 1 and names[0] in _WINDOW else None
     pieces: list[bytes] = []
     size = 0
-    # Of a known length one read does, unless there is much of it.
+    # A short body of known length takes a single read.
     whole = response.length is not None and response.length <= _PIECE
     while piece := response.read() if whole else response.read1(_PIECE):
         if unzip is not None:
@@ -261,7 +261,7 @@ def _body(response: http.client.HTTPResponse, max_bytes: int, cut: bool) -> byte
         pieces.append(piece)
         size += len(piece)
         if size > max_bytes:
-            if cut:
+            if truncate:
                 return b"".join(pieces)[:max_bytes]
             raise _too_large(max_bytes)
         if whole:
@@ -276,7 +276,7 @@ def _too_large(max_bytes: int) -> Failure:
 
 
 def retry_after(header: str | None) -> float:
-    """Seconds a Retry-After header asks for (a number or an HTTP date); 0 when there is none or it is nonsense."""
+    """Seconds to wait according to a Retry-After header (a number or an HTTP date); 0 if it is missing or invalid."""
     if not header:
         return 0.0
     try:

@@ -1,4 +1,4 @@
-"""The download stage's configuration: what counts as an image, and how politely it is fetched."""
+"""Configuration of the download stage: which images are accepted, and how politely they are fetched."""
 
 from __future__ import annotations
 
@@ -22,28 +22,27 @@ class DownloadSettings(StageConfig):
     max_bytes: Annotated[int, Field(ge=1024, le=2**31)] = 20_000_000
     """A larger body is not read to its end: `too_large`."""
     min_bytes: Annotated[int, Field(ge=1)] = 64
-    """A smaller body cannot be a picture worth storing: `too_small`."""
+    """A smaller body cannot be an image worth storing: `too_small`."""
     max_pixels: Annotated[int, Field(ge=1, le=178_000_000)] = 50_000_000
-    """Width × height as the header says, checked before decoding: `too_many_pixels`. (Pillow itself refuses more
+    """Width × height according to the header, checked before decoding: `too_many_pixels`. (Pillow itself refuses more
     than 178 million.)"""
     reencode_quality: Annotated[int, Field(ge=1, le=100)] = 95
-    """JPEG and WebP quality where an EXIF orientation has to be applied; all other images keep their bytes."""
+    """JPEG and WebP quality if an EXIF orientation has to be applied; all other images keep their bytes."""
     hash_mismatch: Literal["drop", "keep"] = "drop"
-    """What becomes of an image whose bytes have not the `sha256` or `md5` that its source lists: `drop` ends it as
+    """How to treat an image whose bytes do not match the `sha256` or `md5` that its source lists: `drop` ends it as
     `hash_mismatch`, `keep` stores it with `hash_ok` false."""
 
     robots: bool = True
-    """Whether robots.txt is read and obeyed (RFC 9309): `robots`, or `robots_unavailable` where a server
-    does not say."""
+    """Whether robots.txt is read and obeyed (RFC 9309): `robots`, or `robots_unavailable` if it cannot be read."""
     opt_out_directives: tuple[str, ...] = ("noai", "noimageai", "noindex", "noimageindex", "noml")
     """`X-Robots-Tag` directives that forbid use: `opt_out`. An empty list ignores the header."""
     tdm_reservation: Literal["ignore", "header", "header_and_file"] = "header_and_file"
-    """Where a reservation of text and data mining rights (TDMRep) is looked for: `opt_out`. The file is
-    `/.well-known/tdmrep.json`, asked for once per host."""
+    """Where to look for a reservation of text and data mining rights (TDMRep): `opt_out`. The file is
+    `/.well-known/tdmrep.json`, requested once per host."""
     user_agent_token: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "pairmill"
     """Names this crawler in the User-Agent header, and in rules and directives addressed to it alone."""
     contact: Annotated[str, NotFingerprinted, Field(pattern=r"^((https?://|mailto:)[!-~]+)?$")] = ""
-    """Address of a page or mailbox where a server's owner reaches whoever runs this; part of the User-Agent header."""
+    """Address of a page or mailbox where a server's owner can reach the operator; part of the User-Agent header."""
     max_redirects: Annotated[int, Field(ge=0, le=50)] = 10
     """Longer chains end as `too_many_redirects`; a repeated address as `redirect_loop`."""
     allow_private_hosts: tuple[str, ...] | dict[str, tuple[str, ...]] = ()
@@ -60,20 +59,20 @@ class DownloadSettings(StageConfig):
     decode_threads: Annotated[int, NotFingerprinted, Field(ge=1, le=64)] = 2
     """Images decoded at the same time; bounds memory to this many times `max_pixels` × 4 bytes."""
     timeout: Annotated[float, NotFingerprinted, Field(gt=0, le=600)] = 10.0
-    """Seconds to wait for a connection, and for each next piece of an answer."""
+    """Seconds to wait for a connection, and for each read of a response."""
     total_timeout: Annotated[float, NotFingerprinted, Field(gt=0, le=3600)] = 60.0
-    """Seconds for a whole answer, however steadily it drips."""
+    """Seconds for a whole response, even if it arrives steadily."""
     retries: Annotated[int, NotFingerprinted, Field(ge=0, le=20)] = 2
-    """Further tries after a failure that may pass (timeouts, 429, 5xx, resets). Other failures are final at once."""
+    """Further tries after a transient failure (timeouts, 429, 5xx, resets). Other failures are final immediately."""
     backoff: Annotated[float, NotFingerprinted, Field(ge=0, le=60)] = 0.5
     """Seconds before the first retry; doubled for each next one, with jitter."""
     max_wait: Annotated[float, NotFingerprinted, Field(ge=0, le=3600)] = 60.0
-    """Most seconds to wait before a request, whatever backoff, a server's Retry-After or Crawl-delay asks for."""
+    """Maximum seconds to wait before a request, which limits backoff and a server's Retry-After and Crawl-delay."""
     min_success_rate: Annotated[float, NotFingerprinted, Field(ge=0, le=1)] = 0.3
-    """A source of which fewer images than this share can be had, over `watch_after` attempts in a row, stops the stage;
-    what was fetched is kept. 0 never stops it."""
+    """If fewer than this share of a source's images can be downloaded, over `watch_after` consecutive attempts, the
+    stage stops; what was fetched is kept. 0 never stops it."""
     watch_after: Annotated[int, NotFingerprinted, Field(ge=1)] = 1000
-    """Attempts after which a success rate says something. A host below the rate is told of in a warning."""
+    """Number of attempts over which a success rate is measured. A host below the rate is named in a warning."""
 
     @field_validator("allow_private_hosts")
     @classmethod
@@ -95,13 +94,13 @@ class DownloadConfig(DownloadSettings):
     source: SerializeAsAny[SourceConfig]
     """Where its images are: over HTTP, or below `source.images`."""
     retry_pass: Annotated[int, FingerprintedAs("round"), Field(ge=0)] = 0
-    """How often `--retry-failed` went over this source: a pass above 0 takes everything from its input `previous`
-    but what failed for reasons that may pass."""
+    """Number of retry passes (`--retry-failed`) over this source: a pass above 0 takes everything from its input
+    `previous` except transient failures."""
 
     @model_validator(mode="before")
     @classmethod
     def _own_hosts(cls, values: Any) -> Any:
-        # What another source may reach must not change this one's fingerprint.
+        # Hosts allowed for another source must not change this one's fingerprint.
         if isinstance(values, dict) and isinstance(values.get("allow_private_hosts"), Mapping):
             return {**values, "allow_private_hosts": values["allow_private_hosts"].get(values.get("name"), ())}
         return values

@@ -1,4 +1,4 @@
-"""The bytes of one image: one request to the web, or a read from a local folder; typed failures."""
+"""Fetches the bytes of one image, by a request to the web or a read from a local folder, with typed failures."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from stages.base.artifact import Artifact, is_remote
 from stages.download.address import Dialer, host_of, request_url
 from stages.download.client import Client, retry_after
 from stages.download.config import DownloadConfig
-from stages.download.optout import OptOut
+from stages.download.opt_out import OptOut
 from stages.download.outcome import Failure, Reason
-from stages.download.robots import MAX_BYTES, Notices, shared_notices
+from stages.download.robots import MAX_BYTES, CrawlRules, shared_crawl_rules
 
 _ACCEPT = "image/jpeg,image/png,image/webp,image/*;q=0.8,*/*;q=0.5"
 #: RFC 9309, section 2.3.1.2: at least five redirects of a robots.txt are followed.
-_NOTICE_REDIRECTS = 5
+_RULES_REDIRECTS = 5
 
 
 @dataclass(frozen=True)
-class Moved:
-    """A redirect: where the image is to be asked for next."""
+class Redirect:
+    """A redirect: the URL to request next."""
 
     url: str
 
@@ -36,27 +36,27 @@ class Web:
 
     client: Client
     dialer: Dialer
-    notices: Notices
+    rules: CrawlRules
     opt_out: OptOut
     max_bytes: int
 
-    def __call__(self, url: str) -> bytes | Moved:
-        """The answer for a URL that `address.request_url` made and `notices` allow. Raises Failure."""
+    def __call__(self, url: str) -> bytes | Redirect:
+        """The body for a URL that `address.request_url` made and `rules` allow, or a redirect. Raises Failure."""
         answer = self.client.get(url, self.max_bytes, _ACCEPT, self.opt_out)
         if answer.location:
-            return Moved(answer.location)
+            return Redirect(answer.location)
         if answer.status >= 300:
             wait = retry_after(answer.headers.get("Retry-After"))
             raise Failure(f"http_{answer.status}", host=host_of(url), retry_after=wait)
         return answer.body
 
-    def read_notice(self, file: str) -> None:
-        """Read a robots.txt or tdmrep.json that `notices.missing` named and `notices.claim` granted. Raises Failure."""
-        self.notices.read(file, self._follow)
+    def read_rules(self, file: str) -> None:
+        """Read a robots.txt or tdmrep.json that `rules.missing` named and `rules.claim` granted. Raises Failure."""
+        self.rules.read(file, self._follow)
 
     def _follow(self, url: str) -> tuple[int, bytes]:
-        for _ in range(_NOTICE_REDIRECTS + 1):
-            answer = self.client.get(url, MAX_BYTES, cut=True)
+        for _ in range(_RULES_REDIRECTS + 1):
+            answer = self.client.get(url, MAX_BYTES, truncate=True)
             if not answer.location:
                 return answer.status, answer.body
             url = answer.location
@@ -64,7 +64,7 @@ class Web:
 
 
 def user_agent(token: str, contact: str) -> str:
-    """The User-Agent header: who asks, and where to complain."""
+    """The User-Agent header: the crawler's name and contact address."""
     return f"Mozilla/5.0 (compatible; {token}; +{contact})" if contact else f"Mozilla/5.0 (compatible; {token})"
 
 
@@ -72,23 +72,23 @@ def user_agent(token: str, contact: str) -> str:
 def web(config: DownloadConfig, served: Mapping[str, str], run: str = "") -> Iterator[Web]:
     """A fetcher for one partition; `served` maps host names to the ``ip:port`` of a server on this machine.
 
-    `run` names the artifact: its partitions in one process share what robots.txt files say.
+    `run` names the artifact: its partitions in one process share the rules of robots.txt files.
     """
     dialer = Dialer(served, config.private_hosts)
     tdm = config.tdm_reservation
-    reads = partial(shared_notices, run) if run else Notices
-    notices = reads(config.user_agent_token, config.robots, tdm == "header_and_file")
+    reads = partial(shared_crawl_rules, run) if run else CrawlRules
+    rules = reads(config.user_agent_token, config.robots, tdm == "header_and_file")
     opt_out = OptOut(config.opt_out_directives, config.user_agent_token, tdm != "ignore")
     agent = user_agent(config.user_agent_token, config.contact)
     with Client(dialer, config.timeout, config.total_timeout, agent) as client:
-        yield Web(client, dialer, notices, opt_out, config.max_bytes)
+        yield Web(client, dialer, rules, opt_out, config.max_bytes)
 
 
-class Files:
-    """Reads images from the ingest artifact, or else from the folder a source names."""
+class LocalImages:
+    """Reads images from the ingest artifact, or else from the folder that a source names."""
 
     def __init__(self, pairs: Artifact, root: str, max_bytes: int) -> None:
-        """`root`: folder or fsspec URL that other relative paths start from."""
+        """`root`: folder or fsspec URL to which other relative paths are relative."""
         self._pairs = pairs
         self._own = {entry["name"] for entry in pairs.manifest["files"]}
         self._root = root
@@ -99,12 +99,12 @@ class Files:
         try:
             with self._open(location) as file:
                 data = file.read(self._max_bytes + 1)
-        except (FileNotFoundError, ValueError):  # ValueError: a name that no file can have (a null character)
+        except (FileNotFoundError, ValueError):  # ValueError: an invalid file name (a null character)
             raise Failure(Reason.MISSING_FILE) from None
         except (PermissionError, IsADirectoryError, NotADirectoryError):
             raise Failure(Reason.UNREADABLE_FILE) from None
         except OSError as error:
-            # The machine's trouble, not the image's; its own text would tell the name of a perhaps private file.
+            # A problem of this machine, not of the image; its message would reveal the name of a possibly private file.
             raise RuntimeError(f"a local image could not be read: {error.strerror}") from None
         if len(data) > self._max_bytes:
             raise Failure(Reason.TOO_LARGE, f"larger than {self._max_bytes} bytes")
@@ -113,19 +113,19 @@ class Files:
     def _open(self, location: str) -> IO[bytes]:
         if location in self._own:
             return self._pairs.open(location)
-        place = location
+        path = location
         if not (is_remote(location) or os.path.isabs(location)):
-            place = f"{self._root.rstrip('/')}/{location}" if self._root else location
-        if not is_remote(place):
-            return Path(place.removeprefix("file://")).open("rb")
+            path = f"{self._root.rstrip('/')}/{location}" if self._root else location
+        if not is_remote(path):
+            return Path(path.removeprefix("file://")).open("rb")
         import fsspec
 
-        file: IO[bytes] = fsspec.open(place, "rb").open()
+        file: IO[bytes] = fsspec.open(path, "rb").open()
         return file
 
 
 def listed_location(url: str | None, path: str | None) -> str:
-    """What to fetch for a row of pairs. Raises Failure for a URL that cannot be requested."""
+    """The location to fetch for a row of pairs. Raises Failure for a URL that cannot be requested."""
     if path is not None:
         return path
     if url is None:

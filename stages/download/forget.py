@@ -1,43 +1,48 @@
-"""Taking forgotten images out of a `download` artifact: out of the raw shards, and out of the table of attempts."""
+"""Removes forgotten images from a `download` artifact and from the journals of an unfinished one."""
 
 from __future__ import annotations
 
+import re
+import shutil
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
 from stages.base.artifact import Artifact
-from stages.base.forgetting import Gone, Known, Taken, copy_members, parquet_rows, write_parquet
+from stages.base.forgetting import ForgetInputs, Forgotten, Removal, copy_members, split_parquet, write_parquet
+
+_HEX = re.compile(r"[0-9a-f]{32,64}")
 
 
-def forget(artifact: Artifact, inputs: Known, gone: Gone, out: Path | None) -> Taken:
-    """Members of `raw-*.tar`, and rows of `attempts-*.parquet`, whose offsets are those of the new tar."""
+def forget(artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:
+    """Remove members of `raw-*.tar` and rows of `attempts-*.parquet`; the other rows get the offsets of the new tar."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    taken = Taken()
-    for name, kept, lost in parquet_rows(artifact, "attempts-*.parquet", "image_uid", gone.has_image):
+    removal = Removal()
+    for name, kept, lost in split_parquet(artifact, "attempts-*.parquet", "image_uid", forgotten.image_mask):
         shard = name.replace("attempts-", "raw-").replace(".parquet", ".tar")
         fetched = lost.filter(pc.equal(lost["status"], "success"))
         if fetched.num_rows:
-            taken.files.append(shard)
+            removal.rewritten.append(shard)
             if out is not None:
                 members = dict(zip(fetched["image_uid"].to_pylist(), fetched["ext"].to_pylist(), strict=True))
                 names = {f"{uid}.{ext}" for uid, ext in members.items()}
                 offsets = copy_members(artifact.path(shard), out / shard, names.__contains__)
                 kept = _at(kept, {member.partition(".")[0]: offset for member, offset in offsets.items()})
         write_parquet(kept, out, name, compression="zstd")
-        taken.files.append(name)
-        taken.samples += lost.num_rows
-        taken.counts.update({"images": -lost.num_rows, "success": -fetched.num_rows})
-        taken.counts["bytes"] -= int(pc.sum(fetched["length"].cast(pa.int64())).as_py() or 0)
+        removal.rewritten.append(name)
+        removal.samples += lost.num_rows
+        removal.counts.update({"images": -lost.num_rows, "success": -fetched.num_rows})
+        removal.counts["bytes"] -= int(pc.sum(fetched["length"].cast(pa.int64())).as_py() or 0)
         for row in pc.value_counts(lost["status"]).to_pylist():
             if row["values"] != "success":
-                taken.counts[f"status.{row['values']}"] -= row["counts"]
-    if taken.files and "hosts.parquet" in artifact.names():
-        taken.files.append("hosts.parquet")
+                removal.counts[f"status.{row['values']}"] -= row["counts"]
+    if removal.rewritten and "hosts.parquet" in artifact.names():
+        removal.rewritten.append("hosts.parquet")
         if out is not None:
             _hosts(artifact, out)
-    return taken
+    return removal
 
 
 def _at(table: Any, offsets: dict[str, int]) -> Any:
@@ -45,16 +50,16 @@ def _at(table: Any, offsets: dict[str, int]) -> Any:
     import pyarrow as pa
 
     new = [offsets.get(uid) for uid in table["image_uid"].to_pylist()]
-    place = table.schema.get_field_index("offset")
-    return table.set_column(place, table.schema.field(place), pa.array(new, table.schema.field(place).type))
+    column = table.schema.get_field_index("offset")
+    return table.set_column(column, table.schema.field(column), pa.array(new, table.schema.field(column).type))
 
 
 def _hosts(artifact: Artifact, out: Path) -> None:
-    """Figures per host, made again from the attempts that are left."""
+    """Compute the figures per host again from the remaining attempts."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from stages.download.attempts import Listed
+    from stages.download.attempts import ListedImage
     from stages.download.hosts import hosts_table, listed_host
 
     rows = []
@@ -62,7 +67,7 @@ def _hosts(artifact: Artifact, out: Path) -> None:
         source = out / name if (out / name).exists() else artifact.path(name)
         table = pq.read_table(source, columns=["source", "url", "path", "status", "length"])
         for row in table.to_pylist():
-            host = listed_host(Listed("", row["source"], row["url"], row["path"]), private=False)
+            host = listed_host(ListedImage("", row["source"], row["url"], row["path"]), private=False)
             rows.append({"host": host, "status": row["status"], "images": 1, "bytes": row["length"] or 0})
     types = {"host": pa.string(), "status": pa.string(), "images": pa.int64(), "bytes": pa.int64()}
     every = pa.Table.from_pylist(rows, pa.schema(types))
@@ -70,3 +75,12 @@ def _hosts(artifact: Artifact, out: Path) -> None:
     summed = summed.select(["host", "status", "images_sum", "bytes_sum"]).rename_columns(list(types))
     table = hosts_table(summed.sort_by([("host", "ascending"), ("status", "ascending")]))
     pq.write_table(table, out / "hosts.parquet", compression="zstd")
+
+
+def forget_scratch(scratch: Path, marks: AbstractSet[str]) -> None:
+    """Remove the folders of partitions whose journal (`stages/download/journal.py`) names a forgotten image, or that
+    have none: these partitions are fetched again."""
+    for folder in scratch.glob("download/*"):
+        journal = folder / "journal"
+        if not journal.exists() or not marks.isdisjoint(_HEX.findall(journal.read_text("utf-8"))):
+            shutil.rmtree(folder)

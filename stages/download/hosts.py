@@ -1,4 +1,4 @@
-"""How each host of a source did: `hosts.parquet`, and the sums behind it."""
+"""Counts outcomes per host of a source, for `hosts.parquet`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.download.address import host_of
-from stages.download.attempts import Listed, Stored
+from stages.download.attempts import FetchedImage, ListedImage
 from stages.download.fetch import listed_location
 from stages.download.outcome import Failure, Reason
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def listed_host(image: Listed, private: bool) -> str:
-    """The host that an image's row names; empty for local files, unusable URLs and private sources."""
+def listed_host(image: ListedImage, private: bool) -> str:
+    """The host of an image's listed URL; empty for local files, unusable URLs and private sources."""
     if private or image.path is not None:
         return ""
     try:
@@ -25,11 +25,11 @@ def listed_host(image: Listed, private: bool) -> str:
         return ""
 
 
-def endings_table(hosts: Sequence[str], outcomes: Sequence[Stored | Failure | None]) -> pa.Table:
-    """`host`, `status`, `images`, `bytes` of one partition, summed; one host and one outcome per image."""
+def outcome_counts(hosts: Sequence[str], outcomes: Sequence[FetchedImage | Failure | None]) -> pa.Table:
+    """Columns `host`, `status`, `images`, `bytes` of one partition; `hosts` and `outcomes` have one entry per image."""
     import pyarrow as pa
 
-    stored = [outcome if isinstance(outcome, Stored) else None for outcome in outcomes]
+    stored = [outcome if isinstance(outcome, FetchedImage) else None for outcome in outcomes]
     status = [str(o.status) if isinstance(o, Failure) else str(Reason.SUCCESS) for o in outcomes]
     sizes = pa.array([0 if s is None else s.length for s in stored], pa.int64())
     columns = {
@@ -41,31 +41,31 @@ def endings_table(hosts: Sequence[str], outcomes: Sequence[Stored | Failure | No
     return _summed(pa.table(columns))
 
 
-def merged_endings(parts: Sequence[Path]) -> pa.Table:
+def sum_counts(files: Sequence[Path]) -> pa.Table:
     """The sum of the partitions' tables."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return _summed(pa.concat_tables([pq.read_table(part) for part in parts]))
+    return _summed(pa.concat_tables([pq.read_table(file) for file in files]))
 
 
-def rows_of(endings: pa.Table) -> Iterator[tuple[str, str, int]]:
+def iter_counts(counts: pa.Table) -> Iterator[tuple[str, str, int]]:
     """Host, status and number of images of each row."""
-    columns = [endings.column(name).to_pylist() for name in ("host", "status", "images")]
+    columns = [counts.column(name).to_pylist() for name in ("host", "status", "images")]
     return zip(*columns, strict=True)
 
 
-def hosts_table(endings: pa.Table) -> pa.Table:
+def hosts_table(counts: pa.Table) -> pa.Table:
     """One row per host, sorted: `host`, `attempts`, `success`, `bytes`, `reasons` (a map from status to images).
 
-    Rows without a host and images that were forgotten, for which nobody was asked, are left out.
+    Rows without a host and forgotten images, for which no request was made, are left out.
     """
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    asked = pc.and_(pc.not_equal(endings["host"], ""), pc.not_equal(endings["status"], str(Reason.FORGOTTEN)))
-    table = endings.filter(asked).combine_chunks()
+    requested = pc.and_(pc.not_equal(counts["host"], ""), pc.not_equal(counts["status"], str(Reason.FORGOTTEN)))
+    table = counts.filter(requested).combine_chunks()
     host = table["host"].to_numpy(zero_copy_only=False)
     starts = np.flatnonzero(np.r_[True, host[1:] != host[:-1]]) if len(host) else np.zeros(0, np.int64)
     good = table["status"].to_numpy(zero_copy_only=False) == str(Reason.SUCCESS)

@@ -1,4 +1,4 @@
-"""How an attempt to get an image can end: one reason each, and whether trying again could help."""
+"""Outcomes of an attempt to fetch an image: one reason each, and whether it is transient."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Reason(StrEnum):
     UNREADABLE_FILE = "unreadable_file"
 
 
-#: Failures of the connection itself: they are the host's and do not depend on which of its URLs was asked for.
+#: Failures of the connection itself: they concern the host and not the requested URL.
 CONNECT = frozenset(
     {Reason.DNS, Reason.CONNECTION_REFUSED, Reason.CONNECT_TIMEOUT, Reason.UNREACHABLE},
 )
-#: Failures that may pass.
+#: Transient failures: the same request may succeed later.
 TRANSIENT = CONNECT | {
     Reason.TIMEOUT,
     Reason.CONNECTION_RESET,
@@ -58,10 +58,10 @@ TRANSIENT = CONNECT | {
     Reason.INCOMPLETE_TRANSFER,
     Reason.ROBOTS_UNAVAILABLE,
 }
-#: HTTP codes that may pass: timeouts, rate limits, gateways and overload (RFC 9110 and 6585; 52x are Cloudflare's).
+#: Transient HTTP codes: timeouts, rate limits, gateways and overload (RFC 9110 and 6585; 52x are Cloudflare's).
 TRANSIENT_HTTP = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 
-# What `connect` says of networks that cannot be reached from here, a firewall's refusal included.
+# Errors of `connect` for networks that cannot be reached from here, including a firewall's refusal.
 _NO_ROUTE = frozenset(
     {
         errno.EHOSTUNREACH,
@@ -106,16 +106,16 @@ _EXPLANATION = {
 
 @dataclass(eq=False)
 class Failure(Exception):
-    """An image could not be had."""
+    """An image could not be fetched."""
 
     status: str
     """A :class:`Reason`, or `http_<code>`."""
     detail: str = ""
-    """More than the status says, free of times, ports and addresses (rows must be equal on every run)."""
+    """Further details, without times, ports and addresses (rows must be equal on every run)."""
     host: str = ""
-    """The host that failed: after redirects not always the one in the list."""
+    """The host that failed: after redirects not necessarily the listed one."""
     retry_after: float = 0.0
-    """Seconds the server asked to be left alone."""
+    """Seconds to wait as requested by the server."""
 
     @property
     def transient(self) -> bool:
@@ -136,16 +136,16 @@ class Failure(Exception):
 
 
 def is_transient(status: str) -> bool:
-    """Whether what ended with this status may succeed another time."""
+    """Whether an attempt with this status may succeed later."""
     if status.startswith("http_"):
         return int(status[5:]) in TRANSIENT_HTTP
     return status in TRANSIENT
 
 
 def network_reason(error: BaseException, connecting: bool = False) -> Reason | None:
-    """The reason behind an exception of the network, or None when it is not the network's (a bug, or this machine).
+    """The reason for a network exception, or None for any other (a bug, or a problem of this machine).
 
-    `connecting` tells a connection that could not be made from an answer that did not come.
+    `connecting` distinguishes a failed connection from a missing response.
     """
     match error:
         case ssl.SSLCertVerificationError():

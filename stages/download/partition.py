@@ -1,4 +1,4 @@
-"""One partition: fetch every listed image, politely and in parallel, and bring each to exactly one outcome."""
+"""Downloads one partition: fetches every listed image, politely and in parallel, to exactly one outcome each."""
 
 from __future__ import annotations
 
@@ -10,66 +10,66 @@ from dataclasses import dataclass, field
 
 from stages.base.tombstones import Tombstones
 from stages.download.address import host_of
-from stages.download.attempts import Listed, Stored
+from stages.download.attempts import FetchedImage, ListedImage
 from stages.download.config import DownloadConfig
-from stages.download.fetch import Files, Moved, Web, listed_location
-from stages.download.image import Inspector, Picture
+from stages.download.fetch import LocalImages, Redirect, Web, listed_location
+from stages.download.host_queue import HostQueue, backoff_seconds
+from stages.download.image import Inspector, VerifiedImage
+from stages.download.journal import Journal
 from stages.download.outcome import CONNECT, Failure, Reason
-from stages.download.politeness import HostQueue, backoff_seconds
-from stages.download.spool import Spool
 from stages.download.success_rate import Window
 
-#: Seconds until a job looks again for rules that another thread is reading.
-_LOOK_AGAIN = 0.05
+#: Seconds until a job checks again for rules that another thread is reading.
+_POLL_SECONDS = 0.05
 
 
 @dataclass
 class _Job:
-    """An image on its way; touched by the one thread that has it."""
+    """An image being downloaded; used by one thread at a time."""
 
     image: int
     """Its number in the list."""
     location: str
-    """Where it is listed."""
+    """Its listed location."""
     host: str
-    """The host of that; empty for a local file."""
+    """Host of that location; empty for a local file."""
     url: str = ""
-    """What is to be asked for next."""
+    """URL to request next."""
     visited: set[str] = field(default_factory=set)
     failed: int = 0
-    """Tries so far."""
-    asked: bool = False
-    """Whether its turn made a request."""
+    """Failed tries so far."""
+    requested: bool = False
+    """Whether the current turn made a request."""
 
     def restart(self) -> None:
-        """Back to the listed location."""
+        """Start over from the listed location."""
         self.url = self.location
         self.visited = {self.location}
 
 
-class Fetching:
-    """The images of one partition on their way from the list to the shard."""
+class PartitionDownload:
+    """Downloads the images of one partition into its journal."""
 
     def __init__(
         self,
-        images: Sequence[Listed],
+        images: Sequence[ListedImage],
         config: DownloadConfig,
-        files: Files,
+        files: LocalImages,
         web: Web,
-        spool: Spool,
+        journal: Journal,
         forgotten: Tombstones,
         share: int = 1,
         window: Window | None = None,
     ) -> None:
-        """Images with a path come from `files`, those with a URL from `web`; pictures go to `spool`.
+        """Images with a path are read from `files`, those with a URL from `web`; results go to `journal`.
 
-        `share`: how many partitions run at a time and divide the limits per host among them.
+        `share`: number of partitions that run at a time and divide the limits per host among them.
         """
         self._images = images
         self._config = config
         self._files = files
         self._web = web
-        self._spool = spool
+        self._journal = journal
         self._forgotten = forgotten
         self._share = share
         self._window = window
@@ -80,20 +80,20 @@ class Fetching:
             config.reencode_quality,
             config.decode_threads,
         )
-        self._outcomes: list[Stored | Failure | None] = [None] * len(images)
+        self._outcomes: list[FetchedImage | Failure | None] = [None] * len(images)
         self.tried = 0
-        """Images that were not among `found`, once :meth:`run` has begun."""
+        """Number of images that :meth:`run` had to try, set once it has begun."""
 
-    def run(self, found: Mapping[str, Stored | Failure]) -> list[Stored | Failure | None]:
-        """The outcome of every image, in list order; `found` are those known before, by image uid.
+    def run(self, known: Mapping[str, FetchedImage | Failure]) -> list[FetchedImage | Failure | None]:
+        """The outcome of every image, in list order; `known` are earlier outcomes by image uid.
 
-        Raises what is no fault of an image (a bug, a full disk), and UserError when the success rate collapses.
+        Raises any error that is not the image's (a bug, a full disk), and UserError if the success rate collapses.
         """
         jobs = []
         for i, image in enumerate(self._images):
-            known = self._known(image, found)
-            if known is not None:
-                self._outcomes[i] = known
+            outcome = self._known(image, known)
+            if outcome is not None:
+                self._outcomes[i] = outcome
                 continue
             try:
                 location = listed_location(image.url, image.path)
@@ -114,15 +114,15 @@ class Fetching:
                 future.result()
         return self._outcomes
 
-    def _known(self, image: Listed, found: Mapping[str, Stored | Failure]) -> Stored | Failure | None:
-        """The outcome of an image that nobody needs to be asked for."""
+    def _known(self, image: ListedImage, known: Mapping[str, FetchedImage | Failure]) -> FetchedImage | Failure | None:
+        """The outcome of an image that needs no request, or None."""
         forgotten = self._forgotten
-        if image.image_uid in forgotten.images or (image.url is not None and forgotten.address(image.url)):
+        if image.image_uid in forgotten.images or (image.url is not None and forgotten.covers_url(image.url)):
             return Failure(Reason.FORGOTTEN)
-        known = found.get(image.image_uid)
-        if isinstance(known, Stored) and forgotten.content(known.sha256, known.source_sha256):
+        outcome = known.get(image.image_uid)
+        if isinstance(outcome, FetchedImage) and forgotten.covers_content(outcome.sha256, outcome.source_sha256):
             return Failure(Reason.FORGOTTEN)
-        return known
+        return outcome
 
     def _interval(self, host: str) -> float:
         return 0.0 if self._web.dialer.is_served(host) else self._share / self._config.per_host_rate
@@ -143,61 +143,61 @@ class Fetching:
             raise
 
     def _request(self, queue: HostQueue, number: int, job: _Job) -> None:
-        """One request for a job: for its image, or first for the rules of its server. Raises Failure."""
+        """Make one request for a job: for its image, or first for the rules of its server. Raises Failure."""
         web, host = self._web, host_of(job.url)
-        job.asked = False
-        if status := web.dialer.death(host):
+        job.requested = False
+        if status := web.dialer.dead_status(host):
             raise Failure(status, host=host)
-        web.notices.check(job.url)
-        if file := web.notices.missing(job.url):
-            if not web.notices.claim(file):
-                queue.retry(number, _LOOK_AGAIN)
+        web.rules.check(job.url)
+        if file := web.rules.missing(job.url):
+            if not web.rules.claim(file):
+                queue.retry(number, _POLL_SECONDS)
                 return
-            job.asked = True
-            web.read_notice(file)
+            job.requested = True
+            web.read_rules(file)
             queue.move(number, host)
             return
-        queue.open(host, min(self._config.max_wait, web.notices.delay(job.url) * self._share))
-        job.asked = True
-        answer = web(job.url)
-        if not isinstance(answer, Moved):
-            self._end(queue, number, job, self._keep(job.image, answer))
+        queue.open(host, min(self._config.max_wait, web.rules.delay(job.url) * self._share))
+        job.requested = True
+        response = web(job.url)
+        if not isinstance(response, Redirect):
+            self._end(queue, number, job, self._keep(job.image, response))
             return
-        if answer.url in job.visited:
+        if response.url in job.visited:
             raise Failure(Reason.REDIRECT_LOOP)
         if len(job.visited) > self._config.max_redirects:
             raise Failure(Reason.TOO_MANY_REDIRECTS)
-        if self._forgotten.address(answer.url):
+        if self._forgotten.covers_url(response.url):
             raise Failure(Reason.FORGOTTEN)
-        job.url = answer.url
-        job.visited.add(answer.url)
-        queue.move(number, host_of(answer.url))
+        job.url = response.url
+        job.visited.add(response.url)
+        queue.move(number, host_of(response.url))
 
-    def _keep(self, image: int, data: bytes) -> Stored:
-        """Check an image's bytes and put them into the spool. Raises Failure."""
+    def _keep(self, image: int, data: bytes) -> FetchedImage:
+        """Verify an image's bytes and store them in the journal. Raises Failure."""
         listed = self._images[image]
         picture = self._inspect(data)
         source_sha256 = hashlib.sha256(data).hexdigest()
-        kept = picture.data
-        sha256 = source_sha256 if kept is data else hashlib.sha256(kept).hexdigest()
-        if self._forgotten.content(sha256, source_sha256):
+        stored = picture.data
+        sha256 = source_sha256 if stored is data else hashlib.sha256(stored).hexdigest()
+        if self._forgotten.covers_content(sha256, source_sha256):
             raise Failure(Reason.FORGOTTEN)
         hash_ok = None
         if listed.hash is not None:
             name, digits = listed.hash
-            found = source_sha256 if name == "sha256" else hashlib.md5(data, usedforsecurity=False).hexdigest()
-            hash_ok = found == digits
+            actual = source_sha256 if name == "sha256" else hashlib.md5(data, usedforsecurity=False).hexdigest()
+            hash_ok = actual == digits
             if not hash_ok and self._config.hash_mismatch == "drop":
                 raise Failure(Reason.HASH_MISMATCH)
-        bare = Picture(b"", picture.format, picture.width, picture.height, picture.orientation)
-        return self._spool.store(listed.image_uid, kept, bare, sha256, source_sha256, hash_ok)
+        bare = VerifiedImage(b"", picture.format, picture.width, picture.height, picture.orientation)
+        return self._journal.store(listed.image_uid, stored, bare, sha256, source_sha256, hash_ok)
 
     def _failed(self, queue: HostQueue, number: int, job: _Job, failure: Failure) -> None:
         if not self._worth_retrying(job, failure):
             self._end(queue, number, job, failure)
             return
         delay = backoff_seconds(job.failed, self._config.backoff, self._config.max_wait)
-        # Where the host itself is in trouble, its other images need not be tried meanwhile.
+        # If the host itself fails, its other images need not be tried in the meantime.
         host_wide = failure.status in CONNECT or failure.status == Reason.ROBOTS_UNAVAILABLE
         pause = min(max(failure.retry_after, delay if host_wide else 0.0), self._config.max_wait)
         job.failed += 1
@@ -205,23 +205,23 @@ class Fetching:
         queue.retry(number, delay, pause, job.host)
 
     def _worth_retrying(self, job: _Job, failure: Failure) -> bool:
-        if not failure.transient or self._web.dialer.death(failure.host):
+        if not failure.transient or self._web.dialer.dead_status(failure.host):
             return False
         if job.failed < self._config.retries:
             return True
-        self._web.dialer.bury(failure)
+        self._web.dialer.mark_dead(failure)
         if failure.status == Reason.ROBOTS_UNAVAILABLE:
-            self._web.notices.give_up(job.url, failure)
+            self._web.rules.give_up(job.url, failure)
         return False
 
-    def _end(self, queue: HostQueue, number: int, job: _Job, outcome: Stored | Failure) -> None:
+    def _end(self, queue: HostQueue, number: int, job: _Job, outcome: FetchedImage | Failure) -> None:
         self._settle(job.image, job.host, outcome)
-        queue.done(number, job.asked)
+        queue.done(number, job.requested)
 
-    def _settle(self, image: int, host: str, outcome: Stored | Failure) -> None:
+    def _settle(self, image: int, host: str, outcome: FetchedImage | Failure) -> None:
         self._outcomes[image] = outcome
         if isinstance(outcome, Failure):
-            self._spool.fail(self._images[image].image_uid, outcome)
+            self._journal.fail(self._images[image].image_uid, outcome)
         if self._window is not None:
-            told = "" if self._config.source.private else host
-            self._window.add(told, outcome.status if isinstance(outcome, Failure) else Reason.SUCCESS)
+            shown = "" if self._config.source.private else host
+            self._window.add(shown, outcome.status if isinstance(outcome, Failure) else Reason.SUCCESS)

@@ -1,4 +1,4 @@
-"""robots.txt and tdmrep.json of every server asked: fetched once, obeyed, remembered for a run."""
+"""Rules of servers, robots.txt and tdmrep.json: fetched once per server, obeyed, and kept for a run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 #: A crawler must read at least this much of a robots.txt, and need not read more (RFC 9309, section 2.5).
 MAX_BYTES = 500 * 1024
-#: Seconds that rules may be relied on without asking again (RFC 9309, section 2.4).
+#: Seconds for which rules may be cached (RFC 9309, section 2.4).
 MAX_AGE = 24 * 3600.0
-#: The same for a server that could not say: it may have recovered.
+#: The same for a server whose rules could not be read: it may have recovered.
 MAX_AGE_FAILURE = 600.0
-#: Files remembered at a time.
-MOST = 20_000
+#: Maximum number of files cached.
+MAX_FILES = 20_000
 
 ROBOTS, TDM = "/robots.txt", "/.well-known/tdmrep.json"
 
@@ -32,65 +32,65 @@ Get = Callable[[str], tuple[int, bytes]]
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What one of the two files says; `parsed` is None where it forbids nothing."""
+class RuleFile:
+    """One of the two files; `parsed` is None if it forbids nothing."""
 
     read: float
     parsed: Protego | None = None
     failure: str = ""
-    """Why it could not be read, where that forbids everything."""
+    """Why it could not be read, if that forbids everything."""
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port of a URL: what one robots.txt speaks for."""
+    """Scheme, host and port of a URL: the scope of one robots.txt."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
 
 
-class Notices:
-    """The rules of all servers met so far. Thread-safe; partitions of one artifact share them within a process."""
+class CrawlRules:
+    """The rules of all servers so far. Thread-safe; partitions of one artifact share them within a process."""
 
     def __init__(self, token: str, robots: bool, tdm: bool) -> None:
-        """`robots`, `tdm`: which of the two files are asked for; `token` names this crawler."""
+        """`robots`, `tdm`: which of the two files are read; `token` names this crawler."""
         self._token = token
-        self._wanted = [path for path, wanted in ((ROBOTS, robots), (TDM, tdm)) if wanted]
+        self._paths = [path for path, enabled in ((ROBOTS, robots), (TDM, tdm)) if enabled]
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, Rules] = OrderedDict()
-        self._asking: set[str] = set()
+        self._known: OrderedDict[str, RuleFile] = OrderedDict()
+        self._claimed: set[str] = set()
 
     def missing(self, url: str) -> str | None:
         """URL of a file that has to be read before `url` may be fetched, or None."""
         origin = origin_of(url)
-        for path in self._wanted:
+        for path in self._paths:
             rules = self._known.get(origin + path)
             if rules is None or time.monotonic() - rules.read > (MAX_AGE_FAILURE if rules.failure else MAX_AGE):
                 return origin + path
         return None
 
     def claim(self, file: str) -> bool:
-        """Whether the caller is to read a missing file; False while another thread does."""
+        """Claim a missing file for reading; False if another thread is reading it."""
         with self._lock:
-            if file in self._asking:
+            if file in self._claimed:
                 return False
-            self._asking.add(file)
+            self._claimed.add(file)
             return True
 
     def read(self, file: str, get: Get) -> None:
-        """Read a claimed file. Raises Failure when it may be had later: a dead host's, or `robots_unavailable`."""
+        """Read a claimed file. Raises a transient Failure: that of a dead host, or `robots_unavailable`."""
         try:
             self._keep(file, self._tdm(file, get) if file.endswith(TDM) else self._robots(file, get))
         finally:
             with self._lock:
-                self._asking.discard(file)
+                self._claimed.discard(file)
 
     def give_up(self, url: str, failure: Failure) -> None:
-        """Take it that nothing may be fetched from a URL's server, since its robots.txt could not be read."""
-        self._keep(origin_of(url) + ROBOTS, Rules(time.monotonic(), failure=failure.detail))
+        """Forbid everything on a URL's server, since its robots.txt could not be read."""
+        self._keep(origin_of(url) + ROBOTS, RuleFile(time.monotonic(), failure=failure.detail))
 
     def check(self, url: str) -> None:
-        """Raises Failure (`robots`, `robots_unavailable`, `opt_out`) where the files that were read forbid a URL."""
+        """Raises Failure (`robots`, `robots_unavailable`, `opt_out`) if the files read so far forbid a URL."""
         origin = origin_of(url)
-        for path in self._wanted:
+        for path in self._paths:
             rules = self._known.get(origin + path)
             if rules is None:
                 continue
@@ -104,59 +104,61 @@ class Notices:
                 raise Failure(Reason.OPT_OUT, "reserved in tdmrep.json")
 
     def delay(self, url: str) -> float:
-        """Seconds a server wants between requests (Crawl-delay, Request-rate); 0 when it does not say."""
+        """Seconds that a server requires between requests (Crawl-delay, Request-rate); 0 if it sets none."""
         rules = self._known.get(origin_of(url) + ROBOTS)
         if rules is None or rules.parsed is None:
             return 0.0
         rate = rules.parsed.request_rate(self._token)
         return max(rules.parsed.crawl_delay(self._token) or 0.0, rate.seconds / rate.requests if rate else 0.0)
 
-    def _robots(self, file: str, get: Get) -> Rules:
+    def _robots(self, file: str, get: Get) -> RuleFile:
         from protego import Protego
 
         try:
             status, content = get(file)
         except Failure as failure:
             if failure.status in CONNECT:
-                raise  # the host's images would fail the same way, and under their own name
+                raise  # the host's images would fail the same way
             if not failure.transient:
-                return Rules(time.monotonic())  # what is wrong with the host, its images will meet themselves
+                return RuleFile(time.monotonic())  # the requests for images will fail with the host's own error
             raise self._unavailable(failure) from failure
-        # RFC 9309, 2.3.1.3: no file, no rules. 4xx that ask to come back later are no such answer.
-        said = Failure(f"http_{status}", host=host_of(file))
-        if said.transient or status >= 500:
-            raise self._unavailable(said)
+        # RFC 9309, 2.3.1.3: no file, no rules. Transient 4xx (such as 429) do not mean that there is no file.
+        failed = Failure(f"http_{status}", host=host_of(file))
+        if failed.transient or status >= 500:
+            raise self._unavailable(failed)
         if status >= 300:
-            return Rules(time.monotonic())
-        # Most files say nothing about images: rules are only kept where there are some.
-        telling = any(word in content.lower() for word in (b"allow", b"delay", b"rate", b"alow", b"allaw"))
-        return Rules(time.monotonic(), Protego.parse(content.decode("utf-8-sig", "replace")) if telling else None)
+            return RuleFile(time.monotonic())
+        # Most files contain no rules: only those that may contain some are parsed and kept.
+        restrictive = any(word in content.lower() for word in (b"allow", b"delay", b"rate", b"alow", b"allaw"))
+        return RuleFile(
+            time.monotonic(), Protego.parse(content.decode("utf-8-sig", "replace")) if restrictive else None
+        )
 
     def _unavailable(self, failure: Failure) -> Failure:
         return Failure(Reason.ROBOTS_UNAVAILABLE, f"robots.txt: {failure.status}", failure.host, failure.retry_after)
 
-    def _tdm(self, file: str, get: Get) -> Rules:
-        from stages.download.optout import tdm_rules
+    def _tdm(self, file: str, get: Get) -> RuleFile:
+        from stages.download.opt_out import tdm_rules
 
         try:
             status, content = get(file)
         except Failure:
-            return Rules(time.monotonic())
-        return Rules(time.monotonic(), tdm_rules(content) if 200 <= status < 300 else None)
+            return RuleFile(time.monotonic())
+        return RuleFile(time.monotonic(), tdm_rules(content) if 200 <= status < 300 else None)
 
-    def _keep(self, file: str, rules: Rules) -> None:
+    def _keep(self, file: str, rules: RuleFile) -> None:
         with self._lock:
             self._known[file] = rules
-            if len(self._known) > MOST:
+            if len(self._known) > MAX_FILES:
                 self._known.popitem(last=False)
 
 
-_shared: dict[str, Notices] = {}
+_shared: dict[str, CrawlRules] = {}
 
 
-def shared_notices(run: str, token: str, robots: bool, tdm: bool) -> Notices:
-    """The notices of one run in this process: partitions of an artifact (named by `run`) ask each server once."""
+def shared_crawl_rules(run: str, token: str, robots: bool, tdm: bool) -> CrawlRules:
+    """The rules of one run in this process: partitions of an artifact (named by `run`) read each file once."""
     if run not in _shared:
         _shared.clear()
-        _shared[run] = Notices(token, robots, tdm)
+        _shared[run] = CrawlRules(token, robots, tdm)
     return _shared[run]

@@ -1,16 +1,19 @@
-"""The download stage: from pairs to raw shards and a row for every attempt."""
+"""The download stage: fetches the listed images into raw shards, with a row for every attempt."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext
 from stages.base.external_files import resolve
+from stages.base.forgetting import ForgetInputs, Forgotten, Removal
 from stages.download.config import DownloadConfig
 
 log = logging.getLogger(__name__)
@@ -19,12 +22,15 @@ log = logging.getLogger(__name__)
 class Download(Stage[DownloadConfig]):
     """Fetches the images of one source; one partition per file of pairs.
 
-    With an input `previous`, the artifact of the retry pass before, only what failed there for reasons that may pass is
-    fetched again; all else is taken over.
+    With an input `previous`, the artifact of the previous pass, only its transient failures are fetched again;
+    everything else is taken over.
     """
 
     name = "download"
     version = 2
+    holds_samples = True
+    sample_tables = ("attempts-*.parquet",)
+    keeps_clean_partitions = True
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One per `pairs-NNNNN.parquet`."""
@@ -37,21 +43,19 @@ class Download(Stage[DownloadConfig]):
     def run(self, partition: Partition, context: StageContext) -> None:
         """Write `raw-NNNNN.tar` and `attempts-NNNNN.parquet`.
 
-        What arrives is also kept in ``context.scratch`` until both are written: a partition that is killed or stopped
-        goes on where it was.
+        Fetched bytes are also kept in ``context.scratch`` until both files are written, so a partition that is killed
+        or stopped resumes where it was.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         from stages.base.tombstones import Tombstones
-        from stages.download.attempts import Stored, attempts_schema, listed_images, rows
-        from stages.download.fetch import Files, web
-        from stages.download.hosts import endings_table, listed_host, rows_of
+        from stages.download.attempts import FetchedImage, attempt_rows, attempts_schema, listed_images, write_tar
+        from stages.download.fetch import LocalImages, web
+        from stages.download.hosts import iter_counts, listed_host, outcome_counts
+        from stages.download.journal import Journal, PreviousPass
         from stages.download.outcome import Failure
-        from stages.download.partition import Fetching
-        from stages.download.previous import Previous
-        from stages.download.rawtar import write_tar
-        from stages.download.spool import Spool
+        from stages.download.partition import PartitionDownload
         from stages.download.success_rate import Window, report
         from stages.world.plugin import served_hosts
 
@@ -61,38 +65,42 @@ class Download(Stage[DownloadConfig]):
             images = listed_images(pq.read_table(file, columns=["image_uid", "source", "url", "path", "meta"]))
         remote = any(image.path is None for image in images)
         with ExitStack() as held:
-            spool = held.enter_context(Spool(Path(context.scratch) / "download" / partition.id, context.intermediate))
-            found = dict(spool.found)
+            journal = held.enter_context(
+                Journal(Path(context.scratch) / "download" / partition.id, context.intermediate)
+            )
+            known = dict(journal.outcomes)
             if config.retry_pass:
-                found |= held.enter_context(Previous(context.input("previous"), partition.id)).found
+                known |= held.enter_context(PreviousPass(context.input("previous"), partition.id)).outcomes
             served = held.enter_context(served_hosts(context.inputs)) if remote else {}
             fetch = held.enter_context(web(config, served, context.scratch))
-            fetching = Fetching(
+            download = PartitionDownload(
                 images,
                 config,
-                Files(pairs, self._root(context), config.max_bytes),
+                LocalImages(pairs, self._root(context), config.max_bytes),
                 fetch,
-                spool,
+                journal,
                 Tombstones.load(context.tombstones),
                 self._at_once(len(self.partitions(context.inputs))),
                 Window(config.name, config.min_success_rate, config.watch_after) if self._rate_counts else None,
             )
-            outcomes = fetching.run(found)
-            stored = [(i, o) for i, o in enumerate(outcomes) if isinstance(o, Stored)]
+            outcomes = download.run(known)
+            stored = [(i, o) for i, o in enumerate(outcomes) if isinstance(o, FetchedImage)]
             offsets = write_tar(
                 context.out / f"raw-{partition.id}.tar",
                 ((f"{images[i].image_uid}.{o.picture.extension}", o.data) for i, o in stored),
             )
-        table = rows(images, outcomes, {i: start for (i, _), start in zip(stored, offsets, strict=True)}, private)
+        table = attempt_rows(
+            images, outcomes, {i: start for (i, _), start in zip(stored, offsets, strict=True)}, private
+        )
         pq.write_table(
             pa.Table.from_pylist(table, attempts_schema()),
             context.out / f"attempts-{partition.id}.parquet",
             compression="zstd",
         )
-        endings = endings_table([listed_host(image, private) for image in images], outcomes)
-        pq.write_table(endings, context.intermediate / f"endings-{partition.id}.parquet")
+        counts = outcome_counts([listed_host(image, private) for image in images], outcomes)
+        pq.write_table(counts, context.intermediate / f"endings-{partition.id}.parquet")
         if self._rate_counts:
-            context.report = report(rows_of(endings))
+            context.report = report(iter_counts(counts))
         context.count("images", len(images))
         context.count("success", len(stored))
         context.count("bytes", sum(o.length for _, o in stored))
@@ -102,11 +110,11 @@ class Download(Stage[DownloadConfig]):
 
     @property
     def _rate_counts(self) -> bool:
-        """Whether the success rate means something: a retry pass fetches only what failed before."""
+        """Whether the success rate is meaningful: not in a retry pass, which fetches only what failed before."""
         return self.config.retry_pass == 0 and self.config.min_success_rate > 0
 
     def on_commit(self, reports: Sequence[Mapping[str, Any]]) -> None:
-        """Stop when too few of the newest attempts succeed; warn, once each, of hosts that give little."""
+        """Stop if too few of the newest attempts succeed; warn once of each host with a low success rate."""
         if not self._rate_counts:
             return
         from stages.download import success_rate
@@ -125,22 +133,22 @@ class Download(Stage[DownloadConfig]):
         success_rate.check(config.name, config.min_success_rate, config.watch_after, reports)
 
     def finish(self, context: StageContext) -> None:
-        """Write `hosts.parquet`, unless the source is private. Raises UserError when the whole list gave too little."""
+        """Write `hosts.parquet`, unless the source is private. Raises UserError if too few of all images succeeded."""
         import pyarrow.parquet as pq
 
         from stages.download import success_rate
-        from stages.download.hosts import hosts_table, merged_endings, rows_of
+        from stages.download.hosts import hosts_table, iter_counts, sum_counts
 
-        endings = merged_endings(sorted(context.intermediate.glob("endings-*.parquet")))
+        counts = sum_counts(sorted(context.intermediate.glob("endings-*.parquet")))
         if self._rate_counts:
-            # A stopped run that is started again without a change ends the same way, even if nothing is left to do.
-            total = success_rate.report(rows_of(endings))
+            # A stopped run that is restarted without a change fails the same way, even if nothing is left to do.
+            total = success_rate.report(iter_counts(counts))
             success_rate.check(self.config.name, self.config.min_success_rate, self.config.watch_after, [total])
         if not self.config.source.private:
-            pq.write_table(hosts_table(endings), context.out / "hosts.parquet", compression="zstd")
+            pq.write_table(hosts_table(counts), context.out / "hosts.parquet", compression="zstd")
 
     def _at_once(self, partitions: int) -> int:
-        """How many partitions of this artifact run at a time, in all of the cluster."""
+        """Number of partitions of this artifact that run at a time, over the whole cluster."""
         ray: Any = sys.modules.get("ray")
         if ray is None or not ray.is_initialized():
             return 1
@@ -150,3 +158,17 @@ class Download(Stage[DownloadConfig]):
         """Where relative paths of a local source start, unless the ingest artifact holds the file."""
         images = self.config.source.images
         return resolve(images, context.inputs) if images else ""
+
+    @classmethod
+    def forget(cls, artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:
+        """See `stages/download/forget.py`."""
+        from stages.download.forget import forget
+
+        return forget(artifact, inputs, forgotten, out)
+
+    @classmethod
+    def forget_scratch(cls, scratch: Path, marks: AbstractSet[str]) -> None:
+        """See `stages/download/forget.py`."""
+        from stages.download.forget import forget_scratch
+
+        forget_scratch(scratch, marks)

@@ -1,4 +1,4 @@
-"""The share of images that can be downloaded: a collapse stops the stage while it happens, not at the list's end."""
+"""Watches the share of images that can be downloaded: if it collapses, the stage stops early."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from stages.download.outcome import Reason
 
 log = logging.getLogger(__name__)
 
-#: Hosts in a partition's report, those with the most attempts; reasons in a message.
+#: Maximum number of hosts in a partition's report (those with most attempts), and of reasons in a message.
 _HOSTS, _REASONS = 50, 5
 
-#: An attempt: the listed host (empty for local files and private sources), and how it ended.
-Ending = tuple[str, str]
+#: Listed host of an image (empty for local files and private sources), and status of its outcome.
+HostOutcome = tuple[str, str]
 
 
 class Window:
@@ -28,11 +28,11 @@ class Window:
         self._min_rate = min_rate
         self._size = size
         self._lock = threading.Lock()
-        self._last: deque[Ending] = deque()
+        self._last: deque[HostOutcome] = deque()
         self._success = 0
 
     def add(self, host: str, status: str) -> None:
-        """Enter an attempt. Raises UserError when too few of the last ones succeeded."""
+        """Add an attempt. Raises UserError if too few of the last ones succeeded."""
         if status == Reason.FORGOTTEN:
             return
         with self._lock:
@@ -42,17 +42,17 @@ class Window:
                 self._success -= self._last.popleft()[1] == Reason.SUCCESS
             if len(self._last) < self._size or self._success >= self._min_rate * self._size:
                 return
-            raise collapse(self._source, self._min_rate, report((*ending, 1) for ending in self._last))
+            raise collapse(self._source, self._min_rate, report((*outcome, 1) for outcome in self._last))
 
 
-def report(endings: Iterable[tuple[str, str, int]]) -> dict[str, Any]:
-    """Attempts in figures, small enough to be sent to the driver: `attempts`, `success`, `reasons`, `hosts`.
+def report(outcomes: Iterable[tuple[str, str, int]]) -> dict[str, Any]:
+    """Summary of attempts, small enough to be sent to the driver: `attempts`, `success`, `reasons`, `hosts`.
 
-    `endings`: host, status, number of images.
+    `outcomes`: host, status, number of images.
     """
     reasons: Counter[str] = Counter()
     hosts: dict[str, Counter[str]] = {}
-    for host, status, images in endings:
+    for host, status, images in outcomes:
         if status == Reason.FORGOTTEN:  # no request was made
             continue
         reasons[status] += images
@@ -69,19 +69,19 @@ def report(endings: Iterable[tuple[str, str, int]]) -> dict[str, Any]:
 
 
 def check(source: str, min_rate: float, after: int, reports: Sequence[Mapping[str, Any]]) -> None:
-    """Raises UserError when too few of the newest `after` attempts (whole partitions of them) succeeded."""
+    """Raises UserError if too few of the newest `after` attempts (in whole partitions) succeeded."""
     tail: list[Mapping[str, Any]] = []
     for newest in reversed(reports):
         tail.append(newest)
         if sum(part["attempts"] for part in tail) >= after:
-            found = merged(tail)
-            if found["success"] < min_rate * found["attempts"]:
-                raise collapse(source, min_rate, found)
+            recent = merged(tail)
+            if recent["success"] < min_rate * recent["attempts"]:
+                raise collapse(source, min_rate, recent)
             return
 
 
 def poor_hosts(reports: Sequence[Mapping[str, Any]], min_rate: float, after: int) -> dict[str, Counter[str]]:
-    """Hosts below the rate over at least `after` attempts, with how these ended."""
+    """Hosts below the rate over at least `after` attempts, with the counts of their statuses."""
     hosts = merged(reports)["hosts"]
     return {host: c for host, c in hosts.items() if c.total() >= after and c[Reason.SUCCESS] < min_rate * c.total()}
 
@@ -93,27 +93,27 @@ def merged(reports: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         total["attempts"] += part["attempts"]
         total["success"] += part["success"]
         total["reasons"].update(part["reasons"])
-        for host, endings in part["hosts"].items():
-            total["hosts"].setdefault(host, Counter()).update(endings)
+        for host, statuses in part["hosts"].items():
+            total["hosts"].setdefault(host, Counter()).update(statuses)
     return total
 
 
-def collapse(source: str, min_rate: float, found: Mapping[str, Any]) -> UserError:
-    """The one line that stops a stage."""
-    hosts = merged([found])["hosts"]
+def collapse(source: str, min_rate: float, figures: Mapping[str, Any]) -> UserError:
+    """The error that stops the stage; `figures` is a report."""
+    hosts = merged([figures])["hosts"]
     failed = Counter({host: c.total() - c[Reason.SUCCESS] for host, c in hosts.items()})
     worst = ", ".join(f"{host} ({n:,} of {hosts[host].total():,} failed)" for host, n in _top(failed, 3) if n)
     return UserError(
-        f"sources.{source}: only {found['success']:,} of the last {found['attempts']:,} images could be downloaded,"
-        f" fewer than download.min_success_rate={min_rate:g} allows: {most_frequent(found['reasons'])}"
+        f"sources.{source}: only {figures['success']:,} of the last {figures['attempts']:,} images could be downloaded,"
+        f" fewer than download.min_success_rate={min_rate:g} allows: {most_frequent(figures['reasons'])}"
         f"{f'; most of them at {worst}' if worst else ''}. What was fetched is kept: the same command resumes from here"
         " when the cause is fixed, or, if the list is as bad as that, with download.min_success_rate=0"
     )
 
 
-def most_frequent(endings: Mapping[str, int]) -> str:
-    """Reasons with their numbers, the most frequent first."""
-    return ", ".join(f"{status} {n:,}" for status, n in _top(endings, _REASONS))
+def most_frequent(statuses: Mapping[str, int]) -> str:
+    """Reasons with their counts, most frequent first."""
+    return ", ".join(f"{status} {n:,}" for status, n in _top(statuses, _REASONS))
 
 
 def _top(counts: Mapping[str, int], most: int) -> list[tuple[str, int]]:

@@ -25,8 +25,8 @@ class _Benchmark(ExternalFilesConfig):
     task: str | None = None
     """The fine-tuned model that is scored, a name of `tasks`; null scores the pretrained one."""
     prompt: str = ""
-    """Put before the text to be written, `{}` stands for the question. A model that was fine-tuned with a prompt is
-    asked with its own."""
+    """Put before the text to be generated, `{}` stands for the question. A model that was fine-tuned with a prompt gets
+    its own."""
     beams: Annotated[int, Field(ge=1, le=64)] = 5
     """Beams of the search; 1 is greedy."""
     max_new_tokens: Annotated[int, Field(ge=1, le=1024)]
@@ -121,4 +121,4 @@ class EvaluateConfig(EvaluateSettings):
     name: str
     """The benchmark's name."""
     benchmark: BenchmarkConfig
-    """What is asked, and under which protocol."""
+    """The files, and the protocol of generation."""

@@ -1,4 +1,4 @@
-"""Writing the texts: images and prompts in batches through a trained model's beam search."""
+"""Generating the texts: images and prompts in batches through a trained model's beam search."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from models import registry
 from stages.base.artifact import Artifact
 from stages.base.contract import UserError
-from stages.evaluate.benchmarks.example import Example
+from stages.evaluate.benchmarks.base import Example
 from stages.evaluate.config import CaptionBenchmark, VqaBenchmark
 from stages.tokenizer.load import LoadedTokenizer, load
 from stages.train.data.augment import evaluation_transform
@@ -24,8 +24,8 @@ from stages.train.data.decode import decode
 
 
 @dataclass(frozen=True)
-class Writer:
-    """A trained model with what it needs to read and write: its tokenizer, its prompt and its view of an image."""
+class Generator:
+    """A trained model with its tokenizer, its prompt and its preprocessing of images."""
 
     model: Any
     tokenizer: LoadedTokenizer
@@ -36,16 +36,16 @@ class Writer:
     device: torch.device
 
 
-def load_writer(model: Artifact, benchmark: VqaBenchmark | CaptionBenchmark, gpu: bool) -> Writer:
+def load_generator(model: Artifact, benchmark: VqaBenchmark | CaptionBenchmark, gpu: bool) -> Generator:
     """Load a `pretrain` or `finetune` artifact, once per process and device."""
     weights, tokenizer, record = _loaded(str(model.path()), "cuda" if gpu and torch.cuda.is_available() else "cpu")
-    seen = record["preprocessing"]
-    return Writer(
+    preprocessing = record["preprocessing"]
+    return Generator(
         weights,
         tokenizer,
-        int(seen["image_size"]),
-        tuple(seen["mean"]),
-        tuple(seen["std"]),
+        int(preprocessing["image_size"]),
+        tuple(preprocessing["mean"]),
+        tuple(preprocessing["std"]),
         prompt_of(record, benchmark),
         next(weights.parameters()).device,
     )
@@ -53,9 +53,9 @@ def load_writer(model: Artifact, benchmark: VqaBenchmark | CaptionBenchmark, gpu
 
 def prompt_of(record: dict[str, Any], benchmark: VqaBenchmark | CaptionBenchmark) -> str:
     """The prompt a model was fine-tuned with (in its `train.json`) where it suits, else the benchmark's."""
-    learnt = str(record.get("prompt") or "")
-    suits = bool(learnt) and ("{}" in learnt) == (benchmark.kind == "vqa")
-    return learnt if suits else benchmark.prompt
+    trained = str(record.get("prompt") or "")
+    suits = bool(trained) and ("{}" in trained) == (benchmark.kind == "vqa")
+    return trained if suits else benchmark.prompt
 
 
 @lru_cache(maxsize=1)
@@ -65,43 +65,43 @@ def _loaded(folder: str, device: str) -> tuple[Any, LoadedTokenizer, dict[str, A
     return model.to(torch.device(device)), load(Path(folder, "tokenizer")), record
 
 
-def write_texts(
-    writer: Writer,
+def generate_texts(
+    generator: Generator,
     images: Sequence[Sequence[Example]],
     folder: Path,
     benchmark: VqaBenchmark | CaptionBenchmark,
     texts_per_batch: int,
 ) -> Iterator[tuple[Example, str]]:
-    """The text written for each example; each inner sequence holds the examples of one image.
+    """The generated text of each example; each inner sequence holds the examples of one image.
 
     Every image is read and encoded once. Raises UserError naming an image that is missing or broken.
     """
     for batch in batches(images, texts_per_batch):
         examples = [example for of_image in batch for example in of_image]
-        pixels = np.stack([_pixels(writer, folder, of_image[0], benchmark) for of_image in batch])
+        pixels = np.stack([_pixels(generator, folder, of_image[0], benchmark) for of_image in batch])
         index = [row for row, of_image in enumerate(batch) for _ in of_image]
         ids, mask = left_padded(
-            writer.tokenizer.encode_batch([writer.prompt.replace("{}", e.question) for e in examples]),
-            writer.tokenizer.special.pad,
+            generator.tokenizer.encode_batch([generator.prompt.replace("{}", e.question) for e in examples]),
+            generator.tokenizer.special.pad,
         )
         with torch.inference_mode():
-            written = registry.generate(
-                writer.model,
-                torch.from_numpy(pixels).to(writer.device),
-                torch.tensor(index, device=writer.device),
-                torch.from_numpy(ids).to(writer.device),
-                torch.from_numpy(mask).to(writer.device),
+            generated = registry.generate(
+                generator.model,
+                torch.from_numpy(pixels).to(generator.device),
+                torch.tensor(index, device=generator.device),
+                torch.from_numpy(ids).to(generator.device),
+                torch.from_numpy(mask).to(generator.device),
                 num_beams=benchmark.beams,
                 max_new_tokens=benchmark.max_new_tokens,
                 min_new_tokens=benchmark.min_new_tokens,
                 length_penalty=benchmark.length_penalty,
             )
-        for example, row in zip(examples, written.tolist(), strict=True):
-            yield example, writer.tokenizer.decode(row).strip()
+        for example, row in zip(examples, generated.tolist(), strict=True):
+            yield example, generator.tokenizer.decode(row).strip()
 
 
 def batches(images: Iterable[Sequence[Example]], texts: int) -> Iterator[list[Sequence[Example]]]:
-    """Whole images, in order, until their texts reach the number asked for."""
+    """Batches of whole images, in order; a batch is full once its texts reach the given number."""
     batch: list[Sequence[Example]] = []
     for of_image in images:
         batch.append(of_image)
@@ -124,13 +124,15 @@ def left_padded(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[np.nda
     return ids, mask
 
 
-def _pixels(writer: Writer, folder: Path, example: Example, benchmark: VqaBenchmark | CaptionBenchmark) -> np.ndarray:
+def _pixels(
+    generator: Generator, folder: Path, example: Example, benchmark: VqaBenchmark | CaptionBenchmark
+) -> np.ndarray:
     """float32 [3, size, size]."""
     name = benchmark.image_pattern.format(image_id=example.image_id, file_name=example.file_name)
     try:
         # Decoded as in training: upright, and 16-bit greys in the same way.
         image = Image.fromarray(decode((folder / name).read_bytes()))
-        return evaluation_transform(image, writer.image_size, writer.mean, writer.std)
+        return evaluation_transform(image, generator.image_size, generator.mean, generator.std)
     except FileNotFoundError:
         raise UserError(
             f"image {example.image_id}: no file {folder / name}; check the benchmark's images and image_pattern"

@@ -1,4 +1,4 @@
-"""What is written of a scored benchmark: predictions, scores with their protocol, per-sample scores, a few samples."""
+"""The files of a scored benchmark: predictions, scores with their protocol, per-sample scores, a few samples."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_results(
 def protocol(
     config: EvaluateConfig, model: Artifact, result: Result, images: int, locate: Callable[[str], Path]
 ) -> dict[str, Any]:
-    """How the texts were made and what they were held against."""
+    """How the texts were generated, and the files they were scored on."""
     benchmark = config.benchmark
     record = model.read_json("train.json")
     return {

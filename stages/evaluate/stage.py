@@ -1,4 +1,4 @@
-"""The evaluate stage: a model's texts for a benchmark's images, and what they score."""
+"""The evaluate stage: a model generates texts for a benchmark's images, which are scored."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class Evaluate(Stage[EvaluateConfig]):
     name = "evaluate"
     version = 2
     tracked = ("scores.json", "samples.json")
+    holds_samples = False  # texts for images of benchmarks, which are no source
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """Equal runs of the benchmark's images, with all their questions. Raises UserError for missing files."""
@@ -29,39 +30,39 @@ class Evaluate(Stage[EvaluateConfig]):
         return [Partition(f"{i:05d}", {"first": s, "last": min(s + step, images)}) for i, s in enumerate(starts)]
 
     def run(self, partition: Partition, context: StageContext) -> None:
-        """Write the texts of one run of images."""
+        """Generate the texts of one run of images."""
         import torch
 
         from stages.evaluate.benchmarks.files import examples_by_image, locator
-        from stages.evaluate.generate import load_writer, write_texts
+        from stages.evaluate.generate import generate_texts, load_generator
 
         benchmark = self.config.benchmark
         images = examples_by_image(self.config, context.inputs)[partition.spec["first"] : partition.spec["last"]]
         folder = locator(context.inputs)(benchmark.images)
-        writer = load_writer(context.input("model"), benchmark, gpu=context.cluster.get("gpus_per_worker", 0) > 0)
-        # Sums are ordered by the number of threads, so it is the same whatever machine this is.
+        generator = load_generator(context.input("model"), benchmark, gpu=context.cluster.get("gpus_per_worker", 0) > 0)
+        # The number of threads decides the order of sums, so it is the same on every machine.
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            texts = write_texts(writer, images, folder, benchmark, self.config.texts_per_batch)
-            written = [[example.id, text] for example, text in texts]
+            texts = generate_texts(generator, images, folder, benchmark, self.config.texts_per_batch)
+            generated = [[example.id, text] for example, text in texts]
         finally:
             torch.set_num_threads(threads)
-        (context.intermediate / f"written-{partition.id}.json").write_text(json.dumps(written), encoding="utf-8")
+        (context.intermediate / f"written-{partition.id}.json").write_text(json.dumps(generated), encoding="utf-8")
         context.count("images", len(images))
-        context.count("predictions", len(written))
+        context.count("predictions", len(generated))
 
     def finish(self, context: StageContext) -> None:
         """Merge the texts and score them."""
         from stages.evaluate.benchmarks.files import examples_by_image, locator, open_benchmark
         from stages.evaluate.results import write_results
 
-        written = {}
+        generated = {}
         for part in sorted(context.intermediate.glob("written-*.json")):
-            written.update(dict(json.loads(part.read_text(encoding="utf-8"))))
+            generated.update(dict(json.loads(part.read_text(encoding="utf-8"))))
         images = examples_by_image(self.config, context.inputs)
         examples = [example for of_image in images for example in of_image]
-        result = open_benchmark(self.config, context.inputs).score(examples, written)
+        result = open_benchmark(self.config, context.inputs).score(examples, generated)
         locate = locator(context.inputs)
         write_results(self.config, context.input("model"), result, len(images), locate, context.out)
 

@@ -6,12 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from models import registry
 from stages.base.contract import FingerprintedAs, StageConfig
 from stages.base.external_files import ExternalFile, ExternalFilesConfig
 from stages.train.config import OptimizationConfig, PhaseConfig
 
-#: The objective by which each architecture learns to write text.
-WRITES = {"blip2": "language_modeling", "florence2": "sequence_to_sequence"}
 #: Tokens of a box, with the end of the text.
 BOX_TEXT = 5
 
@@ -37,7 +36,7 @@ class TaskConfig(OptimizationConfig, ExternalFilesConfig):
     """Put before the text to be written; `{}` stands for the question. For `grounding` it decides what is written: with
     `{}`, which stands for the caption, the region's box; with `{box}` its caption."""
     objective: str | None = None
-    """What is learnt: a name the model offers; null takes its way of writing text."""
+    """An objective of the model; null takes the one that learns to write text."""
     settings: dict[str, float] = {}
     """Settings of the objective, such as `label_smoothing`; the model's own defaults otherwise."""
     texts_per_image: Annotated[int, Field(ge=1)] = 1
@@ -75,7 +74,7 @@ class TaskConfig(OptimizationConfig, ExternalFilesConfig):
     def phase(self, architecture: str) -> PhaseConfig:
         """Fine-tuning as the one phase of a training run."""
         return PhaseConfig(
-            objective=self.objective or WRITES[architecture],
+            objective=self.objective or registry.spec(architecture).text_objective,
             settings=self.settings,
             steps=self.steps,
             epochs=self.epochs,

@@ -19,28 +19,24 @@ class Finetune(Stage[FinetuneConfig]):
     executor = "driver"
     tracked = ("train.json",)
     registers = True
+    holds_samples = False  # weights, learnt from files outside the workspace
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One: a training run is not split, it resumes from its own checkpoints."""
         return [Partition("train")]
 
     def run(self, partition: Partition, context: StageContext) -> None:
-        """Train. Raises UserError for data and model that do not go together."""
+        """Train. Raises UserError for data and model that do not match."""
+        from models.registry import saved_config
         from stages.tokenizer.load import load
         from stages.train.data.annotated_files import AnnotatedFiles
-        from stages.train.data.locations import location_ids
-        from stages.train.job import (
-            AnnotatedSource,
-            check_vocabulary,
-            make_job,
-            saved_architecture,
-            tokenizer_vocabulary,
-        )
+        from stages.train.data.crop import location_ids
+        from stages.train.job import AnnotatedSource, check_vocabulary, make_job, tokenizer_vocabulary
         from stages.train.launch import train
 
         config = self.config.task
         folder = context.input("model").path() / "model"
-        model = saved_architecture(folder)
+        model = saved_config(folder)
         check_vocabulary(model.vocabulary, tokenizer_vocabulary(context.input("tokenizer")))
 
         def local(file: str) -> str:

@@ -1,1 +1,1 @@
-"""What several stages do to pictures."""
+"""Image operations shared by several stages: perceptual hashes, text detection, CLIP embeddings."""

@@ -1,4 +1,4 @@
-"""A CLIP model in a folder of the user's: loading it and embedding images and texts. Knows nothing of what for."""
+"""Loads a CLIP model from a local folder and embeds images and texts with it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-#: Long side over short side up to which an image is shown to the processor whole: it scales the short side up.
+#: Long side over short side beyond which an image is cropped first, since the processor scales the short side up.
 _LONGEST = 16
-#: Texts encoded at once.
+#: Texts per batch.
 _TEXTS = 64
 
 
 def check_folder(folder: Path, named: str) -> None:
-    """Raises UserError, beginning with `named`, when the folder is plainly none with a CLIP model; loads nothing."""
+    """Raises UserError, beginning with `named`, if the folder obviously holds no CLIP model; loads nothing."""
     if not folder.is_dir():
         raise UserError(f"{named}: no such folder; name one with a CLIP model in Hugging Face format")
     for name, what in (("config.json", "model"), ("preprocessor_config.json", "image processor")):
@@ -30,8 +30,8 @@ def check_folder(folder: Path, named: str) -> None:
             raise UserError(f"{named}: no {name}, so no {what}; name a folder in Hugging Face format")
 
 
-def contents(folder: Path) -> dict[str, str]:
-    """Path in the folder -> SHA-256 of the file: what the embeddings depend on. Reads all of the folder."""
+def file_digests(folder: Path) -> dict[str, str]:
+    """Path in the folder -> SHA-256 of the file: what the embeddings depend on. Reads every file."""
     from stages.base.artifact import file_sha256
 
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -39,12 +39,12 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 class ClipModel:
-    """A CLIP model with its tokenizer and image processor, on the GPU where there is one; nothing is fetched."""
+    """A CLIP model with its tokenizer and image processor, on the GPU if there is one; downloads nothing."""
 
     def __init__(self, folder: Path, named: str, *, bf16: bool = False) -> None:
         """Load a folder in Hugging Face format: `config.json`, weights, `preprocessor_config.json`, a tokenizer.
 
-        Raises UserError, beginning with `named`, when the folder has no whole CLIP model.
+        Raises UserError, beginning with `named`, if the folder holds no complete CLIP model.
         """
         import torch
         from transformers import AutoTokenizer, CLIPModel
@@ -59,9 +59,9 @@ class ClipModel:
             if kind != "clip":
                 raise ValueError(f"config.json is of a {kind} model")
             loaded: Any = CLIPModel.from_pretrained(str(folder), local_files_only=True, output_loading_info=True)
-            model, said = loaded
-            if said["missing_keys"]:  # they would be random numbers
-                raise ValueError(f"its weights lack {min(said['missing_keys'])}")
+            model, info = loaded
+            if info["missing_keys"]:  # they would be initialised at random
+                raise ValueError(f"its weights lack {min(info['missing_keys'])}")
             self._tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
             self._processor = CLIPImageProcessorPil.from_pretrained(str(folder), local_files_only=True)
         except (OSError, ValueError, KeyError, AttributeError) as problem:
@@ -72,16 +72,16 @@ class ClipModel:
         self._length = int(self._model.config.text_config.max_position_embeddings)
 
     def pixels(self, rgb: Image) -> NDArray[np.float32]:
-        """What the model sees of an image: float32 [3, height, width]."""
+        """The model's input for an image: float32 [3, height, width]."""
         short, long = sorted(rgb.size)
         if long > _LONGEST * short:
             left, top = ((n - min(n, _LONGEST * short)) // 2 for n in rgb.size)
             rgb = rgb.crop((left, top, rgb.width - left, rgb.height - top))
-        seen: NDArray[np.float32] = self._processor(rgb, return_tensors="np")["pixel_values"][0]
-        return seen
+        pixels: NDArray[np.float32] = self._processor(rgb, return_tensors="np")["pixel_values"][0]
+        return pixels
 
     def embed_images(self, pixels: Sequence[NDArray[np.float32]]) -> torch.Tensor:
-        """float32 [image, dimension] of length 1, all images at once."""
+        """Unit embeddings, float32 [images, dimension], of all images in one batch."""
         import numpy as np
         import torch
 
@@ -90,9 +90,9 @@ class ClipModel:
             return _unit(self._model.get_image_features(pixel_values=batch))
 
     def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
-        """float32 [text, dimension] of length 1, of one or more texts, each cut at the model's length.
+        """Unit embeddings, float32 [texts, dimension], of one or more texts, each truncated to the model's length.
 
-        Padding does not reach the embedding: CLIP reads text from left to right and takes it where the text ends.
+        Padding does not affect the embedding: CLIP's text encoder is causal and pools at the end of the text.
         """
         import torch
 
@@ -108,6 +108,6 @@ class ClipModel:
 
 
 def _unit(features: Any) -> torch.Tensor:
-    """Embeddings of length 1 in float32, from what `get_*_features` returns."""
+    """Unit embeddings in float32, from the output of `get_*_features`."""
     pooled: torch.Tensor = features.pooler_output.float()
     return pooled / pooled.norm(dim=1, keepdim=True)

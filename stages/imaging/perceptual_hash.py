@@ -1,8 +1,7 @@
-"""What identifies a picture: decoded pixels, their digest, the DCT perceptual hash and a tiny thumbnail.
+"""Identifies an image: its decoded pixels, their digest, DCT perceptual hashes and a tiny thumbnail.
 
-A library at the root of `stages/`, because two stages must agree to the bit: `signals` hashes what was fetched,
-`select` hashes the benchmarks' images and holds the two against each other. The column names in :data:`BITS` are
-those of the `signals` tables.
+Shared by two stages that must agree to the bit: `signals` hashes the fetched images, `index` hashes the benchmarks'
+images and compares the two. The column names in :data:`BITS` are those of the `signals` tables.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ THUMBNAIL_BYTES = 3 * THUMBNAIL_SIDE**2
 
 _SIDE, _LOW = 32, 8  # ImageHash's defaults: hash_size=8, highfreq_factor=4
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-#: What Pillow raises on bytes that are no (whole) image.
+#: Exceptions that Pillow raises on bytes that are not a complete image.
 UNDECODABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 
 def decode_rgb(data: bytes) -> Image.Image:
     """Decode to upright 8-bit RGB; transparency becomes white, 16-bit greys keep their upper byte.
 
-    Raises one of :data:`UNDECODABLE` when the bytes are not a whole image.
+    Raises one of :data:`UNDECODABLE` if the bytes are not a complete image.
     """
     with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
         image = ImageOps.exif_transpose(opened)
@@ -66,7 +65,7 @@ def perceptual_signature(rgb: Image.Image) -> dict[str, Any]:
     grey = np.asarray(rgb.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS))
     colour = np.asarray(rgb.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS))
     planes = np.concatenate([grey[None], np.moveaxis(colour, 2, 0)])  # [4, 32, 32]
-    # scipy's transform and no matrix product: in flat areas coefficients are rounding noise, which is compared too.
+    # scipy's transform rather than a matrix product: in flat areas coefficients are rounding noise, compared as well.
     low = scipy.fftpack.dct(scipy.fftpack.dct(planes, axis=1), axis=2)[:, :_LOW, :_LOW].reshape(4, -1)
     bits = low > np.median(low, axis=1, keepdims=True)
     digits = np.packbits(bits, axis=1).tobytes().hex()
@@ -98,7 +97,7 @@ def _canonical(low: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def hash_words(digits: Iterable[str], bits: int) -> NDArray[np.uint64]:
-    """Hex hashes as words [n, bits / 64]; raises ValueError for a hash of another length."""
+    """Hex hashes as uint64 words [n, bits / 64]; raises ValueError for a hash of another length."""
     joined = "".join(digits)
     width = bits // 64
     words = np.frombuffer(bytes.fromhex(joined), dtype=">u8").astype(np.uint64)
@@ -108,5 +107,5 @@ def hash_words(digits: Iterable[str], bits: int) -> NDArray[np.uint64]:
 
 
 def thumbnail_array(thumbnails: Iterable[bytes]) -> NDArray[np.uint8]:
-    """Thumbnails as an array [n, 192]."""
+    """Thumbnails as a uint8 array [n, 192]."""
     return np.frombuffer(b"".join(thumbnails), dtype=np.uint8).reshape(-1, THUMBNAIL_BYTES)

@@ -1,7 +1,7 @@
-"""Where an image has writing on it: a small text detector shared by ingest and signals.
+"""Detects text in images: a small detector shared by ingest and signals.
 
-The network is PP-OCRv4's mobile detector (Apache-2.0), as the package `rapidocr-onnxruntime` ships it: a map of the
-probability that a pixel belongs to text, for any script. It finds text and does not read it.
+The network is PP-OCRv4's mobile detector (Apache-2.0), as shipped in the package `rapidocr-onnxruntime`: it predicts
+for each pixel the probability that it belongs to text, in any script. It detects text and does not read it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _PACKAGE = "rapidocr_onnxruntime"
-#: File and sha256 of the networks the figures in docs were measured with (rapidocr-onnxruntime 1.4.4).
+#: File and sha256 of the networks with which the figures in docs were measured (rapidocr-onnxruntime 1.4.4).
 DETECTOR = ("models/ch_PP-OCRv4_det_infer.onnx", "d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9")
 READER = ("models/ch_PP-OCRv4_rec_infer.onnx", "48fc40f24f6d2a207a2b1091d3437eb3cc3eb6b676dc3ef9c37384005483683b")
-#: The network halves its input five times.
+#: Input sides must be multiples of 32: the network halves its input five times.
 _MULTIPLE = 32
 
 
@@ -37,7 +37,7 @@ class Box:
     bottom: int
     right: int
     score: float
-    """Mean probability of text over the glyphs found, 0..1."""
+    """Mean probability of text over the detected glyphs, 0..1."""
 
 
 class TextDetector:
@@ -58,8 +58,8 @@ class TextDetector:
 
         Images are scaled for detection so that their longer side is `side` pixels, but never by more than `upscale`.
         `pixel_threshold`, `box_threshold` (of a box's mean probability) and `spread` (how far the shrunken cores that
-        the network predicts are grown back; "unclip ratio", Liao et al. 2020, arXiv:1911.08947, section 3.4) default
-        to the package's own values. Raises UserError when the package is missing or ships another model.
+        the network predicts are expanded; "unclip ratio", Liao et al. 2020, arXiv:1911.08947, section 3.4) default to
+        the package's own values. Raises UserError if the package is missing or ships another model.
         """
         self.side = side
         self.upscale = upscale
@@ -78,11 +78,11 @@ class TextDetector:
         scale = min(self.side / max(width, height), self.upscale)
         wide, high = (max(_MULTIPLE, round(n * scale / _MULTIPLE) * _MULTIPLE) for n in (width, height))
         scaled = rgb.convert("RGB").resize((wide, high), Pillow.Resampling.BILINEAR)
-        # Blue first, as the network was trained; [-1, 1].
+        # BGR, as the network was trained; [-1, 1].
         pixels = np.asarray(scaled, dtype=np.float32)[:, :, ::-1] / 127.5 - 1
         feed = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])  # [1, 3, height, width]
         probability: NDArray[np.float32] = self._session.run(None, {self._input: feed})[0][0, 0]
-        found = []
+        boxes = []
         for top, left, bottom, right, score in self._regions(probability):
             box = Box(
                 max(0, int(top * height / high)),
@@ -92,11 +92,11 @@ class TextDetector:
                 round(score, 4),
             )
             if box.bottom - box.top > 3 and box.right - box.left > 3:
-                found.append(box)
-        return sorted(found)
+                boxes.append(box)
+        return sorted(boxes)
 
     def _regions(self, probability: NDArray[np.float32]) -> Iterable[tuple[float, float, float, float, float]]:
-        """(top, left, bottom, right, score) of every connected core, grown back, in pixels of the map."""
+        """(top, left, bottom, right, score) of every connected core, expanded, in pixels of the map."""
         import numpy as np
         from scipy import ndimage
 
@@ -114,12 +114,12 @@ class TextDetector:
 
 
 def coverage(boxes: Iterable[Box], size: tuple[int, int]) -> float:
-    """Share of an image of `size` (width, height) that lies in at least one box, 0..1."""
+    """Share of an image of `size` (width, height) covered by at least one box, 0..1."""
     return float(covered(boxes, size).mean())
 
 
 def covered(boxes: Iterable[Box], size: tuple[int, int], margin: float = 0.0) -> NDArray[np.bool_]:
-    """Which pixels lie in a box, [height, width]; every box grows by `margin` times its shorter side all round."""
+    """Mask of the pixels inside a box, bool [height, width]; each box is expanded by `margin` × its shorter side."""
     import numpy as np
 
     width, height = size
@@ -131,7 +131,7 @@ def covered(boxes: Iterable[Box], size: tuple[int, int], margin: float = 0.0) ->
 
 
 def require_detector(key: str) -> None:
-    """Raise UserError, naming config key `key`, when the packages that :class:`TextDetector` needs are missing."""
+    """Raise UserError, naming config key `key`, if the packages that :class:`TextDetector` needs are missing."""
     try:
         _model_file(DETECTOR[0])
     except UserError as error:
@@ -139,7 +139,7 @@ def require_detector(key: str) -> None:
 
 
 def _model_file(name: str) -> Path:
-    # The package itself is not imported: only its model is wanted, not OpenCV.
+    # The package itself is not imported, to avoid loading OpenCV: only its model file is used.
     spec = find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations or find_spec("onnxruntime") is None:
         raise UserError("text detection needs its network: pip install rapidocr-onnxruntime==1.4.4")
@@ -147,9 +147,9 @@ def _model_file(name: str) -> Path:
 
 
 def network(name: str, sha256: str) -> Any:
-    """One of the package's networks in a session of onnxruntime on one thread.
+    """An onnxruntime session on one thread with one of the package's networks.
 
-    Raises UserError when the package is missing or ships another file.
+    Raises UserError if the package is missing or ships another file.
     """
     content = _model_file(name).read_bytes()
     import onnxruntime

@@ -1,4 +1,4 @@
-"""Taking forgotten samples out of an `index` artifact, whose tables refer to one another by row."""
+"""Removes forgotten samples from an `index` artifact, whose tables refer to one another by row."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stages.base.artifact import Artifact
-from stages.base.forgetting import Gone, Known, Taken
+from stages.base.forgetting import ForgetInputs, Forgotten, Removal
 
 Rows = NDArray[np.int64]
 
 
-def forget(artifact: Artifact, inputs: Known, gone: Gone, out: Path | None) -> Taken:
-    """Rows of all tables; what refers to a row is renumbered, and what a forgotten picture stood for passes to the
-    next one with its pixels. Offsets are read anew from the inputs `raw`, whose tars were rewritten before."""
+def forget(artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:
+    """Remove rows of all tables and renumber what refers to a row; a forgotten picture that represented its copies is
+    replaced by the next one with its pixels. Offsets are read again from the inputs `raw`, whose tars were rewritten
+    before (`BuildIndex.forget_after`)."""
     images, pairs = _read(artifact, "images.arrow"), _read(artifact, "pairs.arrow")
-    lost_images = gone.has_image(images["image_uid"]).to_numpy().astype(bool)
-    lost_pairs = gone.has_pair(pairs["uid"]).to_numpy().astype(bool)
-    taken = Taken(samples=int(lost_pairs.sum()))
+    lost_images = forgotten.image_mask(images["image_uid"]).to_numpy().astype(bool)
+    lost_pairs = forgotten.pair_mask(pairs["uid"]).to_numpy().astype(bool)
+    removal = Removal(samples=int(lost_pairs.sum()))
     if not (lost_images.any() or lost_pairs.any()):
-        return taken
-    taken.counts.update({"images": -int(lost_images.sum()), "pairs": -taken.samples})
+        return removal
+    removal.counts.update({"images": -int(lost_images.sum()), "pairs": -removal.samples})
     tables = [name for name in artifact.names("*.arrow") if name not in ("images.arrow", "pairs.arrow")]
-    taken.files = ["images.arrow", "pairs.arrow", *tables]
+    removal.rewritten = ["images.arrow", "pairs.arrow", *tables]
     if out is None:
-        return taken
+        return removal
     moved = _Moved(images, ~lost_images)
-    taken.counts["pictures"] = len(np.unique(moved.leader[moved.leader >= 0])) - _pictures(images)
+    removal.counts["pictures"] = len(np.unique(moved.leader[moved.leader >= 0])) - _pictures(images)
     _write(out / "images.arrow", _located(moved.images(images), inputs))
     pair_rows = np.cumsum(~lost_pairs) - 1
     left = pairs.filter(pa.array(~lost_pairs))
@@ -42,7 +43,7 @@ def forget(artifact: Artifact, inputs: Known, gone: Gone, out: Path | None) -> T
             table = _read(artifact, name)
             near = moved.near(table)
             _write(out / name, near)
-            taken.counts[_count(name)] = near.num_rows - table.num_rows
+            removal.counts[_count(name)] = near.num_rows - table.num_rows
             classes[name.removeprefix("near-")] = moved.standing(table)
     for name in tables:
         table = _read(artifact, name)
@@ -57,8 +58,8 @@ def forget(artifact: Artifact, inputs: Known, gone: Gone, out: Path | None) -> T
             table = _set(table.filter(pa.array(image >= 0)), "image", moved.row[image[image >= 0]])
             _write(out / name, _sorted(table))
         if name.startswith("benchmark-"):
-            taken.counts[_count(name)] = table.num_rows - before
-    return taken
+            removal.counts[_count(name)] = table.num_rows - before
+    return removal
 
 
 def _pictures(images: pa.Table) -> int:
@@ -72,7 +73,7 @@ def _count(table: str) -> str:
 
 
 class _Moved:
-    """Where rows of the images are now, and which picture stands for one that is gone. Old row numbers throughout,
+    """New positions of the images' rows, and the picture that represents a removed one now. Old row numbers throughout,
     except for `row`."""
 
     def __init__(self, images: pa.Table, keep: NDArray[np.bool_]) -> None:
@@ -150,7 +151,7 @@ def _ends(near: pa.Table) -> tuple[Rows, Rows, NDArray[np.bool_]]:
     return first, second, same
 
 
-def _located(images: pa.Table, inputs: Known) -> pa.Table:
+def _located(images: pa.Table, inputs: ForgetInputs) -> pa.Table:
     """The table with the offsets that the raw shards have now."""
     fetched = images["offset"].is_valid().to_numpy()
     offset = pc.fill_null(images["offset"], 0).to_numpy().copy()

@@ -12,6 +12,7 @@ from typing import Any
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, UserError
 from stages.base.external_files import in_inputs
+from stages.formats.vqa import Question, parse_questions
 from stages.index.config import BenchmarkImages
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -97,8 +98,8 @@ def _read(name: str, file: str, inputs: Inputs) -> dict[str, Any]:
 def _texts(name: str, file: str, content: Mapping[str, Any], where: BenchmarkImages) -> Iterator[str]:
     """Questions, or reference captions of the split."""
     if "questions" in content:
-        for row in _records(name, file, content, "questions"):
-            yield str(_field(name, file, row, "question"))
+        for question in _questions(name, file, content, images_required=False):
+            yield question.text
     elif _is_karpathy(content):
         for image in _split(name, file, content, where):
             for sentence in image["sentences"]:
@@ -111,8 +112,8 @@ def _texts(name: str, file: str, content: Mapping[str, Any], where: BenchmarkIma
 def _images(name: str, file: str, content: Mapping[str, Any], where: BenchmarkImages) -> Iterator[dict[str, Any]]:
     """Keys of the pattern for each image that has a question or a reference: the ones that are scored."""
     if "questions" in content:
-        for row in _records(name, file, content, "questions"):
-            yield {"image_id": _field(name, file, row, "image_id"), "file_name": str(row.get("file_name", ""))}
+        for question in _questions(name, file, content, images_required=True):
+            yield {"image_id": question.image_id, "file_name": question.file_name}
         return
     karpathy = _is_karpathy(content)
     known = None
@@ -125,6 +126,16 @@ def _images(name: str, file: str, content: Mapping[str, Any], where: BenchmarkIm
             raise UserError(f"benchmarks.{name}: an image in {file} has no id; is it the right file?")
         if image["sentences"] if known is None else image[key] in known:
             yield {"image_id": image[key], "file_name": str(image.get("file_name") or image.get("filename") or "")}
+
+
+def _questions(name: str, file: str, content: Mapping[str, Any], images_required: bool) -> list[Question]:
+    """The questions of a list in VQA's format, duplicates included: they do no harm to what is held out."""
+    try:
+        questions = parse_questions(content, file, images_required)
+        questions.problems.without("duplicate").raise_if_any()
+    except UserError as error:
+        raise UserError(f"benchmarks.{name}: {error}") from None
+    return questions.records
 
 
 def _is_karpathy(content: Mapping[str, Any]) -> bool:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext
+from stages.base.forgetting import ForgetInputs, Forgotten, Removal
 from stages.index.config import IndexConfig
 
 if TYPE_CHECKING:
@@ -21,6 +24,9 @@ class BuildIndex(Stage[IndexConfig]):
 
     name = "index"
     executor: ClassVar[Literal["ray_tasks", "ray_data", "driver"]] = "driver"
+    holds_samples = True
+    sample_tables = ()
+    forget_after = ("download",)  # whose tars' offsets `images.arrow` repeats
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One: copies can be anywhere."""
@@ -72,3 +78,10 @@ class BuildIndex(Stage[IndexConfig]):
         context.count("pairs", tables.pairs.num_rows)
         context.count("pictures", len(tables.rows))
         context.count("benchmark.texts", tables.texts.num_rows)
+
+    @classmethod
+    def forget(cls, artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:
+        """See `stages/index/forget.py`."""
+        from stages.index.forget import forget
+
+        return forget(artifact, inputs, forgotten, out)

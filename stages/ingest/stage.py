@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext, UserError
+from stages.base.forgetting import ForgetInputs, Forgotten, Removal
 from stages.ingest.account import UnitAccount, check_bad_files, write_files, write_rejects
 from stages.ingest.config import IngestConfig
 from stages.ingest.faults import fault
@@ -23,6 +25,9 @@ class Ingest(Stage[IngestConfig]):
 
     name = "ingest"
     version = 2
+    holds_samples = True
+    sample_tables = ("pairs-*.parquet",)
+    keeps_clean_partitions = True
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One per unit of the source's lists."""
@@ -71,7 +76,7 @@ class Ingest(Stage[IngestConfig]):
             url = None if item.url is None else item.url.strip()
             location = url or str(item.path)
             uid, image = pair_uid(name, location, item.caption), image_uid(name, location)
-            if tombstones and tombstones.listed(uid, image, url):
+            if tombstones and tombstones.covers_pair(uid, image, url):
                 account.reject(shown, row, _FORGOTTEN)
                 continue
             meta = item.meta if isinstance(item.meta, str) else encode(plain(item.meta)) if item.meta else "{}"
@@ -160,3 +165,10 @@ class Ingest(Stage[IngestConfig]):
     def _source(self, inputs: Inputs) -> Source[Any]:
         config = self.config.source
         return source_class(config.kind)(self.config.name, config, self.config, inputs)
+
+    @classmethod
+    def forget(cls, artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:
+        """See `stages/ingest/forget.py`."""
+        from stages.ingest.forget import forget
+
+        return forget(artifact, inputs, forgotten, out)

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
-
-from models.blip2.config import Blip2Config
-from models.florence2.config import Florence2Config
+from models.registry import AnyModelConfig
 from stages.base.contract import StageConfig
 from stages.train.config import TrainConfig
-
-ModelConfig = Annotated[Blip2Config | Florence2Config, Field(discriminator="architecture")]
 
 
 class PretrainConfig(StageConfig):
     """`model` and `train` of the root config."""
 
-    model: ModelConfig
+    model: AnyModelConfig
     """The architecture and its sizes."""
     train: TrainConfig
     """The recipe."""

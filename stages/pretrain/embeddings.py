@@ -1,4 +1,4 @@
-"""Whether the embeddings a model has, or starts from, go with the tokenizer: told before any worker starts."""
+"""Checks that a model's embeddings, new or loaded, match the tokenizer, before any worker starts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from models.blip2.config import Blip2Config
-from models.florence2.config import Florence2Config
+from models import registry
+from models.common.config import ModelConfig
 from stages.base.artifact import Artifact
 from stages.base.contract import UserError
 from stages.tokenizer.special import token_ids, tokenizer_json
@@ -17,15 +17,13 @@ from stages.train.job import check_vocabulary
 log = logging.getLogger(__name__)
 
 _KEY = "model.initialise_from.language"
-#: Architecture -> the kind of language model it can start from.
-_KINDS = {"blip2": "opt", "florence2": "mbart"}
 
 
-def check_embeddings(model: Blip2Config | Florence2Config, tokenizer: Artifact) -> None:
+def check_embeddings(model: ModelConfig, tokenizer: Artifact) -> None:
     """Raise UserError where an id would have no embedding, or one that was learnt for another token.
 
-    Tokens that were added to a brought tokenizer (task, location and pad tokens) may lie beyond the rows of the weights
-    a language model starts from: these rows start at random.
+    Ids of tokens added to a tokenizer from a folder (task, location and pad tokens) may exceed the rows of the weights
+    a language model starts from: those rows start at random.
     """
     content: dict[str, Any] = tokenizer.read_json("tokenizer.json")
     ours = token_ids(content)
@@ -33,7 +31,7 @@ def check_embeddings(model: Blip2Config | Florence2Config, tokenizer: Artifact) 
     folder = model.initialise_from.language
     if folder is None:
         return
-    rows = _rows(Path(folder), _KINDS[model.architecture])
+    rows = _rows(Path(folder), model)
     if not model.initialise_from.embeddings:
         return
     other = "or set model.initialise_from.embeddings=false to start them at random"
@@ -46,7 +44,7 @@ def check_embeddings(model: Blip2Config | Florence2Config, tokenizer: Artifact) 
         )
     theirs = _tokens(Path(folder))
     if theirs is None:
-        log.warning("%s holds no tokenizer: whether its embeddings mean our tokenizer's ids is not known", _KEY)
+        log.warning("%s holds no tokenizer: cannot check that its embeddings match our tokenizer's ids", _KEY)
         return
     differing = sum(ours.get(token) != number for token, number in theirs.items())
     if differing:
@@ -56,14 +54,14 @@ def check_embeddings(model: Blip2Config | Florence2Config, tokenizer: Artifact) 
         )
 
 
-def check_start(model: Blip2Config | Florence2Config) -> None:
-    """Raise UserError where the folder a language model is to start from holds none of this architecture's kind."""
+def check_start(model: ModelConfig) -> None:
+    """Raise UserError if the language model is to start from a folder without one of the architecture's family."""
     if model.initialise_from.language is not None:
-        _rows(Path(model.initialise_from.language), _KINDS[model.architecture])
+        _rows(Path(model.initialise_from.language), model)
 
 
 def _tokens(folder: Path) -> dict[str, int] | None:
-    """Token -> id of the tokenizer beside a model's weights, as far as a file says it plainly."""
+    """Token -> id of the tokenizer beside a model's weights, or None where there is none."""
     if (folder / "tokenizer.json").is_file():
         return token_ids(tokenizer_json(folder))
     if not (folder / "vocab.json").is_file():
@@ -75,15 +73,17 @@ def _tokens(folder: Path) -> dict[str, int] | None:
         raise UserError(f"{_KEY}: {folder}: its vocab.json cannot be read ({error}); get it again") from None
 
 
-def _rows(folder: Path, kind: str) -> int:
-    """Rows of the embeddings in a `transformers` folder."""
+def _rows(folder: Path, model: ModelConfig) -> int:
+    """Rows of the embeddings in a `transformers` folder. Raises UserError for another family than the model's."""
+    family = registry.spec(model.architecture).language_model
+    if family is None:
+        raise UserError(f"{_KEY}: architecture {model.architecture!r} starts from no language model; set it to null")
     try:
         described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{_KEY}: {folder} is not a folder with a config.json; give a local one") from None
     except ValueError as error:
         raise UserError(f"{_KEY}: {folder / 'config.json'}: not JSON ({error}); get it again") from None
-    if described.get("model_type") != kind:
-        found = described.get("model_type")
-        raise UserError(f"{_KEY}: {folder} holds a model of type {found!r}; this architecture starts from {kind!r}")
+    if (held := described.get("model_type")) != family:
+        raise UserError(f"{_KEY}: {folder} holds a model of type {held!r}; this architecture starts from {family!r}")
     return int(described.get("vocab_size") or 0)

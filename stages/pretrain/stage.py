@@ -17,9 +17,10 @@ class Pretrain(Stage[PretrainConfig]):
     executor = "driver"
     tracked = ("train.json",)
     registers = True
+    holds_samples = False  # weights, and uids of damaged samples; `pairmill forget` names the models that saw one
 
     def check(self) -> None:
-        """Raises UserError where the weights to start from are not there, or of another kind of model."""
+        """Raises UserError where the weights to start from are missing, or of another kind of model."""
         from stages.pretrain.embeddings import check_start
 
         check_start(self.config.model)
@@ -29,7 +30,7 @@ class Pretrain(Stage[PretrainConfig]):
         return [Partition("train")]
 
     def run(self, partition: Partition, context: StageContext) -> None:
-        """Train. Raises UserError for data and model that do not go together, before any worker starts."""
+        """Train. Raises UserError for data and model that do not match, before any worker starts."""
         from stages.pretrain.embeddings import check_embeddings
         from stages.train.job import PairSource, make_job
         from stages.train.launch import train

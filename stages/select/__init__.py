@@ -1,1 +1,1 @@
-"""Decides for every pair whether it is kept, or the first reason why not; reports on all of it."""
+"""The select stage: keeps or drops every pair, with the first reason that applies, and writes the data report."""

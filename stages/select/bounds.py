@@ -13,22 +13,22 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Cosine = Annotated[float, Field(ge=-1, le=1)]
 
-#: One bound, or one per lid.176 code; `other` is for captions in no language listed, or in none.
+#: One bound, or one per lid.176 code; `other` is for captions in any other language, or in none.
 PerLanguage = Cosine | Annotated[dict[str, Cosine], Field(min_length=1)]
 
-#: What a rule makes of a row that has no value.
+#: How a rule treats a row without a value.
 Missing = Literal["pass", "drop"]
 
 
 class Bounds(StageConfig):
-    """What a column may hold; both ends inclusive."""
+    """Values that a column may have; both ends are inclusive."""
 
     min: float | None = None
     """Smallest value kept."""
     max: float | None = None
     """Largest value kept."""
     among: Annotated[list[str | bool | int] | None, Field(validation_alias=AliasChoices("in", "among"))] = None
-    """Values kept, all others are not; written `in: [...]`."""
+    """The only values kept; written `in: [...]`."""
     missing: Missing | None = None
     """As `rules.missing`, for this column."""
 
@@ -45,9 +45,9 @@ class Bounds(StageConfig):
 
 
 class Fraction(StageConfig):
-    """A share of the pairs (of the images, if the signal is an image's), best first.
+    """The best share of the pairs (or of the images, for a signal of images).
 
-    The number kept is exact: the share of those that have a value, rounded down, ties by the smaller uid. DataComp's
+    The number kept is exact: the share of the rows that have a value, rounded down, ties by the smaller uid. DataComp's
     `clip_score` baselines do the same over their whole pool (`get_threshold` in mlfoundations/datacomp), except that
     they keep every row that ties with the last one.
     """
@@ -57,10 +57,10 @@ class Fraction(StageConfig):
     bottom: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share with the smallest values."""
     within: Literal["all", "source"] = "all"
-    """Whether sources are ranked together or each by itself."""
+    """Whether all sources are ranked together or each source separately."""
     of: Literal["fetched", "passed"] = "fetched"
-    """What the share is of: all that was fetched and decoded, as DataComp counts (a rule and a fraction then meet in
-    their intersection, whichever comes first), or only what passed all bounds and the fractions before this one."""
+    """The whole of which it is a share: everything fetched and decoded, as in DataComp (rules and fractions then
+    intersect, in any order), or only what passed all bounds and the fractions before this one."""
 
     @model_validator(mode="after")
     def _one_end(self) -> Fraction:
@@ -73,8 +73,8 @@ class Rules(StageConfig):
     """Bounds on signals, each inclusive: a value on the bound is kept. A null bound is no rule."""
 
     missing: Missing = "pass"
-    """What becomes of a row without the value that a rule looks at, e.g. because its source's list does not say. An
-    image that does not decode is always dropped, as is a caption without a word where `languages` is set."""
+    """How to treat a row without the value that a rule compares, e.g. because its source's list lacks it. An image that
+    does not decode is always dropped, as is a caption without words if `languages` is set."""
     min_bytes: Count | None = None
     """Size of the image file."""
     min_side: Side | None = None
@@ -92,9 +92,9 @@ class Rules(StageConfig):
     max_text_coverage: Share | None = None
     """Share of the image that text covers, measured."""
     min_faces: Count | None = None
-    """Faces found."""
+    """Faces detected."""
     max_faces: Count | None = None
-    """Faces found."""
+    """Faces detected."""
     min_characters: Count | None = None
     """Code points of the caption."""
     max_characters: Count | None = None
@@ -112,23 +112,23 @@ class Rules(StageConfig):
     languages: Annotated[list[str], Field(min_length=1)] | None = None
     """lid.176 codes (`en`, `de`, ...); the rule is called `rule.language`."""
     min_language_score: Share | None = None
-    """Probability of the language found."""
+    """Probability of the detected language."""
     min_similarity: PerLanguage | None = None
-    """CLIP ViT-B/32 similarity as the source's list gives it; one number, or one per language:
+    """CLIP ViT-B/32 similarity as listed by the source; one number, or one per language:
     `{en: 0.28, other: 0.26}`."""
     min_similarity_l14: PerLanguage | None = None
-    """CLIP ViT-L/14 similarity as the source's list gives it."""
+    """CLIP ViT-L/14 similarity as listed by the source."""
     min_clip_similarity: PerLanguage | None = None
     """Similarity by the CLIP model of `signals.clip`, measured."""
     min_aesthetic: float | None = None
-    """Aesthetic score as the source's list gives it."""
+    """Aesthetic score as listed by the source."""
     max_unsafe: Share | None = None
-    """Probability of unsafe content as the source's list gives it."""
+    """Probability of unsafe content as listed by the source."""
     max_watermark: Share | None = None
-    """Probability of a watermark as the source's list gives it."""
+    """Probability of a watermark as listed by the source."""
     where: dict[str, Bounds] = {}
-    """Bounds on any other column of the index, images' and pairs' alike, also of families that came with another
-    package: `{sharpness: {min: 20}, format: {in: [JPEG, WEBP]}}`. The rule is called `rule.<column>`."""
+    """Bounds on any other column of the index, of images or pairs, including those of families from other packages:
+    `{sharpness: {min: 20}, format: {in: [JPEG, WEBP]}}`. The rule is called `rule.<column>`."""
     fractions: dict[str, Fraction] = {}
     """Shares by rank in any numeric column: `{similarity: {top: 0.3}}`. The rule is called `rule.top_<column>` or
     `rule.bottom_<column>`; fractions come after all bounds, in alphabetical order of the columns."""

@@ -1,4 +1,4 @@
-"""What has been decided of every pair and image so far, and the tables that say so."""
+"""The decision on every pair and image as it is built up, and the tables that record it."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ KEPT = 0
 
 @dataclass
 class Decision:
-    """Reasons by pair and by image, as codes into `reasons`. Rows are those of the index's two tables."""
+    """Reasons per pair and per image, as codes into `reasons`. Rows are those of the index's two tables."""
 
     index: Index
     config: SelectConfig
     reasons: list[str] = field(default_factory=lambda: [""])
     """Code -> reason; code 0 is the empty string: kept."""
     image_of: NDArray[np.int32] = field(init=False)
-    """Per pair its row in `index.images`."""
+    """Row of each pair in `index.images`."""
     code: NDArray[np.int16] = field(init=False)
-    """Per pair."""
+    """Reason of each pair."""
     image_code: NDArray[np.int16] = field(init=False)
-    """Per image the reason that drops all its pairs, or 0: it may still have lost pairs to rules on captions."""
+    """Reason that drops all pairs of an image, or 0; it may still have lost pairs to rules on captions."""
     survivor: NDArray[np.int64] = field(init=False)
-    """Per image the row of the image whose copy it is, or -1."""
+    """Row of the image of which each image is a copy, or -1."""
     benchmark_file: NDArray[np.object_] = field(init=False)
-    """Per image the benchmark's image that it shows, or the empty string."""
+    """The benchmark's image that each image matches, or the empty string."""
     benchmark_kind: NDArray[np.int8] = field(init=False)
-    """Per image how the benchmark was found to show it, a place in `contamination.KINDS`; -1 for not."""
+    """Kind of that match, an index into `contamination.KINDS`; -1 for none."""
     benchmark_distance: NDArray[np.int16] = field(init=False)
-    """Per image the bits between it and the benchmark's image; -1 for none."""
+    """Bits of perceptual hash by which each image differs from the benchmark's; -1 for none."""
     text_overlap: dict[int, float] = field(default_factory=dict)
-    """Row of a pair dropped for its caption -> share of its n-grams that the benchmark holds."""
+    """Row of a pair dropped for its caption -> share of its n-grams that occur in the benchmark."""
     repeats: NDArray[np.int16] = field(init=False)
-    """Per pair how often an epoch of training shows it; 0 when dropped."""
+    """Number of times that an epoch of training shows each pair; 0 if dropped."""
 
     def __post_init__(self) -> None:
         pairs, images = self.index.pairs.num_rows, self.index.images.num_rows
@@ -56,19 +56,19 @@ class Decision:
         self.repeats = np.zeros(pairs, dtype=np.int16)
 
     def code_of(self, reason: str) -> int:
-        """The code of a reason, which is given one when it is new."""
+        """The code of a reason; a new reason is appended to `reasons`."""
         if reason not in self.reasons:
             self.reasons.append(reason)
         return self.reasons.index(reason)
 
-    def alive(self) -> NDArray[np.int64]:
-        """Rows of the images with at least one pair that nothing has dropped so far."""
+    def kept_images(self) -> NDArray[np.int64]:
+        """Rows of the images with at least one pair that is kept so far."""
         seen = np.zeros(len(self.image_code), dtype=bool)
         seen[self.image_of[self.code == KEPT]] = True
         return np.flatnonzero(seen)
 
     def drop_images(self, rows: NDArray[np.int64], reason: str) -> None:
-        """Drop images, and with them those of their pairs that are still kept."""
+        """Drop images, and those of their pairs that are still kept."""
         if len(rows):
             code = self.code_of(reason)
             self.image_code[rows] = code
@@ -82,9 +82,9 @@ class Decision:
             self.code[rows] = self.code_of(reason)
 
     def counts(self) -> Counter[str]:
-        """Reason -> pairs; the empty string for those kept."""
-        found = np.bincount(self.code, minlength=len(self.reasons)).tolist()
-        return Counter({reason: pairs for reason, pairs in zip(self.reasons, found, strict=True) if pairs})
+        """Reason -> number of pairs; the empty string for those kept."""
+        counts = np.bincount(self.code, minlength=len(self.reasons)).tolist()
+        return Counter({reason: pairs for reason, pairs in zip(self.reasons, counts, strict=True) if pairs})
 
     def verdicts(self) -> pa.Table:
         """One row per pair, sorted by `uid`: `uid`, `image_uid`, `source`, `keep`, `reason`, `detail`, `repeats`."""
@@ -95,8 +95,8 @@ class Decision:
         # An image's detail explains its own reason only: a pair lost to a rule on its caption has none.
         own = np.flatnonzero((self.code != KEPT) & (self.code == self.image_code[self.image_of]))
         own = own[detail[self.image_of[own]] != ""]
-        place = np.full(len(self.code), 0, dtype=np.int64)
-        place[own] = np.arange(1, len(own) + 1)
+        row = np.full(len(self.code), 0, dtype=np.int64)
+        row[own] = np.arange(1, len(own) + 1)
         explained = pa.array(["", *detail[self.image_of[own]].tolist()], pa.string())
         names = pa.array(self.index.sources or [""], pa.string())
         return pa.table(
@@ -106,13 +106,13 @@ class Decision:
                 "source": names.take(pairs["source"].combine_chunks()),
                 "keep": pa.array(self.code == KEPT),
                 "reason": pa.array(self.reasons, pa.string()).take(pa.array(self.code)),
-                "detail": explained.take(pa.array(place)),
+                "detail": explained.take(pa.array(row)),
                 "repeats": pa.array(self.repeats),
             }
         )
 
     def contamination(self) -> pa.Table:
-        """What was removed because a benchmark holds it, sorted by `uid`.
+        """Pairs that were removed because they occur in a benchmark, sorted by `uid`.
 
         `uid`, `image_uid`, `source`, `benchmark`, `kind` (exact, near, text), `file` (the benchmark's image, null for
         texts and private sources), `distance` (int16, bits of perceptual hash, null for texts), `overlap` (float32, of

@@ -1,4 +1,4 @@
-"""Copies among the training images, and which one of them survives; from the pictures that the index found alike."""
+"""Finds copies among the training images and chooses which one survives, from the near-duplicates in the index."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from stages.base.contract import UserError
 from stages.select.config import Near
 
-#: Survivor of an image that is no copy of another one.
+#: Survivor of an image that is not a copy of another one.
 NONE = -1
 
 Survivors = NDArray[np.int64]
-"""Per row of the index's images the row whose copy it is and that survives, or :data:`NONE`."""
+"""For each row of the index's images, the surviving row of which it is a copy, or :data:`NONE`."""
 
 
 def preference(images: pa.Table, rows: NDArray[np.int64], survivor: Sequence[str]) -> NDArray[np.int64]:
-    """Rank of each row of `images`, int64 [images], 0 for the one that is kept first; -1 outside of `rows`.
+    """Rank of each row of `images`, int64 [images], 0 for the most preferred; -1 outside `rows`.
 
     `survivor` is `selection.duplicates.survivor`; rows are in order of their uids. Raises UserError for a key that is
-    no numeric column.
+    not a numeric column.
     """
     keys: list[NDArray[Any]] = [np.arange(len(rows))]
     for key in reversed(survivor):
@@ -46,7 +46,7 @@ def _descending(images: pa.Table, rows: NDArray[np.int64], key: str) -> NDArray[
     known = [n for n, t in zip(images.column_names, images.schema.types, strict=True) if _numeric(t)]
     if name not in known:
         raise UserError(
-            f"selection.duplicates.survivor={key}: no numeric column of images; use pixels, source, uid or one of "
+            f"selection.duplicates.survivor={key}: not a numeric column of images; use pixels, source, uid or one of "
             + ", ".join(known)
         )
     values = images[name].cast(pa.float64()).to_numpy()[rows]
@@ -86,44 +86,45 @@ def near_copies(
     rows: NDArray[np.int64],
     rank: NDArray[np.int64],
 ) -> Survivors:
-    """Survivors among those of `rows` that show nearly the same picture, best first.
+    """Survivors among those of `rows` that are near-duplicates, best first.
 
-    A row falls to the best survivor that shows the same picture. A survivor never falls itself, so a chain of small
-    changes does not remove pictures that differ. `classes` and `near` are as `stages.index.reader.Index` gives them:
-    members of a class stand or fall together, and an edge holds for all members of both classes.
+    A row is dropped for the best survivor that is its near-duplicate. Survivors are never dropped themselves, so a
+    chain of small changes does not remove images that differ. `classes` and `near` are those of
+    `stages.index.reader.Index`: all images of a class are kept or dropped together, and an edge applies to all images
+    of both classes.
     """
     survivors = np.full(len(classes), NONE, dtype=np.int64)
     best = _best(classes, rows, rank)
     edges = near.filter(pa.array(confirmed(near, rule)))
     one = classes[edges["first"].to_numpy()]
     two = classes[edges["second"].to_numpy()]
-    there = (one != two) & (best[one] >= 0) & (best[two] >= 0)
-    one, two = best[one[there]], best[two[there]]
+    present = (one != two) & (best[one] >= 0) & (best[two] >= 0)
+    one, two = best[one[present]], best[two[present]]
     swap = rank[one] > rank[two]
     earlier, later = np.where(swap, two, one), np.where(swap, one, two)
     order = np.lexsort((rank[earlier], rank[later]))
-    fallen_to: dict[int, int] = {}
+    copy_of: dict[int, int] = {}
     for row, other in zip(later[order].tolist(), earlier[order].tolist(), strict=True):
-        if row not in fallen_to and other not in fallen_to:
-            fallen_to[row] = other
+        if row not in copy_of and other not in copy_of:
+            copy_of[row] = other
 
     last = np.arange(len(classes), dtype=np.int64)
-    last[list(fallen_to)] = list(fallen_to.values())
+    last[list(copy_of)] = list(copy_of.values())
     final = last[best[classes[rows]]]
     copy = final != rows
     survivors[rows[copy]] = final[copy]
     return survivors
 
 
-def confirmed(found: pa.Table, near: Near) -> NDArray[np.bool_]:
-    """Which rows of a table with `distance`, `difference`, `relative_difference` are the same picture by a rule."""
-    close = found["distance"].to_numpy() <= near.radius
+def confirmed(candidates: pa.Table, near: Near) -> NDArray[np.bool_]:
+    """Which rows of a table with `distance`, `difference`, `relative_difference` are near-duplicates by a rule."""
+    close = candidates["distance"].to_numpy() <= near.radius
     if near.max_difference is None and near.max_relative_difference is None:
         return close
-    agree = np.zeros(found.num_rows, dtype=bool)
-    # In the precision in which the index holds them: a bound of 0.07 includes a stored 0.07.
+    agree = np.zeros(candidates.num_rows, dtype=bool)
+    # In the precision in which the index stores them: a bound of 0.07 includes a stored 0.07.
     if near.max_difference is not None:
-        agree |= found["difference"].to_numpy() <= np.float32(near.max_difference)
+        agree |= candidates["difference"].to_numpy() <= np.float32(near.max_difference)
     if near.max_relative_difference is not None:
-        agree |= found["relative_difference"].to_numpy() <= np.float32(near.max_relative_difference)
+        agree |= candidates["relative_difference"].to_numpy() <= np.float32(near.max_relative_difference)
     return close & agree

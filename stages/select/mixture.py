@@ -1,4 +1,4 @@
-"""The mixture: how many pairs of each source are kept, and how often an epoch of training shows each of them."""
+"""Computes the mixture: how many pairs of each source are kept, and how often an epoch of training shows each pair."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from stages.select.config import Portion
 _KEY = "selection.mixture"
 
 
-def shown(kept: Sequence[int], sources: Sequence[str], mixture: Mapping[str, Portion]) -> list[int]:
-    """Samples that an epoch is to show per source: the largest numbers that have the shares asked for.
+def epoch_samples(kept: Sequence[int], sources: Sequence[str], mixture: Mapping[str, Portion]) -> list[int]:
+    """Samples per source in an epoch: the largest numbers with the given shares.
 
-    `kept` are the pairs there are per source. With shares p, of the sources that have one, the total is the smallest
-    kept x epochs / p; sources without one fill what the shares leave of 1 as a single source would. Rounded down.
-    Raises UserError for a source that the mixture names and the run does not have, or the other way round.
+    `kept` is the number of pairs per source. The total is the minimum of kept x epochs / share over the sources with a
+    share; the others together fill the rest of 1 like a single source. Rounded down. Raises UserError for a source that
+    the mixture names and the run lacks, and for one that the mixture should name and does not.
     """
     for name in mixture:
         if name not in sources:
@@ -45,7 +45,10 @@ def shown(kept: Sequence[int], sources: Sequence[str], mixture: Mapping[str, Por
     for name, share in shares.items():
         if share:
             if not kept[sources.index(name)]:
-                raise UserError(f"{_KEY}.{name}: it is to be {float(share):.3g} of the set, but none of it is kept")
+                raise UserError(
+                    f"{_KEY}.{name}: its share is {float(share):.3g}, but none of its pairs are kept; relax the rules "
+                    "or take it out"
+                )
             totals.append(most[sources.index(name)] / share)
     total = min(totals, default=Exact(0))
     scale = total * left / together if together else Exact(0)
@@ -66,11 +69,11 @@ def _shares(kept: Sequence[int], sources: Sequence[str], mixture: Mapping[str, P
 
 
 def repeats(uids: pa.Array, times: float, number: int) -> NDArray[np.int16]:
-    """How often an epoch shows each pair of a source, int16 [pairs]; 0 for those that are left out.
+    """Number of times that an epoch shows each pair of a source, int16 [pairs]; 0 for those that are left out.
 
-    `uids` are sorted. The pairs with the smallest uids are taken, which is a random sample since uids are hashes, until
-    `number` samples are shown at `times` per pair. Where `times` is no integer, those with the smallest second half of
-    their uid are shown once more: independent of the first half, so of what is left out.
+    `uids` are sorted. Pairs with the smallest uids are taken, a random sample since uids are hashes, until `number`
+    samples are shown at `times` per pair. If `times` is not an integer, pairs with the smallest second half of their
+    uid are shown once more: that half is independent of the first, and so of which pairs are left out.
     """
     result = np.zeros(len(uids), dtype=np.int16)
     each = Exact(str(times))

@@ -1,7 +1,7 @@
-"""The bounds of `selection.rules` as checks over columns of the index, vectorised.
+"""Evaluates `selection.rules` over columns of the index, vectorised: bounds as checks, and fractions by rank.
 
-`image_checks` and `pair_checks` list the checks that a config switches on, in the order in which they apply;
-:func:`failing` evaluates one of them on a table.
+`image_checks` and `pair_checks` list the checks that a config enables, in the order in which they apply;
+:func:`failing` evaluates one of them on a table; :func:`below_fraction` evaluates a fraction.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction as Exact
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -19,13 +20,13 @@ from numpy.typing import NDArray
 
 from stages.base.contract import UserError
 from stages.index.schema import IMAGES, PAIRS
-from stages.select.bounds import Bounds, Rules
+from stages.select.bounds import Bounds, Fraction, Rules
 
-#: Columns of rules -> the family of `signals.families` that writes them (docs/signals.md), for messages.
+#: Column -> the family of `signals.families` that writes it (docs/signals.md), for messages.
 _FAMILIES = {
     **dict.fromkeys(("aspect_ratio", "width", "height"), "size"),
     **dict.fromkeys(("brightness", "contrast", "entropy"), "tone"),
-    **dict.fromkeys(("sharpness", "nsfw", "text_coverage", "faces"), ""),  # called like their column
+    **dict.fromkeys(("sharpness", "nsfw", "text_coverage", "faces"), ""),  # families named like their column
     **dict.fromkeys(("characters", "words", "repetition", "letters", "digits", "longest_word", "has_url"), "text"),
     **dict.fromkeys(("language", "language_score"), "language"),
     **dict.fromkeys(("similarity", "similarity_l14", "unsafe", "watermark", "aesthetic"), "listed"),
@@ -35,8 +36,8 @@ _FAMILIES = {
 #: A column of a table, or booleans of its length.
 Column: TypeAlias = Any  # pyarrow has no types of its own
 
-#: Field of `Rules` -> columns, and a function of them and of `bound` that says which rows fail.
-_Stated: TypeAlias = Mapping[str, tuple[tuple[str, ...], Callable[..., Column]]]
+#: Field of `Rules` -> columns, and a function of them and of `bound` that returns which rows fail.
+_Known: TypeAlias = Mapping[str, tuple[tuple[str, ...], Callable[..., Column]]]
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,17 @@ class Check:
 
     reason: str
     key: str
-    """Where it stands below `selection.rules`, for messages."""
+    """Its key below `selection.rules`, for messages."""
     columns: tuple[str, ...]
     fails: Callable[..., Column]
-    """Takes the columns, returns booleans; null where nothing was measured."""
+    """Function of the columns that returns booleans; null where a value is missing."""
     missing: bool = False
-    """Whether a row without a value is dropped too."""
+    """Whether a row without a value is dropped as well."""
 
 
 def image_checks(rules: Rules) -> list[Check]:
-    """Bounds on an image, in order. That it decodes at all is not among them."""
-    stated: _Stated = {
+    """Bounds on an image, in order. Whether it decodes is checked elsewhere."""
+    known: _Known = {
         "min_bytes": (("bytes",), _below),
         "min_side": (("width", "height"), _shorter_below),
         "max_side": (("width", "height"), _longer_above),
@@ -67,12 +68,12 @@ def image_checks(rules: Rules) -> list[Check]:
         "min_faces": (("faces",), _below),
         "max_faces": (("faces",), _above),
     }
-    return _switched_on(rules, stated)
+    return _enabled(rules, known)
 
 
 def pair_checks(rules: Rules) -> list[Check]:
-    """Bounds on a caption and on what its list says, in order."""
-    stated: _Stated = {
+    """Bounds on a caption and on its listed columns, in order."""
+    known: _Known = {
         "min_characters": (("characters",), _below),
         "max_characters": (("characters",), _above),
         "min_words": (("words",), _below),
@@ -89,7 +90,7 @@ def pair_checks(rules: Rules) -> list[Check]:
         "max_unsafe": (("unsafe",), _above),
         "max_watermark": (("watermark",), _above),
     }
-    return _switched_on(rules, stated)
+    return _enabled(rules, known)
 
 
 def column_checks(rules: Rules, images: pa.Table, pairs: pa.Table) -> tuple[list[Check], list[Check]]:
@@ -97,26 +98,26 @@ def column_checks(rules: Rules, images: pa.Table, pairs: pa.Table) -> tuple[list
 
     Raises UserError for a column that no table has or that cannot be compared with the bounds.
     """
-    found: tuple[list[Check], list[Check]] = ([], [])
+    checks: tuple[list[Check], list[Check]] = ([], [])
     for name in sorted(rules.where):
         bounds = rules.where[name]
         key = f"where.{name}"
-        table, place = owner(name, key, images, pairs)
+        table, number = owner(name, key, images, pairs)
         drop = (bounds.missing or rules.missing) == "drop"
-        found[place].append(Check(f"rule.{name}", key, (name,), _outside(bounds, table[name].type, key), drop))
-    return found
+        checks[number].append(Check(f"rule.{name}", key, (name,), _outside(bounds, table[name].type, key), drop))
+    return checks
 
 
 def owner(name: str, key: str, images: pa.Table, pairs: pa.Table) -> tuple[pa.Table, int]:
-    """The table with a measured column, and its place: 0 for images, 1 for pairs. Raises UserError for none."""
-    for place, (table, own) in enumerate(((images, IMAGES), (pairs, PAIRS))):
+    """The table with a measured column, and its number (0 images, 1 pairs). Raises UserError if there is none."""
+    for number, (table, own) in enumerate(((images, IMAGES), (pairs, PAIRS))):
         if name in table.column_names and (name not in own.names or name in ("host", "length")):
-            return table, place
+            return table, number
     raise _unknown(key, name, images, pairs)
 
 
 def verify(checks: list[Check], table: pa.Table, images: pa.Table, pairs: pa.Table) -> None:
-    """Raise UserError when a check looks at a column that its table does not have."""
+    """Raise UserError if a check needs a column that its table does not have."""
     for check in checks:
         for name in check.columns:
             if name not in table.column_names:
@@ -129,8 +130,39 @@ def failing(check: Check, table: pa.Table) -> NDArray[np.bool_]:
     return pc.fill_null(fails, check.missing).to_numpy().astype(bool, copy=False)
 
 
+def numeric_values(table: pa.Table, column: str) -> NDArray[np.float64]:
+    """A numeric column as float64, NaN where a value is missing. Raises UserError for any other column."""
+    kind = table[column].type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise UserError(f"selection.rules.fractions.{column}: the column holds {kind}, which has no rank")
+    return table[column].cast(pa.float64()).to_numpy()
+
+
+def below_fraction(
+    values: NDArray[np.float64],
+    pool: NDArray[np.bool_],
+    sources: NDArray[np.int16],
+    fraction: Fraction,
+) -> NDArray[np.bool_]:
+    """Rows of the pool that have a value but are not in the best share, bool [rows].
+
+    Rows are in order of their uids. Of n rows with a value, floor(share x n) are kept: those with the best values, and
+    among equal values those that come first.
+    """
+    valued = pool & ~np.isnan(values)
+    rows = np.flatnonzero(valued)
+    dropped = np.zeros(len(values), dtype=bool)
+    groups = [rows] if fraction.within == "all" else [rows[sources[rows] == n] for n in np.unique(sources[rows])]
+    share = fraction.top if fraction.top is not None else fraction.bottom
+    for group in groups:
+        count = int(Exact(str(share)) * len(group))  # exactly: 0.3 x 10 is 3, which it is not in floating point
+        order = np.argsort(-values[group] if fraction.top is not None else values[group], kind="stable")
+        dropped[group[order[count:]]] = True
+    return dropped
+
+
 def measured(images: pa.Table, pairs: pa.Table) -> list[str]:
-    """Names of all columns that families of signals wrote."""
+    """Names of all columns written by families of signals."""
     own = {*IMAGES.names, *PAIRS.names}
     return sorted(name for table in (images, pairs) for name in table.column_names if name not in own)
 
@@ -140,32 +172,32 @@ def _unknown(key: str, name: str, images: pa.Table, pairs: pa.Table) -> UserErro
     near = difflib.get_close_matches(name, known, n=1) if name not in _FAMILIES else []
     hint = f"did you mean {near[0]}? " if near else ""
     if name == "clip_similarity":
-        mend = "name a CLIP model in `signals.clip.model`"
+        remedy = "name a CLIP model in `signals.clip.model`"
     elif name in _FAMILIES:
-        mend = f"add `{_FAMILIES[name] or name}` to `signals.families`"
+        remedy = f"add `{_FAMILIES[name] or name}` to `signals.families`"
     else:
-        mend = f"add the family that writes `{name}` to `signals.families`"
+        remedy = f"add the family that writes `{name}` to `signals.families`"
     return UserError(
-        f"selection.rules.{key}: no source was measured for `{name}`; {hint}{mend}, or drop the rule (measured: "
+        f"selection.rules.{key}: no source was measured for `{name}`; {hint}{remedy}, or drop the rule (measured: "
         f"{', '.join(known)})"
     )
 
 
-def _switched_on(rules: Rules, stated: _Stated) -> list[Check]:
-    found = []
-    for name, (columns, fails) in stated.items():
+def _enabled(rules: Rules, known: _Known) -> list[Check]:
+    checks = []
+    for name, (columns, fails) in known.items():
         bound = getattr(rules, name)
         if bound is None:
             continue
         if isinstance(bound, dict):
             columns, fails = (*columns, "language"), partial(_per_language, fails=fails)
         reason = "rule.language" if name == "languages" else f"rule.{name}"
-        found.append(Check(reason, name, columns, partial(fails, bound=bound), rules.missing == "drop"))
-    return found
+        checks.append(Check(reason, name, columns, partial(fails, bound=bound), rules.missing == "drop"))
+    return checks
 
 
 def _like(bound: float, column: Column) -> pa.Scalar:
-    # In the column's own precision, so that a stored 0.3 (float32) is not below a bound of 0.3.
+    # In the column's precision, so that a stored 0.3 (float32) is not below a bound of 0.3.
     return pa.scalar(bound, column.type) if pa.types.is_floating(column.type) else pa.scalar(bound)
 
 
@@ -178,7 +210,7 @@ def _above(column: Column, bound: float) -> Column:
 
 
 def _number(column: Column) -> Column:
-    # What is not a number was not measured: it is neither below nor above anything.
+    # NaN means that nothing was measured: it is neither below nor above a bound.
     if pa.types.is_floating(column.type):
         return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     return column
@@ -200,35 +232,37 @@ def _not_among(column: Column, bound: list[str]) -> Column:
 def _per_language(column: Column, language: Column, bound: dict[str, float], fails: Callable[..., Column]) -> Column:
     named = pa.array([code for code in bound if code != "other"], pa.string())
     listed = pc.is_in(language, value_set=named)  # false for null
-    found = pc.and_kleene(pc.invert(listed), fails(column, bound["other"])) if "other" in bound else None
+    failed = pc.and_kleene(pc.invert(listed), fails(column, bound["other"])) if "other" in bound else None
     for code in named.to_pylist():
         mine = pc.and_kleene(pc.fill_null(pc.equal(language, code), False), fails(column, bound[code]))
-        found = mine if found is None else pc.or_kleene(found, mine)
-    return found
+        failed = mine if failed is None else pc.or_kleene(failed, mine)
+    return failed
 
 
 def _outside(bounds: Bounds, kind: pa.DataType, key: str) -> Callable[[Column], Column]:
     if bounds.among is not None:
         values = kind.value_type if pa.types.is_dictionary(kind) else kind
         try:
-            wanted = pa.array(bounds.among, values)
+            allowed = pa.array(bounds.among, values)
         except (pa.ArrowInvalid, pa.ArrowTypeError):
-            raise UserError(f"selection.rules.{key}.in={bounds.among}: the column holds {values}") from None
-        return partial(_not_in, wanted=wanted)
+            raise UserError(
+                f"selection.rules.{key}.in={bounds.among}: the column holds {values}; list values of that type"
+            ) from None
+        return partial(_not_in, allowed=allowed)
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise UserError(f"selection.rules.{key}: the column holds {kind}, which has no min and max; use in: [...]")
     return partial(_beyond, low=bounds.min, high=bounds.max)
 
 
-def _not_in(column: Column, wanted: pa.Array) -> Column:
-    plain = column.cast(wanted.type) if pa.types.is_dictionary(column.type) else column
-    return pc.if_else(pc.is_null(plain), pa.scalar(None, pa.bool_()), pc.invert(pc.is_in(plain, value_set=wanted)))
+def _not_in(column: Column, allowed: pa.Array) -> Column:
+    plain = column.cast(allowed.type) if pa.types.is_dictionary(column.type) else column
+    return pc.if_else(pc.is_null(plain), pa.scalar(None, pa.bool_()), pc.invert(pc.is_in(plain, value_set=allowed)))
 
 
 def _beyond(column: Column, low: float | None, high: float | None) -> Column:
-    found = None
+    failed = None
     for bound, compare in ((low, _below), (high, _above)):
         if bound is not None:
             fails = compare(column, bound)
-            found = fails if found is None else pc.or_(found, fails)
-    return found
+            failed = fails if failed is None else pc.or_(failed, fails)
+    return failed

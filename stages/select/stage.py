@@ -1,11 +1,14 @@
-"""The `select` stage: a verdict for every pair, and the data report. It reads tables only, and no image is searched."""
+"""The `select` stage: a verdict for every pair, and the data report. It only reads tables; the index did the search."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
+from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext
+from stages.base.forgetting import ForgetInputs, Forgotten, Removal
 from stages.select.config import SelectConfig
 
 
@@ -18,9 +21,11 @@ class Select(Stage[SelectConfig]):
     executor: ClassVar[Literal["ray_tasks", "ray_data", "driver"]] = "driver"
     needs_ray = False
     tracked = ("report.html", "report.json", "data_card.md", "tables/*.json")
+    holds_samples = True
+    sample_tables = ()
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
-        """One: copies can be anywhere."""
+        """A single one, since copies can be in any source."""
         return [Partition("all")]
 
     def run(self, partition: Partition, context: StageContext) -> None:
@@ -48,3 +53,10 @@ class Select(Stage[SelectConfig]):
         for reason, pairs in sorted(counts.items()):
             context.count(f"dropped.{reason}", pairs)
         context.count("shown", int(decision.repeats.sum()))
+
+    @classmethod
+    def forget(cls, artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:
+        """See `stages/select/forget.py`."""
+        from stages.select.forget import forget
+
+        return forget(artifact, inputs, forgotten, out)

@@ -1,4 +1,4 @@
-"""The verdict on every pair: kept, or the first reason why not. The steps in the order of `stages/select/config.py`."""
+"""Decides on every pair: kept, or the first reason why not. Steps are in the order of `stages/select/config.py`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,26 @@ from stages.select import duplicates
 from stages.select.config import Near, Portion, SelectConfig
 from stages.select.contamination import leaked_images, leaked_texts
 from stages.select.decision import KEPT, Decision
-from stages.select.fractions import outside, values_of
-from stages.select.mixture import repeats, shown
-from stages.select.rules import column_checks, failing, image_checks, owner, pair_checks, verify
+from stages.select.mixture import epoch_samples, repeats
+from stages.select.rules import (
+    below_fraction,
+    column_checks,
+    failing,
+    image_checks,
+    numeric_values,
+    owner,
+    pair_checks,
+    verify,
+)
 
 __all__ = ["KEPT", "Decision", "decide"]
 
 
 def decide(index: Index, config: SelectConfig, forgotten: NDArray[np.bool_] | None = None) -> Decision:
-    """Apply the selection; `forgotten` says per pair whether it must not come back.
+    """Apply the selection; `forgotten` (bool per pair) marks pairs that were removed by `pairmill forget`.
 
-    Raises UserError for a rule on a column that was not measured, a hash that the index was not searched by, and a
-    mixture that does not fit the sources.
+    Raises UserError for a rule on a column that was not measured, a hash that the index does not cover, and a mixture
+    that does not fit the sources.
     """
     decision = Decision(index, config)
     if forgotten is not None:
@@ -34,7 +42,7 @@ def decide(index: Index, config: SelectConfig, forgotten: NDArray[np.bool_] | No
     _fractions(decision)
     _benchmarks(decision)
     _copies(decision)
-    _amounts(decision)
+    _caps_and_mixture(decision)
     return decision
 
 
@@ -74,21 +82,21 @@ def _fractions(decision: Decision) -> None:
     forgotten = decision.code == (decision.code_of("forgotten") if "forgotten" in decision.reasons else -1)
     for column in sorted(rules.fractions):
         fraction = rules.fractions[column]
-        table, place = owner(column, f"fractions.{column}", images, pairs)
-        values, sources = values_of(table, column), table["source"].to_numpy()
-        if place == 0:
+        table, number = owner(column, f"fractions.{column}", images, pairs)
+        values, sources = numeric_values(table, column), table["source"].to_numpy()
+        if number == 0:
             open_rows = np.zeros(images.num_rows, dtype=bool)
-            open_rows[decision.alive()] = True
+            open_rows[decision.kept_images()] = True
             pool = decoded if fraction.of == "fetched" else open_rows
         else:
             open_rows = decision.code == KEPT
             pool = decoded[decision.image_of] & ~forgotten if fraction.of == "fetched" else open_rows
-        fails = outside(values, pool, sources, fraction)
+        fails = below_fraction(values, pool, sources, fraction)
         if rules.missing == "drop":
             fails |= np.isnan(values)
         rows = np.flatnonzero(fails & open_rows)
         reason = f"rule.{'top' if fraction.top is not None else 'bottom'}_{column}"
-        if place == 0:
+        if number == 0:
             decision.drop_images(rows, reason)
         else:
             decision.drop_pairs(rows, reason)
@@ -98,9 +106,9 @@ def _benchmarks(decision: Decision) -> None:
     rule = decision.config.selection.contamination
     if not rule.enabled:
         return
-    _searched(decision.index, rule.near, "contamination")
+    _require_searched(decision.index, rule.near, "contamination")
     for leak in leaked_images(decision.index, rule):
-        rows = decision.alive()
+        rows = decision.kept_images()
         rows = rows[leak.match[rows] >= 0]
         match = leak.match[rows]
         decision.benchmark_file[rows] = leak.file.take(pa.array(match)).to_pylist()
@@ -114,11 +122,11 @@ def _benchmarks(decision: Decision) -> None:
             decision.drop_pairs(pairs[fresh], f"benchmark_text.{name}")
 
 
-def _searched(index: Index, near: Near | None, key: str) -> None:
-    """Raise UserError when the index does not reach as far as a rule asks for."""
+def _require_searched(index: Index, near: Near | None, key: str) -> None:
+    """Raise UserError if the index was not searched up to the radius of a rule."""
     if near is not None and index.radius.get(near.hash, -1) < near.radius:
         raise UserError(
-            f"selection.{key}.near: the index was not searched by {near.hash} up to {near.radius} bits; make it again "
+            f"selection.{key}.near: the index was not searched by {near.hash} up to {near.radius} bits; rebuild it "
             "with `pairmill run index`"
         )
 
@@ -127,30 +135,30 @@ def _copies(decision: Decision) -> None:
     rule = decision.config.selection.duplicates
     if not rule.exact and rule.near is None:
         return
-    _searched(decision.index, rule.near, "duplicates")
+    _require_searched(decision.index, rule.near, "duplicates")
     images = decision.index.images
-    rows = decision.alive()
+    rows = decision.kept_images()
     rank = duplicates.preference(images, rows, rule.survivor)
     if rule.exact:
-        _fall(decision, duplicates.exact_copies(images["group"].to_numpy(), rows, rank), "duplicate.exact")
+        _drop_copies(decision, duplicates.exact_copies(images["group"].to_numpy(), rows, rank), "duplicate.exact")
     if rule.near is not None:
-        rows = decision.alive()
+        rows = decision.kept_images()
         classes = decision.index.classes(rule.near.hash)
         near = decision.index.near(rule.near.hash)
-        _fall(decision, duplicates.near_copies(classes, near, rule.near, rows, rank), "duplicate.near")
-        # The survivor of exact copies may itself have fallen to a near one: name the picture that is really there.
+        _drop_copies(decision, duplicates.near_copies(classes, near, rule.near, rows, rank), "duplicate.near")
+        # The survivor of exact copies may itself be dropped for a near one: point to the image that is kept.
         final = decision.survivor[decision.survivor]
         decision.survivor = np.where((decision.survivor >= 0) & (final >= 0), final, decision.survivor)
 
 
-def _fall(decision: Decision, survivors: duplicates.Survivors, reason: str) -> None:
-    fallen = np.flatnonzero(survivors != duplicates.NONE)
-    decision.survivor[fallen] = survivors[fallen]
-    decision.drop_images(fallen, reason)
+def _drop_copies(decision: Decision, survivors: duplicates.Survivors, reason: str) -> None:
+    copies = np.flatnonzero(survivors != duplicates.NONE)
+    decision.survivor[copies] = survivors[copies]
+    decision.drop_images(copies, reason)
 
 
-def _amounts(decision: Decision) -> None:
-    """Caps, then the mixture of what they leave, then how often each pair is shown."""
+def _caps_and_mixture(decision: Decision) -> None:
+    """Apply caps, then the mixture to what they leave, and set how often an epoch shows each pair."""
     selection = decision.config.selection
     names, source = decision.index.sources, decision.index.pairs["source"].to_numpy()
     kept = [np.flatnonzero((source == number) & (decision.code == KEPT)) for number in range(len(names))]
@@ -159,7 +167,7 @@ def _amounts(decision: Decision) -> None:
             mine = kept[names.index(name)]
             decision.drop_pairs(mine[most:], "cap")
             kept[names.index(name)] = mine[:most]
-    numbers = shown([len(rows) for rows in kept], names, selection.mixture)
+    numbers = epoch_samples([len(rows) for rows in kept], names, selection.mixture)
     for name, rows, number in zip(names, kept, numbers, strict=True):
         epochs = selection.mixture.get(name, Portion()).epochs
         if epochs == 1 and number >= len(rows):

@@ -1,4 +1,4 @@
-"""The check of a whole folder of shards: ours against index and hashes, anyone's as far as a tar can be checked."""
+"""Checks a folder of shards: ours against index and hashes, anyone else's as far as a tar allows."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from PIL import Image
 from xxhash import xxh3_64_intdigest
 
 from stages.base.contract import UserError
 from stages.imaging.perceptual_hash import UNDECODABLE
-from stages.shard.problem import Problem, ShardCheck
+from stages.shard.index import IndexRow
 from stages.shard.reader import ShardReader
-from stages.shard.row import Row
-from stages.shard.scan import Broken, samples, to_row
-from stages.shard.tarcheck import RESTORE, TarCheck
+from stages.shard.scan import BrokenTar, iter_samples, to_row
+from stages.shard.tarcheck import RESTORE, ShardFault, TarCheck
 
 _PIECE = 1 << 20
 _FETCH = "fetch or write the tar again"
@@ -28,14 +28,26 @@ _SAMPLE = "leave the sample out, or write the tar again"
 
 
 @dataclass
+class ShardCheck:
+    """Result of checking one shard."""
+
+    shard: int
+    samples: int = 0
+    bytes: int = 0
+    problems: list[ShardFault] = field(default_factory=list)
+    uids: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    """xxh3_64 of each sample's uid, in order: enough to detect repeated uids over all shards."""
+
+
+@dataclass
 class Report:
-    """What the check of a folder found."""
+    """Result of checking a folder."""
 
     where: str
     shards: int
     samples: int = 0
     bytes: int = 0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[ShardFault] = field(default_factory=list)
 
 
 #: Runs :func:`check_shard` on shards by number, in any order; the flag is its `by_index`.
@@ -43,7 +55,7 @@ Execute = Callable[[Sequence[int], bool], Iterable[ShardCheck]]
 
 
 def check(reader: ShardReader, execute: Execute) -> Report:
-    """Check all shards, each by itself, then what spans them. Raises UserError where there are no shards at all."""
+    """Check each shard, then what spans them. Raises UserError if there are no shards at all."""
     problems = list(_own_files(reader))
     by_index = False
     if reader.indexed:
@@ -51,7 +63,7 @@ def check(reader: ShardReader, execute: Execute) -> Report:
             problems += _index_faults(reader)
             by_index = True
         except (pa.ArrowInvalid, ValueError, KeyError, OSError) as error:
-            problems.append(Problem("index.arrow", f"cannot be read ({_line(error)})", RESTORE))
+            problems.append(ShardFault("index.arrow", f"cannot be read ({_line(error)})", RESTORE))
     try:
         names = reader.shards
     except (ValueError, KeyError, FileNotFoundError) as error:
@@ -68,9 +80,9 @@ def check(reader: ShardReader, execute: Execute) -> Report:
 
 
 def check_shard(reader: ShardReader, number: int, by_index: bool) -> ShardCheck:
-    """One shard: its presence, size, sha256 where listed, and its samples. A damaged one hides nothing of the rest.
+    """Check one shard: its presence, size, sha256 where listed, and its samples. Checking continues after damage.
 
-    With `by_index` every byte is held against the index; without, the tar's own headers are followed.
+    With `by_index` every byte is compared with the index; without, the tar's own headers are followed.
     """
     name = reader.shards[number]
     result = ShardCheck(number)
@@ -86,31 +98,31 @@ def check_shard(reader: ShardReader, number: int, by_index: bool) -> ShardCheck:
                 short = size < listed.get("bytes", size + 1)
                 result.problems += TarCheck(name, file, size, short, rows, _look).problems()
             else:
-                found = list(_foreign(name, file, result.problems))
-                result.samples, result.uids = len(found), _digests(uid for uid, _ in found)
+                identities = list(_foreign(name, file, result.problems))
+                result.samples, result.uids = len(identities), _digests(uid for uid, _ in identities)
             if not result.problems:
                 result.problems += _against_list(name, file, size, listed)
     except FileNotFoundError:
         lost = f" with {len(rows)} samples" if rows else ""
-        result.problems.append(Problem(name, f"the shard is missing{lost}", RESTORE))
+        result.problems.append(ShardFault(name, f"the shard is missing{lost}", RESTORE))
     except OSError as error:
-        result.problems.append(Problem(name, f"cannot be read ({_line(error)})", "see to the disk or the store"))
+        result.problems.append(ShardFault(name, f"cannot be read ({_line(error)})", "check the disk or the store"))
     if result.samples != listed.get("samples", result.samples):
         what = f"{result.samples} samples are in the index, {listed['samples']} in dataset.json"
         what = what if by_index else f"{result.samples} samples are in the tar, {listed['samples']} in dataset.json"
-        result.problems.append(Problem(name, what, RESTORE))
+        result.problems.append(ShardFault(name, what, RESTORE))
     return result
 
 
-def _own_files(reader: ShardReader) -> Iterator[Problem]:
-    """Index and list held against the artifact's manifest, where there is one."""
+def _own_files(reader: ShardReader) -> Iterator[ShardFault]:
+    """Compare index and `dataset.json` with the artifact's manifest, if there is one."""
     try:
         manifest = json.loads(reader.files.whole("manifest.json").read_bytes())
         hashes = {file["name"]: file.get("sha256") for file in manifest["files"]}
     except FileNotFoundError:
         return
     except (ValueError, KeyError, TypeError):
-        yield Problem("manifest.json", "is not a manifest", RESTORE)
+        yield ShardFault("manifest.json", "is not a manifest", RESTORE)
         return
     for name in ("dataset.json", "index.arrow"):
         if hashes.get(name) is None:
@@ -119,27 +131,27 @@ def _own_files(reader: ShardReader) -> Iterator[Problem]:
             with open(reader.files.whole(name), "rb") as file:
                 same = hashlib.file_digest(file, "sha256").hexdigest() == hashes[name]
         except FileNotFoundError:
-            yield Problem(name, "is missing", RESTORE)
+            yield ShardFault(name, "is missing", RESTORE)
             continue
         if not same:
-            yield Problem(name, "is not what was written (its sha256 differs from the manifest's)", RESTORE)
+            yield ShardFault(name, "is not what was written (its sha256 differs from the manifest's)", RESTORE)
 
 
-def _index_faults(reader: ShardReader) -> Iterator[Problem]:
-    """Counts that disagree. Raises what opening an index may."""
+def _index_faults(reader: ShardReader) -> Iterator[ShardFault]:
+    """Counts that disagree. Raises whatever opening an index raises."""
     index, dataset = reader.index, reader.dataset
     if len(index) != dataset["samples"]:
         what = f"has {len(index)} rows, dataset.json {dataset['samples']} samples"
-        yield Problem("index.arrow", what, RESTORE)
+        yield ShardFault("index.arrow", what, RESTORE)
     for i in np.flatnonzero((index.shards < 0) | (index.shards >= len(reader.shards))):
         row = index[int(i)]
-        yield Problem("index.arrow", f"row {i} is of shard {row.shard}, of which there is none", RESTORE, row.uid)
+        yield ShardFault("index.arrow", f"row {i} refers to shard {row.shard}, which does not exist", RESTORE, row.uid)
 
 
-def _against_list(name: str, file: IO[bytes], size: int, listed: dict[str, Any]) -> Iterator[Problem]:
-    """Only of a shard without any fault: a flipped bit needs no second line that says the file differs."""
+def _against_list(name: str, file: IO[bytes], size: int, listed: dict[str, Any]) -> Iterator[ShardFault]:
+    """Compare an otherwise intact shard with `dataset.json`: a flipped bit needs no second line for the whole file."""
     if size != listed.get("bytes", size):
-        yield Problem(name, f"{size} bytes instead of {listed['bytes']}", RESTORE)
+        yield ShardFault(name, f"{size} bytes instead of {listed['bytes']}", RESTORE)
         return
     expected = listed.get("sha256")
     if expected is None:
@@ -149,21 +161,21 @@ def _against_list(name: str, file: IO[bytes], size: int, listed: dict[str, Any])
     while piece := file.read(_PIECE):
         digest.update(piece)
     if digest.hexdigest() != expected:
-        yield Problem(name, f"its sha256 is {digest.hexdigest()}, in dataset.json {expected}", RESTORE)
+        yield ShardFault(name, f"its sha256 is {digest.hexdigest()}, in dataset.json {expected}", RESTORE)
 
 
-def _look(row: Row, parts: dict[str, bytes]) -> Iterator[str]:
-    """Whether the image of one of our samples decodes, and its JSON agrees with index, image and caption."""
+def _look(row: IndexRow, parts: dict[str, bytes]) -> Iterator[str]:
+    """Problems of one of our samples: an image that does not decode, JSON that disagrees with index, image or text."""
     size = _decoded(parts["image"])
     if size is None:
         yield "its image does not decode"
     if "json" not in parts:
         return
     try:
-        told = json.loads(parts["json"])
+        record = json.loads(parts["json"])
     except ValueError:
-        told = None
-    if not isinstance(told, dict):
+        record = None
+    if not isinstance(record, dict):
         yield "its .json is not a JSON object"
         return
     agreed: dict[str, Any] = {"uid": row.uid, "image_uid": row.image_uid, "source": row.source}
@@ -173,18 +185,18 @@ def _look(row: Row, parts: dict[str, bytes]) -> Iterator[str]:
     if size is not None:
         agreed |= {"width": size[0], "height": size[1]}
     for key, value in agreed.items():
-        if key in told and told[key] != value:
+        if key in record and record[key] != value:
             against = {"caption": ".txt", "uid": "index", "image_uid": "index", "source": "index"}.get(key, "image")
             yield f"its .json disagrees with its {against} on {key}"
 
 
 def _decoded(data: bytes) -> tuple[int, int] | None:
-    """Width and height of an image that decodes."""
+    """Width and height of an image; None if it does not decode."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             size = image.size
-            # Luminance at an eighth of the size: a JPEG's whole entropy-coded stream is still read, most of the
-            # inverse transform is saved.
+            # Luminance at an eighth of the size still reads a JPEG's whole entropy-coded stream but saves most of the
+            # inverse transform.
             image.draft("L", (max(1, size[0] // 8), max(1, size[1] // 8)))
             image.load()
     except UNDECODABLE:
@@ -192,31 +204,31 @@ def _decoded(data: bytes) -> tuple[int, int] | None:
     return size
 
 
-def _foreign(name: str, file: IO[bytes], problems: list[Problem]) -> Iterator[tuple[str, int]]:
-    """uid and offset of the image of each sample of anyone's tar; what is wrong goes to `problems`."""
+def _foreign(name: str, file: IO[bytes], problems: list[ShardFault]) -> Iterator[tuple[str, int]]:
+    """uid and image offset of each sample of a tar without an index; appends what is wrong to `problems`."""
     try:
-        for key, parts in samples(file):
+        for key, parts in iter_samples(file):
             first = min(part.offset for part in parts.values())
             try:
                 row = to_row(0, key, parts)
             except ValueError as error:
-                problems.append(Problem(name, f"it {error}", _SAMPLE, key, first))
+                problems.append(ShardFault(name, f"it {error}", _SAMPLE, key, first))
                 continue
             file.seek(row.image_offset)
             if _decoded(file.read(row.image_length)) is None:
-                problems.append(Problem(name, "its image does not decode", _SAMPLE, row.uid, row.image_offset))
+                problems.append(ShardFault(name, "its image does not decode", _SAMPLE, row.uid, row.image_offset))
             yield row.uid, row.image_offset
-    except Broken as broken:
+    except BrokenTar as broken:
         lost = "; what follows cannot be read" if broken.lost else ""
-        problems.append(Problem(name, f"{broken}{lost}", _FETCH, None, broken.offset))
+        problems.append(ShardFault(name, f"{broken}{lost}", _FETCH, None, broken.offset))
 
 
 def _digests(uids: Iterable[str]) -> np.ndarray:
     return np.array([xxh3_64_intdigest(uid.encode()) for uid in uids], np.uint64)
 
 
-def _repeated(reader: ShardReader, results: Sequence[ShardCheck], by_index: bool) -> Iterator[Problem]:
-    """uids that several samples have, over all shards."""
+def _repeated(reader: ShardReader, results: Sequence[ShardCheck], by_index: bool) -> Iterator[ShardFault]:
+    """uids shared by several samples, over all shards."""
     if not results:
         return
     digests = np.concatenate([result.uids for result in results])
@@ -227,7 +239,7 @@ def _repeated(reader: ShardReader, results: Sequence[ShardCheck], by_index: bool
     starts = np.cumsum([0, *(len(result.uids) for result in results)])
     known: dict[int, list[tuple[str, int]]] = {}
 
-    def place(position: int) -> tuple[str, str, int]:
+    def locate(position: int) -> tuple[str, str, int]:
         which = int(np.searchsorted(starts, position, side="right")) - 1
         shard = results[which].shard
         if shard not in known:
@@ -235,11 +247,11 @@ def _repeated(reader: ShardReader, results: Sequence[ShardCheck], by_index: bool
         return (reader.shards[shard], *known[shard][position - int(starts[which])])
 
     for i in again:
-        first, uid, offset = place(int(order[i]))
-        second, other, at = place(int(order[i + 1]))
-        if uid == other:  # and not only of equal digest
+        first, uid, offset = locate(int(order[i]))
+        second, other, at = locate(int(order[i + 1]))
+        if uid == other:  # not just equal digests
             what = f"its uid is also that of the sample in {first} at offset {offset}"
-            yield Problem(second, what, RESTORE if by_index else _SAMPLE, uid, at)
+            yield ShardFault(second, what, RESTORE if by_index else _SAMPLE, uid, at)
 
 
 def _identities(reader: ShardReader, shard: int, by_index: bool) -> list[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""Taking forgotten samples out of a `shard` artifact: only shards that hold one are written anew."""
+"""Removes forgotten samples from a `shard` artifact: only shards that hold one are rewritten."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from pathlib import Path
 from typing import Any
 
 from stages.base.artifact import Artifact, file_sha256
-from stages.base.forgetting import Gone, Known, Taken, copy_members
+from stages.base.forgetting import ForgetInputs, Forgotten, Removal, copy_members
 
 _PARTS = ("image", "text", "json")
 
 
-def forget(artifact: Artifact, inputs: Known, gone: Gone, out: Path | None) -> Taken:
-    """Members of the shards concerned, their rows of `index.arrow`, and `dataset.json`."""
+def forget(artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:
+    """Remove members of the shards concerned and their rows of `index.arrow`; update `dataset.json`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from stages.shard.index import Index, write_index
+    from stages.shard.index import ShardIndex, write_index
 
-    table = Index.open(artifact.path("index.arrow")).table
-    lost = gone.has_pair(table["uid"])
+    table = ShardIndex.open(artifact.path("index.arrow")).table
+    lost = forgotten.pair_mask(table["uid"])
     rows = table.filter(lost)
-    taken = Taken(samples=rows.num_rows)
+    removal = Removal(samples=rows.num_rows)
     if not rows.num_rows:
-        return taken
+        return removal
     dataset = artifact.read_json("dataset.json")
     shards = sorted(pc.unique(rows["shard"]).to_pylist())
-    taken.files = ["dataset.json", "index.arrow", *(dataset["shards"][shard]["name"] for shard in shards)]
+    removal.rewritten = ["dataset.json", "index.arrow", *(dataset["shards"][shard]["name"] for shard in shards)]
     image_bytes = pc.sum(rows["image_length"]).as_py()
-    taken.counts.update({"samples": -rows.num_rows, "image_bytes": -image_bytes})
+    removal.counts.update({"samples": -rows.num_rows, "image_bytes": -image_bytes})
     if out is None:
-        return taken
+        return removal
     left = table.filter(pc.invert(lost))
     moved: dict[str, dict[str, int]] = {}
     for shard in shards:
@@ -41,14 +41,14 @@ def forget(artifact: Artifact, inputs: Known, gone: Gone, out: Path | None) -> T
         offsets = copy_members(artifact.path(entry["name"]), path, lambda name, uids=uids: _stem(name) in uids)  # type: ignore[misc]
         for name, offset in offsets.items():
             moved.setdefault(_stem(name), {})[name.rpartition(".")[2]] = offset
-        taken.counts["bytes"] += path.stat().st_size - entry["bytes"]
+        removal.counts["bytes"] += path.stat().st_size - entry["bytes"]
         size = path.stat().st_size
         entry.update(samples=entry["samples"] - len(uids), bytes=size, sha256=file_sha256(path))
     dataset["samples"] -= rows.num_rows
     concerned = pc.is_in(left["shard"], value_set=pa.array(shards, pa.int32()))
     write_index(out / "index.arrow", [_at(left, concerned, moved)])
     (out / "dataset.json").write_text(json.dumps(dataset, indent=1) + "\n", "utf-8")
-    return taken
+    return removal
 
 
 def _stem(name: str) -> str:

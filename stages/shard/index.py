@@ -3,28 +3,48 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
-from stages.shard.columns import Getter, getter, integers
-from stages.shard.row import Row
-from stages.shard.scan import scan_tar
-
-__all__ = ["Index", "Row", "checksum", "index_schema", "scan_tar", "to_table", "write_index"]
-
 _BATCH = 1 << 20
+
+#: Returns the value in a row of a column, by the row's number.
+Getter = Callable[[int], Any]
+
+
+class IndexRow(NamedTuple):
+    """One sample: its identity, and the extent of each part. Offsets and lengths are bytes in the shard; a length of
+    -1 means that the sample has no such part."""
+
+    uid: str
+    image_uid: str
+    source: str
+    shard: int
+    image_ext: str
+    image_offset: int
+    image_length: int
+    text_offset: int
+    text_length: int
+    json_offset: int
+    json_length: int
+    repeats: int = 1
+    """How often an epoch of training shows the sample."""
+    image_xxh3: int | None = None
+    """xxh3_64 of the part's bytes; None where it is unknown and therefore not checked."""
+    text_xxh3: int | None = None
+    json_xxh3: int | None = None
 
 
 def index_schema() -> pa.Schema:
     """Arrow schema of `index.arrow`."""
-    places = ("image_offset", "image_length", "text_offset", "text_length", "json_offset", "json_length")
+    extents = ("image_offset", "image_length", "text_offset", "text_length", "json_offset", "json_length")
     return pa.schema(
         [
             pa.field("uid", pa.string(), nullable=False),
@@ -32,7 +52,7 @@ def index_schema() -> pa.Schema:
             pa.field("source", pa.dictionary(pa.int32(), pa.string()), nullable=False),
             pa.field("shard", pa.int32(), nullable=False),
             pa.field("image_ext", pa.string(), nullable=False),
-            *(pa.field(name, pa.int64(), nullable=False) for name in places),
+            *(pa.field(name, pa.int64(), nullable=False) for name in extents),
             pa.field("repeats", pa.int16(), nullable=False),
             *(pa.field(f"{part}_xxh3", pa.uint64()) for part in ("image", "text", "json")),
         ]
@@ -40,11 +60,11 @@ def index_schema() -> pa.Schema:
 
 
 def checksum(data: bytes) -> int:
-    """xxh3_64 of a part's bytes, as the index holds it (some 10 GB/s: a thousandth of what decoding costs)."""
+    """xxh3_64 of a part's bytes, as stored in the index (about 10 GB/s: a thousandth of what decoding costs)."""
     return xxh3_64_intdigest(data)
 
 
-def to_table(rows: Iterable[Row]) -> pa.Table:
+def to_table(rows: Iterable[IndexRow]) -> pa.Table:
     """An index table of rows."""
     return pa.Table.from_pylist([row._asdict() for row in rows], index_schema())
 
@@ -53,20 +73,20 @@ def write_index(path: Path, tables: Iterable[pa.Table]) -> None:
     """Write `index.arrow` from the tables of its shards, in shard order."""
     table = pa.concat_tables([index_schema().empty_table(), *map(_whole, tables)]).unify_dictionaries()
     with pa.ipc.new_file(str(path), table.schema) as writer:
-        # Few large batches, however many shards there are: a lookup has to find its batch.
+        # Few large batches, however many shards there are, because each lookup searches for its batch.
         writer.write_table(table.combine_chunks(), max_chunksize=_BATCH)
 
 
 def _whole(table: pa.Table) -> pa.Table:
-    """With the columns that an index written by an earlier version lacks."""
-    for name, default in Row._field_defaults.items():
+    """The table with the columns that an index written by an earlier version lacks."""
+    for name, default in IndexRow._field_defaults.items():
         if name not in table.column_names:
             field = index_schema().field(name)
             table = table.append_column(field, pa.repeat(pa.scalar(default, field.type), len(table)))
     return table.select(index_schema().names)
 
 
-class Index:
+class ShardIndex:
     """Rows by sample number."""
 
     def __init__(self, table: pa.Table) -> None:
@@ -79,34 +99,34 @@ class Index:
         self._getters: dict[int, list[Getter]] = {}
         shards = self.shards
         if (shards[1:] < shards[:-1]).any():
-            place = int((shards[1:] < shards[:-1]).argmax()) + 1
-            raise ValueError(f"row {place} (uid {self[place].uid}) is not in shard order")
+            row = int((shards[1:] < shards[:-1]).argmax()) + 1
+            raise ValueError(f"row {row} (uid {self[row].uid}) is not in shard order")
 
     @classmethod
-    def open(cls, path: Path) -> Index:
+    def open(cls, path: Path) -> ShardIndex:
         """The index in a file, memory-mapped."""
         return cls(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
 
     def __len__(self) -> int:
         return self._starts[-1]
 
-    def __getitem__(self, sample: int) -> Row:
+    def __getitem__(self, sample: int) -> IndexRow:
         """The row of a sample. Raises IndexError outside 0 <= sample < len."""
         if not 0 <= sample < len(self):
             raise IndexError(f"sample {sample} of {len(self)}")
         batch = bisect.bisect_right(self._starts, sample) - 1
-        place = sample - self._starts[batch]
+        row = sample - self._starts[batch]
         getters = self._getters.get(batch)
         if getters is None:
             getters = self._getters[batch] = self._views(self._batches[batch])
-        return Row(*[get(place) for get in getters])
+        return IndexRow(*[get(row) for get in getters])
 
     @staticmethod
     def _views(batch: pa.RecordBatch) -> list[Getter]:
         names = set(batch.schema.names)
         return [
-            getter(batch.column(name)) if name in names else partial(_constant, Row._field_defaults[name])
-            for name in Row._fields
+            getter(batch.column(name)) if name in names else partial(_constant, IndexRow._field_defaults[name])
+            for name in IndexRow._fields
         ]
 
     @cached_property
@@ -133,5 +153,43 @@ class Index:
         return range(int(first), int(last))
 
 
-def _constant(value: Any, place: int) -> Any:
+def _constant(value: Any, row: int) -> Any:
     return value
+
+
+def getter(column: pa.Array) -> Getter:
+    """Access to one chunk of a column of strings, dictionary-encoded strings or integers, without copying it.
+
+    Reads views of the memory-mapped buffers, since making an Arrow scalar per value would cost several times as much.
+    """
+    if column.null_count or not len(column):
+        return lambda row: column[row].as_py()
+    if pa.types.is_dictionary(column.type):
+        codes, names = getter(column.indices), column.dictionary.to_pylist()
+        return lambda row: names[codes(row)]
+    if pa.types.is_string(column.type):
+        return _strings(column)
+    if pa.types.is_integer(column.type):
+        # A memoryview returns plain integers, and faster than numpy does.
+        return _plain(integers(column))
+    return lambda row: column[row].as_py()
+
+
+def integers(column: pa.Array) -> NDArray[Any]:
+    """A chunk of integers without nulls as an array [length] of its type; `to_numpy` would import pandas."""
+    kind = np.dtype(str(column.type))
+    if not len(column):
+        return np.empty(0, kind)
+    return np.frombuffer(column.buffers()[1], kind, len(column), column.offset * kind.itemsize)
+
+
+def _strings(column: pa.Array) -> Getter:
+    _, starts, text = column.buffers()
+    first = column.offset
+    bounds = _plain(np.frombuffer(starts, np.int32, first + len(column) + 1)[first:])
+    data = memoryview(text) if text is not None else memoryview(b"")
+    return lambda row: str(data[bounds(row) : bounds(row + 1)], "utf-8")
+
+
+def _plain(values: NDArray[Any]) -> Getter:
+    return cast("Getter", memoryview(values).__getitem__)  # type: ignore[arg-type]  # an array is a buffer

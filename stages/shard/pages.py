@@ -1,4 +1,4 @@
-"""Byte ranges of remote files through a local cache of bounded size, shared by all processes of a node."""
+"""Reads byte ranges of remote files through a local cache of bounded size, shared by all processes of a node."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _TOUCH_SECONDS = 1.0
 class PageCache:
     """Pages of files in a folder, the least recently used evicted first.
 
-    A page is fetched by one process at a time, whoever else wants it waits; together they never hold more than the
-    bound, but for pages that are just being fetched. What a killed process leaves is taken over or removed.
+    A page is fetched by one process while the others that need it wait. Together they never store more than the bound,
+    except for pages that are being fetched. Partial pages of a killed process are reused or removed.
     """
 
     def __init__(self, folder: Path, bound: int, page_bytes: int = PAGE_BYTES) -> None:
@@ -35,7 +35,7 @@ class PageCache:
     def read(self, key: str, size: int, offset: int, length: int, fetch: Callable[[int, int], bytes]) -> bytes:
         """Bytes [offset, offset + length) of a file of `size` bytes, fewer at its end.
 
-        `key` names the file and its version; ``fetch(start, stop)`` gets exactly those bytes of it.
+        `key` names the file and its version; ``fetch(start, stop)`` returns exactly those bytes of it.
         """
         stem = hashlib.sha256(key.encode()).hexdigest()[:32]
         stop = min(size, offset + length)
@@ -50,7 +50,7 @@ class PageCache:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def held(self) -> int:
-        """Bytes of all pages now in the folder."""
+        """Bytes of all pages currently in the folder."""
         return sum(size for _, size, _ in self._pages())
 
     def _piece(
@@ -64,20 +64,20 @@ class PageCache:
                     status = os.fstat(page.fileno())
             except FileNotFoundError:
                 self._fill(path, first, last, fetch)
-                continue  # and should it be evicted in this very moment, once more
+                continue  # and again, should it be evicted before it is opened
             if time.time() - status.st_mtime > _TOUCH_SECONDS:
                 with suppress(FileNotFoundError):
                     os.utime(path)
             if len(data) == length:
                 return data
-            with suppress(FileNotFoundError):  # cut by something that is not ours, e.g. a full disk at a crash
+            with suppress(FileNotFoundError):  # truncated from outside, e.g. by a full disk at a crash
                 path.unlink()
 
     def _fill(self, path: Path, first: int, last: int, fetch: Callable[[int, int], bytes]) -> None:
         partial = path.with_suffix(".part")
         with _locked(partial) as descriptor:
             try:
-                if path.exists():  # whoever held the lock before fetched it
+                if path.exists():  # the previous holder of the lock fetched it
                     return
                 data = fetch(first, last)
                 os.truncate(descriptor, 0)
@@ -88,7 +88,7 @@ class PageCache:
                 partial.unlink(missing_ok=True)
 
     def _admit(self, partial: Path, path: Path, size: int) -> None:
-        """Make room, then let the page count as one."""
+        """Evict pages until the new one fits, then move it into place."""
         with _locked(self.folder / "lock"):
             pages = sorted(self._pages())
             held = sum(bytes_ for _, bytes_, _ in pages)
@@ -103,7 +103,7 @@ class PageCache:
             os.replace(partial, path)
 
     def _pages(self) -> Iterator[tuple[float, int, Path]]:
-        """When last used, bytes and path of each page."""
+        """Time of last use, bytes and path of each page."""
         with suppress(FileNotFoundError), os.scandir(self.folder) as entries:
             for entry in entries:
                 if entry.name.endswith(".page"):
@@ -114,7 +114,7 @@ class PageCache:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """Hold a file's lock, which the kernel frees should the process die; yields its descriptor."""
+    """Hold a file's lock, which the kernel releases if the process dies; yields its descriptor."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -128,7 +128,7 @@ def _locked(path: Path) -> Iterator[int]:
 
 
 def _is_named(path: Path, descriptor: int) -> bool:
-    """Whether a path still names an open file: while its lock was waited for it may have been renamed or removed."""
+    """Whether a path still names an open file, which may have been renamed or removed while waiting for its lock."""
     try:
         return os.stat(path).st_ino == os.fstat(descriptor).st_ino
     except FileNotFoundError:
@@ -141,28 +141,28 @@ def _remove_abandoned(partial: Path) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             partial.unlink()
-        except BlockingIOError:  # somebody is fetching it
+        except BlockingIOError:  # another process is fetching it
             return
         finally:
             os.close(descriptor)
 
 
 def cache_folder() -> Path:
-    """Where this machine keeps copies of remote files: `PAIRMILL_CACHE`, or `~/.cache/pairmill`."""
+    """Folder for local copies of remote files: `PAIRMILL_CACHE`, or `~/.cache/pairmill`."""
     return Path(os.environ.get("PAIRMILL_CACHE") or Path.home() / ".cache" / "pairmill")
 
 
 def page_cache() -> PageCache:
-    """The node's cache, bounded by `PAIRMILL_CACHE_GB`. Raises UserError for a bound that is none."""
-    told = os.environ.get("PAIRMILL_CACHE_GB", "") or str(_DEFAULT_GB)
+    """The node's cache, bounded by `PAIRMILL_CACHE_GB`. Raises UserError for an invalid bound."""
+    value = os.environ.get("PAIRMILL_CACHE_GB", "") or str(_DEFAULT_GB)
     least = 2 * PAGE_BYTES
     try:
-        bound = float(told) * 1e9
+        bound = float(value) * 1e9
     except ValueError:
         bound = 0.0
     if not least <= bound < 1e18:
         raise UserError(
-            f"PAIRMILL_CACHE_GB={told}: the bound of the cache for remote shards is a number of gigabytes, at least "
-            f"{least / 1e9:.3f}"
+            f"PAIRMILL_CACHE_GB={value}: not a valid bound for the cache of remote shards; set a number of gigabytes, "
+            f"at least {least / 1e9:.3f}"
         )
     return PageCache(cache_folder() / "pages", int(bound))

@@ -1,4 +1,4 @@
-"""Which sample goes into which shard: a seeded permutation of all kept pairs, cut by size."""
+"""Plans which sample goes into which shard: a seeded permutation of all kept pairs, cut by size."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _BATCH = 1 << 16
 def shuffled(uids: Sequence[str], seed: int) -> NDArray[np.int64]:
     """Order of `uids` (hex digits, ascending) by a hash of each with the seed: int64 [n], positions in `uids`.
 
-    A sample's place among the others does not depend on what else is in the data, so dropping some pairs leaves the
-    rest in the same relative order. The hash is SplitMix64's finaliser (Steele et al. 2014) over the leading 64 bits.
+    The order of two samples does not depend on the rest of the data, so dropping some pairs leaves the others in the
+    same relative order. The hash is SplitMix64's finaliser (Steele et al. 2014) over the leading 64 bits.
     """
     head = np.fromiter((int(uid[:16], 16) for uid in uids), np.uint64, len(uids))
     salt = _mix(np.array([seed], np.uint64))
@@ -60,14 +60,14 @@ def cut(lengths: NDArray[np.int64], max_bytes: int, max_samples: int) -> list[tu
 
 
 def kept_pairs(verdicts: Artifact) -> pa.Table:
-    """`uid`, `image_uid`, `source`, `repeats` of every kept pair, sorted by `uid`."""
+    """Columns `uid`, `image_uid`, `source`, `repeats` of every kept pair, sorted by `uid`."""
     with verdicts.open("verdicts.parquet") as file:
         table = pq.read_table(file, columns=["uid", "image_uid", "source", "keep", "repeats"])
     return table.filter(table.column("keep")).drop_columns(["keep"]).sort_by("uid")
 
 
-def planned(inputs: Inputs, config: ShardConfig) -> list[tuple[int, int]]:
-    """Ranges of samples per shard. Reads verdicts and the attempts' lengths, no text."""
+def plan_shards(inputs: Inputs, config: ShardConfig) -> list[tuple[int, int]]:
+    """Range of samples of each shard. Reads verdicts and the attempts' lengths, no text."""
     (verdicts,) = inputs["verdicts"]
     kept = kept_pairs(verdicts)
     lengths = _rows_of(kept, _attempts(inputs, ("length",)), "image_uid").column("length").to_numpy()
@@ -75,12 +75,12 @@ def planned(inputs: Inputs, config: ShardConfig) -> list[tuple[int, int]]:
     return cut(lengths[order], config.max_bytes, config.max_samples)
 
 
-def samples(inputs: Inputs, config: ShardConfig, scratch: str) -> pa.Table:
-    """All samples in order, with text and the place of each image in the raw shards; memory-mapped.
+def gather_samples(inputs: Inputs, config: ShardConfig, scratch: str) -> pa.Table:
+    """All samples in order, with their text and the extent of each image in the raw shards; memory-mapped.
 
-    Made once and kept in `scratch` for the workers that come later, so each shard costs its own rows only. Columns:
-    those of verdicts and attempts by their names, `caption`, `url`, `license`, and `raw` / `shard`: the number of the
-    `raw` input and the id of the raw shard in it.
+    Built once and kept in `scratch` for later workers, so each shard reads its own rows only. Columns: those of
+    verdicts and attempts under their names, `caption`, `url`, `license`, and `raw` / `shard`: the number of the `raw`
+    input and the id of the raw shard in it.
     """
     prints = {role: [a.fingerprint for a in artifacts] for role, artifacts in inputs.items()}
     key = hashlib.sha256(canonical_json([prints, config.seed]).encode()).hexdigest()[:16]
@@ -91,7 +91,7 @@ def samples(inputs: Inputs, config: ShardConfig, scratch: str) -> pa.Table:
         table = _gather(inputs, config)
         with pa.ipc.new_file(str(partial), table.schema) as writer:
             writer.write_table(table, max_chunksize=_BATCH)
-        os.replace(partial, path)  # whoever comes second replaces it by the same bytes
+        os.replace(partial, path)  # a concurrent worker replaces it with the same bytes
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
@@ -110,13 +110,13 @@ def _gather(inputs: Inputs, config: ShardConfig) -> pa.Table:
 
 def _rows_of(kept: pa.Table, table: pa.Table, key: str) -> pa.Table:
     # The row of `table` for each row of `kept`; unlike a join it keeps the order and cannot multiply rows.
-    places = pc.index_in(kept.column(key), value_set=table.column(key))
-    if places.null_count:
-        uid = kept.column("uid")[pc.index(pc.is_null(places), True).as_py()].as_py()
+    rows = pc.index_in(kept.column(key), value_set=table.column(key))
+    if rows.null_count:
+        uid = kept.column("uid")[pc.index(pc.is_null(rows), True).as_py()].as_py()
         raise UserError(
             f"shard: verdicts keep pair {uid}, but its image or text is in none of the inputs; run select again"
         )
-    return table.take(places)
+    return table.take(rows)
 
 
 def _attempts(inputs: Inputs, columns: Sequence[str]) -> pa.Table:

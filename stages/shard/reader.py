@@ -1,4 +1,4 @@
-"""Reading shards: any sample by number, or a shard from end to end."""
+"""Reads shards: any sample by number, or a shard from start to end."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from typing import Any
 
 from stages.base.artifact import Artifact
 from stages.base.contract import UserError
-from stages.shard.damage import Damaged
-from stages.shard.files import Files, files_of
-from stages.shard.index import Index, Row, checksum, to_table
+from stages.shard.files import ShardFiles, files_of
+from stages.shard.index import IndexRow, ShardIndex, checksum, to_table
 from stages.shard.scan import scan
 
-#: What a local disk says of a sector it cannot read.
+#: Error codes of a local disk that cannot read a sector.
 _UNREADABLE = (errno.EIO, errno.EBADMSG)
+
+
+class DamagedShard(Exception):
+    """A shard is missing or too short, or a member's checksum differs from when it was written.
+
+    The message is one line that names shard, uid and offset, and never quotes the content.
+    """
 
 
 @dataclass(frozen=True)
@@ -36,17 +42,17 @@ class Sample:
 class ShardReader:
     """Random access to the samples of a shard artifact, or of a folder of WebDataset tars, at a path or fsspec URL.
 
-    Cheap to construct, safe to fork, pickle and share between threads: files are opened when first read, and each
-    process that unpickles a reader opens its own. Of remote shards, byte ranges are kept in a cache of bounded size.
+    Cheap to construct; safe to fork, pickle and share between threads: files are opened on first read, and each
+    process that unpickles a reader opens its own. Byte ranges of remote shards are kept in a cache of bounded size.
 
-    Reading a sample raises Damaged when its shard is missing or too short, or when bytes have another checksum than
-    when they were written; OSError when a store cannot be reached.
+    Reading a sample raises DamagedShard if its shard is missing or too short, or if the checksum differs from when it
+    was written; OSError if a store cannot be reached.
     """
 
     def __init__(self, where: Artifact | Path | str) -> None:
         """A folder without `index.arrow` has its `*.tar` scanned once, in name order."""
         self.where = where.url if isinstance(where, Artifact) else str(where)
-        self.files: Files = files_of(self.where)
+        self.files: ShardFiles = files_of(self.where)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"where": self.where, "files": self.files}
@@ -67,26 +73,26 @@ class ShardReader:
     @cached_property
     def dataset(self) -> dict[str, Any]:
         """The parsed `dataset.json` of a folder with an index."""
-        told: dict[str, Any] = json.loads(self.files.whole("dataset.json").read_text("utf-8"))
-        return told
+        dataset: dict[str, Any] = json.loads(self.files.whole("dataset.json").read_text("utf-8"))
+        return dataset
 
     @cached_property
-    def index(self) -> Index:
-        """Where every sample is."""
+    def index(self) -> ShardIndex:
+        """Extents of every sample's parts."""
         if self.indexed:
-            return Index.open(self.files.whole("index.arrow"))
-        return Index(to_table(row for number in range(len(self.shards)) for row in self.scan(number)))
+            return ShardIndex.open(self.files.whole("index.arrow"))
+        return ShardIndex(to_table(row for number in range(len(self.shards)) for row in self.scan(number)))
 
     @cached_property
     def indexed(self) -> bool:
-        """Whether the folder has an index; otherwise it is made by reading the tars' headers."""
+        """Whether the folder has an index; otherwise one is built by reading the tars' headers."""
         try:
             return self.files.size("index.arrow") >= 0
         except FileNotFoundError:
             return False
 
-    def scan(self, shard: int) -> list[Row]:
-        """Rows of a shard, from its tar's own headers. Raises UserError for a damaged one."""
+    def scan(self, shard: int) -> list[IndexRow]:
+        """Index rows of a shard, from its tar's own headers. Raises UserError for a damaged one."""
         name = self.shards[shard]
         with self.files.open(name) as file:
             return scan(file, f"{self.where}/{name}", shard)
@@ -100,12 +106,12 @@ class ShardReader:
         row = self.index[i]
         return Sample(row.uid, row.image_uid, row.source, self.image(row), row.image_ext, self._caption(row))
 
-    def image(self, row: Row) -> bytes:
-        """The stored bytes of a row's image, its checksum compared."""
+    def image(self, row: IndexRow) -> bytes:
+        """The stored bytes of a row's image, verified by checksum."""
         return self._read(row, "image", row.image_offset, row.image_length, row.image_xxh3)
 
     def caption(self, i: int) -> str:
-        """The caption of sample `i` alone, its image untouched."""
+        """The caption of sample `i`, without reading its image."""
         return self._caption(self.index[i])
 
     def meta(self, i: int) -> dict[str, Any]:
@@ -117,7 +123,7 @@ class ShardReader:
         return meta if isinstance(meta, dict) else {}
 
     def of_shard(self, shard: int) -> range:
-        """Numbers of the samples in a shard, which lie in it in that order."""
+        """Numbers of the samples in a shard, in the order in which they are stored."""
         return self.index.of_shard(shard)
 
     def iterate(self, shard: int) -> Iterator[Sample]:
@@ -126,30 +132,30 @@ class ShardReader:
             yield self.sample(i)
 
     def captions(self, shard: int) -> Iterator[str]:
-        """The captions of a shard in order, images untouched."""
+        """The captions of a shard in order, without reading images."""
         for i in self.of_shard(shard):
             yield self.caption(i)
 
-    def _caption(self, row: Row) -> str:
+    def _caption(self, row: IndexRow) -> str:
         if row.text_length < 0:
             return ""
         return self._read(row, "text", row.text_offset, row.text_length, row.text_xxh3).decode("utf-8")
 
-    def _read(self, row: Row, part: str, offset: int, length: int, expected: int | None) -> bytes:
+    def _read(self, row: IndexRow, part: str, offset: int, length: int, expected: int | None) -> bytes:
         name = self.shards[row.shard]
         try:
             data = self.files.read(name, offset, length)
         except FileNotFoundError:
-            raise Damaged(f"{self._at(row, offset)}: the shard is missing") from None
+            raise DamagedShard(f"{self._at(row, offset)}: the shard is missing") from None
         except EOFError as error:
-            raise Damaged(f"{self._at(row, offset)}: the shard is too short: {error}") from None
+            raise DamagedShard(f"{self._at(row, offset)}: the shard is too short: {error}") from None
         except OSError as error:
             if error.errno in _UNREADABLE:
-                raise Damaged(f"{self._at(row, offset)}: {error.strerror}") from None
+                raise DamagedShard(f"{self._at(row, offset)}: {error.strerror}") from None
             raise OSError(f"{self._at(row, offset)}: {error}") from error
         if expected is not None and checksum(data) != expected:
-            raise Damaged(f"{self._at(row, offset)}: the {part} is not what was written (its checksum differs)")
+            raise DamagedShard(f"{self._at(row, offset)}: the {part} is not what was written (its checksum differs)")
         return data
 
-    def _at(self, row: Row, offset: int) -> str:
+    def _at(self, row: IndexRow, offset: int) -> str:
         return f"{self.where}: shard {self.shards[row.shard]}, sample {row.uid} at offset {offset}"

@@ -1,4 +1,4 @@
-"""Walking through tars that have no index: any WebDataset tar, whoever wrote it."""
+"""Scans tars that have no index: any WebDataset tar, whatever tool wrote it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from stages.base.contract import UserError
-from stages.shard.row import Row
+from stages.shard.index import IndexRow
 
 #: Extensions of members that are images, as WebDataset names them.
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
@@ -17,30 +17,30 @@ IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 _BLOCK = 512
 
 
-class Broken(Exception):
-    """A tar that cannot be followed to its end."""
+class BrokenTar(Exception):
+    """A tar that cannot be read to its end."""
 
     def __init__(self, offset: int, what: str, lost: bool = True) -> None:
         super().__init__(what)
         self.offset = offset
-        """Bytes into the tar up to which it could be."""
+        """Bytes into the tar up to which it could be read."""
         self.lost = lost
-        """False where all members are whole and only the end mark is missing."""
+        """False if all members are complete and only the end mark is missing."""
 
 
 class Part(NamedTuple):
-    """A member of a sample."""
+    """One member of a sample."""
 
     offset: int
     length: int
     data: bytes | None = None
-    """Of JSON members only."""
+    """Content of a JSON member; None for all others."""
 
 
-def samples(file: IO[bytes]) -> Iterator[tuple[str, dict[str, Part]]]:
-    """Key and parts by extension of each sample: neighbours that share a name up to its first dot.
+def iter_samples(file: IO[bytes]) -> Iterator[tuple[str, dict[str, Part]]]:
+    """Key and parts by extension of each sample: consecutive members that share a name up to its first dot.
 
-    Raises Broken after the last whole sample of a tar that is damaged.
+    Raises BrokenTar after the last complete sample of a damaged tar.
     """
     key, parts = "", dict[str, Part]()
     try:
@@ -50,7 +50,7 @@ def samples(file: IO[bytes]) -> Iterator[tuple[str, dict[str, Part]]]:
                     yield key, parts
                 key, parts = name, {}
             parts[extension] = part
-    except Broken as broken:
+    except BrokenTar as broken:
         if not broken.lost and parts:
             yield key, parts
         raise
@@ -63,7 +63,7 @@ def _members(file: IO[bytes]) -> Iterator[tuple[str, str, Part]]:
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # or it would hold every header of the tar
+                tar.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps every header of the tar
                 after = member.offset_data
                 if member.isfile():
                     folder, _, base = member.name.rpartition("/")
@@ -76,64 +76,65 @@ def _members(file: IO[bytes]) -> Iterator[tuple[str, str, Part]]:
                     yield name, extension.lower(), Part(member.offset_data, member.size, data)
             end = tar.offset
     except tarfile.TarError as error:
-        raise Broken(after, f"not a readable tar ({error})") from None
-    # The library takes a damaged header for the end.
+        raise BrokenTar(after, f"not a readable tar ({error})") from None
+    # The library treats a damaged header as the end of the tar.
     file.seek(end)
     block = file.read(_BLOCK)
     if not block:
-        raise Broken(end, "the tar ends without its end mark", lost=False)
+        raise BrokenTar(end, "the tar ends without its end mark", lost=False)
     if len(block) < _BLOCK or block.strip(b"\0"):
-        raise Broken(end, "the header there is damaged")
+        raise BrokenTar(end, "the header there is damaged")
 
 
 def _require(file: IO[bytes], end: int) -> None:
     file.seek(end - 1 if end else 0)
     if end and not file.read(1):
-        raise Broken(end, "the tar ends in the middle of a member")
+        raise BrokenTar(end, "the tar ends in the middle of a member")
 
 
-def to_row(shard: int, key: str, parts: dict[str, Part]) -> Row:
-    """The index row of a sample. `uid`, `image_uid`, `source` come from its JSON; the key stands in for the first two.
+def to_row(shard: int, key: str, parts: dict[str, Part]) -> IndexRow:
+    """The index row of a sample. `uid`, `image_uid`, `source` come from its JSON; the first two default to the key.
 
-    Raises ValueError, without quoting the sample, when it has no image or its JSON is none.
+    Raises ValueError, without quoting the sample, if it has no image or its JSON is invalid.
     """
     absent = Part(0, -1)
     extension = next((e for e in IMAGE_EXTENSIONS if e in parts), None)
     if extension is None:
         raise ValueError(f"holds no image, only {', '.join(parts)}")
-    image, text, told = parts[extension], parts.get("txt", absent), parts.get("json", absent)
+    image, text, record = parts[extension], parts.get("txt", absent), parts.get("json", absent)
     meta: Any = {}
-    if told.data is not None:
+    if record.data is not None:
         try:
-            meta = json.loads(told.data)
+            meta = json.loads(record.data)
         except ValueError:
             raise ValueError("holds a .json that is not JSON") from None
     meta = meta if isinstance(meta, dict) else {}
     uid = str(meta.get("uid", key))
     identity = (uid, str(meta.get("image_uid", uid)), str(meta.get("source", "")))
-    return Row(*identity, shard, extension, *image[:2], *text[:2], *told[:2])
+    return IndexRow(*identity, shard, extension, *image[:2], *text[:2], *record[:2])
 
 
-def scan(file: IO[bytes], name: str, shard: int = 0) -> list[Row]:
-    """Index any WebDataset tar by reading it once; `name` is what errors call it.
+def scan(file: IO[bytes], name: str, shard: int = 0) -> list[IndexRow]:
+    """Index any WebDataset tar by reading it once; `name` is its name in error messages.
 
-    Raises UserError naming tar, key and offset for a sample without an image and for a tar that is damaged or none.
+    Raises UserError naming tar, key and offset for a sample without an image and for a file that is a damaged tar or
+    not a tar.
     """
     rows = []
     try:
-        for key, parts in samples(file):
+        for key, parts in iter_samples(file):
             try:
                 rows.append(to_row(shard, key, parts))
             except ValueError as error:
                 offset = min(part.offset for part in parts.values())
                 raise UserError(f"{name}: sample {key} at offset {offset} {error}") from None
-    except Broken as broken:
+    except BrokenTar as broken:
         if broken.lost:
             raise UserError(f"{name}: at offset {broken.offset}: {broken}; fetch or write it again") from None
     return rows
 
 
-def scan_tar(path: Path, shard: int = 0) -> list[Row]:
+def scan_tar(path: Path, shard: int = 0) -> list[IndexRow]:
     """:func:`scan` of a local file."""
     with open(path, "rb") as file:
         return scan(file, str(path), shard)

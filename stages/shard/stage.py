@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.base.artifact import file_sha256
+from stages.base.artifact import Artifact, file_sha256
 from stages.base.contract import Inputs, Partition, Stage, StageContext, UserError
+from stages.base.forgetting import ForgetInputs, Forgotten, Removal
 from stages.shard.config import ShardConfig
 
 
@@ -16,45 +17,46 @@ class Shard(Stage[ShardConfig]):
 
     name = "shard"
     version = 3
+    holds_samples = True
+    sample_tables = ()
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One per training shard: samples `start` to `stop` of the shuffled order."""
-        from stages.shard.plan import planned
+        from stages.shard.plan import plan_shards
 
-        ranges = planned(inputs, self.config)
+        ranges = plan_shards(inputs, self.config)
         return [Partition(f"{n:05d}", {"start": a, "stop": b}) for n, (a, b) in enumerate(ranges)]
 
     def run(self, partition: Partition, context: StageContext) -> None:
-        """Write `train-NNNNN.tar`, and its part of the index for :meth:`finish`."""
+        """Write `train-NNNNN.tar`, and its rows of the index for :meth:`finish`."""
         import pyarrow as pa
 
-        from stages.shard.images import Bound, RawImages
-        from stages.shard.index import Row, checksum, to_table
-        from stages.shard.plan import samples
-        from stages.shard.writer import ShardWriter
+        from stages.shard.index import IndexRow, checksum, to_table
+        from stages.shard.plan import gather_samples
+        from stages.shard.writer import ImageResizer, RawImages, ShardWriter
 
         start, stop = partition.spec["start"], partition.spec["stop"]
-        chosen = samples(context.inputs, self.config, context.scratch).slice(start, stop - start)
+        chosen = gather_samples(context.inputs, self.config, context.scratch).slice(start, stop - start)
         read = RawImages(context.inputs["raw"])
         side = self.config.longest_side
-        bound = Bound(side, self.config.quality) if side is not None else None
+        bound = ImageResizer(side, self.config.quality) if side is not None else None
         path = context.out / f"train-{partition.id}.tar"
         index = []
         with ShardWriter(path) as shard:
             for sample in chosen.to_pylist():
                 image = read(sample)
                 image = bound(image) if bound else image
-                told = {name: sample[name] for name in ("uid", "image_uid", "source", "caption", "url", "license")}
-                told |= {"width": image.width, "height": image.height, "sha256": image.sha256}
+                record = {name: sample[name] for name in ("uid", "image_uid", "source", "caption", "url", "license")}
+                record |= {"width": image.width, "height": image.height, "sha256": image.sha256}
                 parts = {
                     image.ext: image.data,
                     "txt": sample["caption"].encode("utf-8"),
-                    "json": json.dumps(told, ensure_ascii=False, sort_keys=True).encode("utf-8"),
+                    "json": json.dumps(record, ensure_ascii=False, sort_keys=True).encode("utf-8"),
                 }
                 at = shard.add(sample["uid"], parts)
                 identity = (sample["uid"], sample["image_uid"], sample["source"], int(partition.id), image.ext)
                 sums = (checksum(parts[ext]) for ext in (image.ext, "txt", "json"))
-                index.append(Row(*identity, *at[image.ext], *at["txt"], *at["json"], sample["repeats"], *sums))
+                index.append(IndexRow(*identity, *at[image.ext], *at["txt"], *at["json"], sample["repeats"], *sums))
                 context.count("image_bytes", len(image.data))
         table = to_table(index)
         with pa.ipc.new_file(str(context.intermediate / f"index-{partition.id}.arrow"), table.schema) as writer:
@@ -74,11 +76,18 @@ class Shard(Stage[ShardConfig]):
 
         entries = [json.loads(path.read_text("utf-8")) for path in _numbered(context, "shard-*.json")]
         if not entries:
-            raise UserError("shard: the selection kept no pair at all; `selection` is too strict for these sources")
+            raise UserError("shard: the selection kept no pair; relax `selection` for these sources")
         tables = (pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in _numbered(context, "index-*.arrow"))
         write_index(context.out / "index.arrow", tables)
         dataset = {"samples": sum(entry["samples"] for entry in entries), "shards": entries}
         (context.out / "dataset.json").write_text(json.dumps(dataset, indent=1) + "\n", "utf-8")
+
+    @classmethod
+    def forget(cls, artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:
+        """See `stages/shard/forget.py`."""
+        from stages.shard.forget import forget
+
+        return forget(artifact, inputs, forgotten, out)
 
 
 def _numbered(context: StageContext, pattern: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The quick check at the start of training: is every shard there, and as long as it must be? Nothing is read."""
+"""The quick check before training: is every shard present, and as long as it must be? No shard is read."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _THREADS = 16
 
 @dataclass(frozen=True)
 class ShardFault:
-    """A shard that cannot be whole."""
+    """A shard that is missing or too short."""
 
     shard: int
     """Its number."""
     name: str
     samples: range
-    """Numbers of its samples, of which those before the end of a short shard can still be read."""
+    """Numbers of its samples; those before the end of a short shard can still be read."""
     what: str
     """`missing`, or `too short: ...`."""
 
@@ -27,10 +27,10 @@ class ShardFault:
 
 
 def missing_or_short(reader: ShardReader) -> list[ShardFault]:
-    """Shards that are not there or end before their last sample does, by number.
+    """Shards that are missing or end before their last sample does, by number.
 
-    Asks for sizes only: microseconds per shard of a local disk, one request each (16 at a time) of an object store.
-    Raises OSError when a store cannot be reached.
+    Requests sizes only: microseconds per shard on a local disk, one request each (16 at a time) to an object store.
+    Raises OSError if a store cannot be reached.
     """
     with ThreadPoolExecutor(_THREADS) as threads:
         sizes = list(threads.map(lambda name: size_of(reader, name), reader.shards))
@@ -46,7 +46,7 @@ def missing_or_short(reader: ShardReader) -> list[ShardFault]:
 
 
 def size_of(reader: ShardReader, name: str) -> int | None:
-    """Bytes of a shard; None where it is missing."""
+    """Size of a shard in bytes; None if it is missing."""
     try:
         return reader.files.size(name)
     except FileNotFoundError:
@@ -54,7 +54,7 @@ def size_of(reader: ShardReader, name: str) -> int | None:
 
 
 def bytes_needed(reader: ShardReader, shard: int) -> int:
-    """Least bytes of a shard that holds its samples: as listed in `dataset.json`, or else up to its last part."""
+    """Minimum size of a shard in bytes: as listed in `dataset.json`, or else up to its last part."""
     if reader.indexed:
         listed = reader.dataset["shards"][shard].get("bytes")
         if isinstance(listed, int):

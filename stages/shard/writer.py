@@ -1,16 +1,96 @@
-"""Writing a shard: the webdataset library's tar writer with fixed headers, and where in the tar each part went."""
+"""Writes a shard: image bytes read from raw shards and scaled down where bounded, and a tar with fixed headers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from stages.base.artifact import Artifact
+from stages.shard.files import Handles
 
 _BLOCK = 512
+_LOSSLESS = ("png", "gif", "bmp", "tif", "tiff")
+_PNG_LEVEL = 6
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image as a shard stores it."""
+
+    data: bytes
+    ext: str
+    width: int
+    height: int
+    sha256: str
+    as_fetched: bool = True
+    """Whether these are the fetched bytes; false where the download had to re-encode the image."""
+
+
+class RawImages:
+    """Reads images by offset and length; a raw tar is never scanned."""
+
+    def __init__(self, raw: Sequence[Artifact]) -> None:
+        self._raw = raw
+        self._handles = Handles()
+
+    def __call__(self, row: Mapping[str, Any]) -> StoredImage:
+        """The image of a row of `plan.gather_samples`. Raises RuntimeError if the bytes are not those fetched."""
+        name = f"raw-{row['shard']}.tar"
+        path = self._raw[row["raw"]].path(name)
+        data = self._handles.read(path, row["offset"], row["length"])
+        if hashlib.sha256(data).hexdigest() != row["sha256"]:
+            raise RuntimeError(
+                f"{path}: image {row['image_uid']} at offset {row['offset']} is not what the download recorded (sha256 "
+                f"differs): the file is damaged; remove the download artifact of {row['source']} to fetch it again"
+            )
+        as_fetched = row["source_sha256"] in (None, row["sha256"])
+        return StoredImage(data, row["ext"], row["width"], row["height"], row["sha256"], as_fetched)
+
+
+class ImageResizer:
+    """Scales images down with img2dataset's resizer (area interpolation); those within the bound are left untouched.
+
+    The result is a JPEG, but a PNG if the download already re-encoded the image, so that no image is compressed with
+    loss twice.
+
+    Not for use in several threads at once: the resizer redirects the process's standard streams while it works.
+    """
+
+    def __init__(self, longest_side: int, quality: int) -> None:
+        os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # otherwise importing it looks up its newest version online
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        from img2dataset.resizer import Resizer
+
+        self._longest_side = longest_side
+        self._resize = {
+            ext: Resizer(
+                longest_side,
+                "keep_ratio_largest",
+                resize_only_if_bigger=True,
+                encode_quality=level,
+                encode_format=ext,
+            )
+            for ext, level in (("jpg", quality), ("png", _PNG_LEVEL))
+        }
+
+    def __call__(self, image: StoredImage) -> StoredImage:
+        """The image, scaled down to the bound. Raises RuntimeError if it cannot be decoded."""
+        if max(image.width, image.height) <= self._longest_side:
+            return image
+        ext = "jpg" if image.as_fetched or image.ext in _LOSSLESS else "png"
+        data, width, height, _, _, error = self._resize[ext](io.BytesIO(image.data))
+        if error is not None:
+            raise RuntimeError(f"image with sha256 {image.sha256} cannot be scaled down: {error}")
+        return StoredImage(data, ext, width, height, hashlib.sha256(data).hexdigest())
 
 
 class Extent(NamedTuple):
-    """Where a member's data lie in the tar, in bytes."""
+    """Offset and length of a member's data in the tar, in bytes."""
 
     offset: int
     length: int
@@ -20,7 +100,7 @@ class ShardWriter:
     """Writes one shard; a context manager."""
 
     def __init__(self, path: Path) -> None:
-        """Equal samples give equal bytes: no time, user or host goes into the tar."""
+        """Equal samples give equal bytes: the tar contains no time, user or host."""
         from webdataset.writer import TarWriter
 
         self._file = open(path, "wb")  # noqa: SIM115 - closed by close()
@@ -33,7 +113,7 @@ class ShardWriter:
         self.close()
 
     def add(self, key: str, parts: Mapping[str, bytes]) -> dict[str, Extent]:
-        """Append one sample, `<key>.<extension>` per part; returns where each part's data begin.
+        """Append one sample, `<key>.<extension>` per part; returns the extent of each part's data.
 
         `key` with extension has at most 100 ASCII characters, so that each header is a single block.
         """

@@ -1,1 +1,1 @@
-"""Measures every fetched image and its captions once; drops nothing."""
+"""The signals stage: measures every fetched image and its captions once, and drops nothing."""

@@ -1,6 +1,6 @@
-"""What a family of signals is: a class that declares what it reads, writes and costs, and measures in batches.
+"""Base classes of signal families: a family declares what it reads, writes and costs, and measures in batches.
 
-Modules of families are imported by every command, to know versions and columns: they import numpy, Pillow and models
+Every command imports the modules of families, to know versions and columns: they must import numpy, Pillow and models
 inside methods.
 """
 
@@ -16,7 +16,7 @@ from stages.base.contract import StageConfig
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: One value per column; None where it cannot be said.
+#: One value per column; None where it is unknown.
 Row = Mapping[str, Any]
 
 
@@ -29,18 +29,18 @@ C = TypeVar("C", bound=StageConfig)
 
 @dataclass(frozen=True)
 class Cost:
-    """What measuring takes."""
+    """What measuring costs."""
 
     milliseconds: float
     """Rough time per image (or caption, for a family that reads no image) on one core of a 2 GHz server."""
     model: str = ""
     """The network it loads, with its licence; empty for none."""
     gpu: bool = False
-    """Whether it works on a GPU where there is one."""
+    """Whether it uses a GPU if there is one."""
 
 
 class Listing(NamedTuple):
-    """A caption with what the source's list says beside it."""
+    """A caption with the metadata that its source lists."""
 
     caption: str
     meta: Mapping[str, Any]
@@ -49,39 +49,39 @@ class Listing(NamedTuple):
 class Family(ABC, Generic[C]):
     """Base of the four kinds below. Subclass one of those.
 
-    Measuring must be deterministic, and a row must not depend on what else is in its batch beyond the digits kept:
-    results are kept per raw shard and reused as long as name, :attr:`version`, settings and shard are the same.
+    Measuring must be deterministic, and a row must not depend on the rest of its batch beyond the stored digits:
+    results are cached per raw shard and reused as long as name, :attr:`version`, settings and shard are the same.
     """
 
     name: ClassVar[str]
-    """By which `signals.families` calls it."""
+    """Its name in `signals.families`."""
     version: ClassVar[int] = 1
-    """Raise it when the same image and settings give another value: that recomputes this family alone."""
+    """Increment it when the same image and settings give another value: that recomputes this family alone."""
     reads: ClassVar[Literal["bytes", "image", "caption", "image and caption"]]
     table: ClassVar[Literal["images", "pairs"]]
-    """Which table the columns belong to."""
+    """The table to which the columns belong."""
     columns: ClassVar[Mapping[str, str]]
     """Name -> type: an Arrow type by its name (`float32`, `int32`, `bool`, `string`), `list<...>` or `binary[N]`."""
     cost: ClassVar[Cost]
     batch: ClassVar[int] = 1
-    """How many images (or pairs) :meth:`measure` gets at once, except for the last."""
+    """Number of images (or pairs) that :meth:`measure` gets per batch, except for the last."""
     Config: ClassVar[type[StageConfig]] = NoConfig
-    """Schema of its settings. Fields marked `NotFingerprinted` do not change a value."""
+    """Schema of its settings. Fields marked `NotFingerprinted` must not affect any value."""
 
     def __init__(self, config: C | None = None) -> None:
         """Cheap: models are loaded in :meth:`setup`."""
         self.config = config if config is not None else cast("C", self.Config())
 
     def check(self) -> None:
-        """Raise UserError when a package or file is missing, naming the key and what to do. Called before any work."""
+        """Raise UserError if a package or file is missing, naming the key and what to do. Called before any work."""
         return
 
     def identity(self) -> Mapping[str, Any]:
-        """What determines values besides version and settings (a digest of weights); JSON-serialisable."""
+        """What determines values besides version and settings, such as a digest of weights; JSON-serialisable."""
         return {}
 
     def setup(self) -> None:
-        """Load models; called once per process, before the first image that this family has to measure."""
+        """Load models; called once per process, before this family measures its first image."""
         return
 
 
@@ -102,14 +102,14 @@ class ImageFamily(Family[C]):
 
 
 class BytesFamily(Family[C]):
-    """Measures files as they are stored, decodable or not."""
+    """Measures encoded files, decodable or not."""
 
     reads = "bytes"
     table = "images"
 
     @abstractmethod
     def prepare(self, data: bytes) -> Any:
-        """As :meth:`ImageFamily.prepare`, of an encoded image."""
+        """As :meth:`ImageFamily.prepare`, for an encoded image."""
 
     def measure(self, prepared: Sequence[Any]) -> Sequence[Row]:
         """One row per file of a batch."""
@@ -117,7 +117,7 @@ class BytesFamily(Family[C]):
 
 
 class PairFamily(Family[C]):
-    """Measures captions together with what the source's list says of the pair."""
+    """Measures captions together with the metadata that their source lists."""
 
     reads = "caption"
     table = "pairs"
@@ -140,4 +140,4 @@ class JointFamily(Family[C]):
 
     @abstractmethod
     def measure(self, prepared: Sequence[Any], captions: Sequence[Sequence[str]]) -> Sequence[Sequence[Row]]:
-        """For every image of a batch one row per caption of it."""
+        """For each image of a batch, one row per caption."""

@@ -1,28 +1,28 @@
-"""Taking forgotten samples out of a `signals` artifact."""
+"""Removes forgotten samples from a `signals` artifact."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from stages.base.artifact import Artifact
-from stages.base.forgetting import Gone, Known, Taken, parquet_rows, write_parquet
+from stages.base.forgetting import ForgetInputs, Forgotten, Removal, split_parquet, write_parquet
 
 _SETTINGS = {"compression": "zstd", "row_group_size": 65_536}
 
 
-def forget(artifact: Artifact, inputs: Known, gone: Gone, out: Path | None) -> Taken:
-    """Rows of `images-*.parquet` and `pairs-*.parquet`."""
+def forget(artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:
+    """Remove rows of `images-*.parquet` and `pairs-*.parquet`."""
     import pyarrow.compute as pc
 
-    taken = Taken()
-    for name, kept, lost in parquet_rows(artifact, "images-*.parquet", "image_uid", gone.has_image):
+    removal = Removal()
+    for name, kept, lost in split_parquet(artifact, "images-*.parquet", "image_uid", forgotten.image_mask):
         write_parquet(kept, out, name, **_SETTINGS)
-        taken.files.append(name)
+        removal.rewritten.append(name)
         undecodable = lost.num_rows - (pc.sum(lost["decoded"]).as_py() or 0)
-        taken.counts.update({"images": -lost.num_rows, "undecodable": -undecodable})
-    for name, kept, lost in parquet_rows(artifact, "pairs-*.parquet", "uid", gone.has_pair):
+        removal.counts.update({"images": -lost.num_rows, "undecodable": -undecodable})
+    for name, kept, lost in split_parquet(artifact, "pairs-*.parquet", "uid", forgotten.pair_mask):
         write_parquet(kept, out, name, **_SETTINGS)
-        taken.files.append(name)
-        taken.samples += lost.num_rows
-        taken.counts["pairs"] -= lost.num_rows
-    return taken
+        removal.rewritten.append(name)
+        removal.samples += lost.num_rows
+        removal.counts["pairs"] -= lost.num_rows
+    return removal

@@ -1,4 +1,4 @@
-"""Size, tone and sharpness of an image."""
+"""Families that measure images without a network: size, tone, sharpness and hashes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 class Size(ImageFamily[NoConfig]):
     """`width` and `height` in pixels as stored (upright), `aspect_ratio` = long side / short side. Always measured:
-    where they are null the bytes hold no picture."""
+    they are null where the image does not decode."""
 
     name = "size"
     columns = {"width": "int32", "height": "int32", "aspect_ratio": "float64"}
@@ -59,8 +59,8 @@ class Sharpness(ImageFamily[NoConfig]):
     brightfield microscopy", ICPR), with the kernel 0 1 0 / 1 -4 1 / 0 1 0 and without the border.
 
     It depends on the resolution, so larger images are first reduced to 512 pixels on the longer side (bilinear with
-    antialiasing, whole multiples first); smaller ones are taken as they are, since enlarging makes no detail.
-    Null below 3 pixels a side.
+    antialiasing, whole multiples first); smaller ones are measured as they are, since enlarging adds no detail.
+    Null if a side is below 3 pixels.
     """
 
     name = "sharpness"
@@ -68,7 +68,7 @@ class Sharpness(ImageFamily[NoConfig]):
     cost = Cost(3)
 
     def prepare(self, rgb: Image) -> dict[str, Any]:
-        """See the class; integers until the last division, so machines agree."""
+        """See the class; integer arithmetic up to the last division, so that machines agree."""
         import numpy as np
         from PIL import Image
 
@@ -84,3 +84,24 @@ class Sharpness(ImageFamily[NoConfig]):
         count = edges.size
         total, squares = int(edges.sum(dtype=np.int64)), int((edges.astype(np.int64) ** 2).sum())
         return {"sharpness": round((count * squares - total * total) / count**2, 4)}
+
+
+class Hashes(ImageFamily[NoConfig]):
+    """`pixel_sha256`, `phash`, `phash_rgb`, `phash_d4` (hex) and `thumbnail` (8x8 RGB), as
+    `stages/imaging/perceptual_hash.py` defines them."""
+
+    name = "hashes"
+    columns = {
+        "pixel_sha256": "string",
+        "phash": "string",
+        "phash_rgb": "string",
+        "phash_d4": "string",
+        "thumbnail": "binary[192]",
+    }
+    cost = Cost(6)
+
+    def prepare(self, rgb: Image) -> dict[str, Any]:
+        """See the class."""
+        from stages.imaging.perceptual_hash import perceptual_signature, pixel_sha256
+
+        return {"pixel_sha256": pixel_sha256(rgb), **perceptual_signature(rgb)}

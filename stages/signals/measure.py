@@ -1,4 +1,4 @@
-"""One pass over a raw shard for several families: every image is read and decoded once and shown to each of them."""
+"""Measures several families in one pass over a raw shard: every image is read and decoded once for all of them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class ShardError(Exception):
 def measure(
     families: Sequence[Family[Any]], attempts: pa.Table, shard: IO[bytes], pairs: pa.Table
 ) -> dict[str, list[Row]]:
-    """Rows of each family (loaded), by name: aligned with `attempts`, or, of families on pairs, with `pairs`.
+    """Rows of each (loaded) family, by name, aligned with `attempts` or, for families on pairs, with `pairs`.
 
     `attempts` has columns image_uid, offset, length; `pairs` has image_uid, caption, meta. A row is empty where the
-    image does not decode. Raises ShardError when the shard is shorter than the attempts say.
+    image does not decode. Raises ShardError if the shard is shorter than `attempts` implies.
     """
     rows: dict[str, list[Row]] = {}
     collectors = [_Images(family) for family in families if isinstance(family, ImageFamily | BytesFamily)]
@@ -76,14 +76,14 @@ def _measure_pairs(family: PairFamily[Any], pairs: pa.Table) -> list[Row]:
     rows: list[Row] = []
     for start in range(0, pairs.num_rows, family.batch):
         part = pairs.slice(start, family.batch)
-        said = zip(part["caption"].to_pylist(), part["meta"].to_pylist(), strict=True)
-        measured = family.measure([Listing(caption, json.loads(meta)) for caption, meta in said])
+        listings = zip(part["caption"].to_pylist(), part["meta"].to_pylist(), strict=True)
+        measured = family.measure([Listing(caption, json.loads(meta)) for caption, meta in listings])
         rows.extend(_checked(family, measured, part.num_rows))
     return rows
 
 
 class _Images:
-    """Fills a family's batches with images."""
+    """Batches images for a family and collects its rows."""
 
     def __init__(self, family: ImageFamily[Any] | BytesFamily[Any]) -> None:
         self.family = family
@@ -108,7 +108,7 @@ class _Images:
 
 
 class _Joint:
-    """Fills a family's batches with images and their captions."""
+    """Batches images and their captions for a family and collects its rows."""
 
     def __init__(self, family: JointFamily[Any], pairs: int) -> None:
         self.family = family
@@ -134,11 +134,11 @@ class _Joint:
 
 
 def _checked(family: Family[Any], rows: Sequence[Row], count: int) -> Sequence[Row]:
-    """The rows, if there is one per item with the columns that the family declares; else its author is told."""
+    """The rows. Raises ValueError unless there is one per item, with the columns that the family declares."""
     if len(rows) != count:
         raise ValueError(f"signals: family {family.name!r} gave {len(rows)} rows for a batch of {count}")
     for row in rows:
         if row.keys() != family.columns.keys():
-            given, wanted = sorted(row), sorted(family.columns)
-            raise ValueError(f"signals: family {family.name!r} gave the columns {given}, not {wanted}")
+            actual, declared = sorted(row), sorted(family.columns)
+            raise ValueError(f"signals: family {family.name!r} gave the columns {actual}, not {declared}")
     return rows

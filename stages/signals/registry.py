@@ -21,33 +21,33 @@ BUILT_IN = {
     "size": "stages.signals.image:Size",
     "tone": "stages.signals.image:Tone",
     "sharpness": "stages.signals.image:Sharpness",
-    "hashes": "stages.signals.hashes:Hashes",
-    "nsfw": "stages.signals.safety:Nsfw",
-    "text_coverage": "stages.signals.writing:TextCoverage",
-    "faces": "stages.signals.faces:Faces",
-    "text": "stages.signals.text:Text",
-    "language": "stages.signals.language:Language",
-    "listed": "stages.signals.listed:Listed",
+    "hashes": "stages.signals.image:Hashes",
+    "nsfw": "stages.signals.content:Nsfw",
+    "text_coverage": "stages.signals.content:TextCoverage",
+    "faces": "stages.signals.content:Faces",
+    "text": "stages.signals.caption:TextStatistics",
+    "language": "stages.signals.caption:Language",
+    "listed": "stages.signals.list_columns:ListColumns",
     "clip": "stages.signals.similarity:Clip",
 }
 
 _CHEAP = ("size", "tone", "sharpness", "hashes", "text", "language", "listed")
-#: Names that stand for several.
+#: Names that stand for several families.
 GROUPS = {"cheap": _CHEAP, "default": (*_CHEAP, "nsfw", "text_coverage", "faces")}
 
-#: Columns of the tables that no family writes.
-_TAKEN = {
+#: Columns of the tables that no family may write.
+_RESERVED = {
     "images": {"image_uid", "source", "bytes", "format", "sha256", "decoded"},
     "pairs": {"uid", "image_uid", "source"},
 }
 
 
-def chosen(config: SignalsConfig) -> list[str]:
-    """Names of the families a config asks for: the built-in ones in the order above, then others by name.
+def selected(config: SignalsConfig) -> list[str]:
+    """Names of the families that a config selects: the built-in ones in the order above, then others by name.
 
-    `size` is always among them, and `clip` where a model is named.
+    Always includes `size`, and `clip` if a model is named.
     """
-    names = {member for name in config.families for member in GROUPS.get(name, (name,))} | {"size"}
+    names = {family for name in config.families for family in GROUPS.get(name, (name,))} | {"size"}
     if config.clip.model is not None:
         names.add("clip")
     elif "clip" in names:
@@ -58,7 +58,7 @@ def chosen(config: SignalsConfig) -> list[str]:
 
 
 def family_class(name: str) -> type[Family[Any]]:
-    """The class registered under a name. Raises UserError that names the known ones."""
+    """The class registered under a name. Raises UserError listing the known names for any other."""
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         return getattr(import_module(module), attribute)  # type: ignore[no-any-return]
@@ -69,25 +69,25 @@ def family_class(name: str) -> type[Family[Any]]:
             f"signals.families: no family {name!r} (known: {known}); correct it, or install the package that registers"
             f" it under {GROUP!r}"
         )
-    found = others[name].load()
+    loaded = others[name].load()
     kinds = (ImageFamily, BytesFamily, PairFamily, JointFamily)
-    if not (isinstance(found, type) and issubclass(found, kinds)):
+    if not (isinstance(loaded, type) and issubclass(loaded, kinds)):
         raise UserError(
-            f"signals.families: {others[name].value}, registered as {name!r}, is no subclass of ImageFamily,"
+            f"signals.families: {others[name].value}, registered as {name!r}, is not a subclass of ImageFamily,"
             " BytesFamily, PairFamily or JointFamily of stages.signals.family"
         )
-    return found
+    return loaded
 
 
 def build(config: SignalsConfig) -> list[Family[Any]]:
-    """The families of a config, unloaded. Raises UserError for wrong settings and for a column that two write."""
+    """The families of a config, unloaded. Raises UserError for invalid settings and for a column that two write."""
     families: list[Family[Any]] = []
     writers: dict[tuple[str, str], str] = {}
-    for name in chosen(config):
+    for name in selected(config):
         kind = family_class(name)
         for column in kind.columns:
             other = writers.setdefault((kind.table, column), name)
-            if other != name or column in _TAKEN[kind.table]:
+            if other != name or column in _RESERVED[kind.table]:
                 whose = f"the family {other!r}" if other != name else "the table itself"
                 raise UserError(f"signals.families: {name!r} writes the column {column!r} of {whose}; leave one out")
         families.append(kind(_settings(config, name, kind)))
@@ -97,16 +97,16 @@ def build(config: SignalsConfig) -> list[Family[Any]]:
     return families
 
 
-def describe(config: SignalsConfig) -> dict[str, dict[str, Any]]:
-    """What :attr:`SignalsConfig.measured` holds: what a result depends on, by family."""
-    return {family.name: described(family) for family in build(config)}
+def measured_settings(config: SignalsConfig) -> dict[str, dict[str, Any]]:
+    """The value of :attr:`SignalsConfig.measured`: what results depend on, by family."""
+    return {family.name: family_settings(family) for family in build(config)}
 
 
-def described(family: Family[Any]) -> dict[str, Any]:
-    """Version and settings of one family, without those that change no value."""
+def family_settings(family: Family[Any]) -> dict[str, Any]:
+    """Version and settings of one family, without those that do not affect values."""
     fields = type(family.config).model_fields
-    what = {name for name, field in fields.items() if NotFingerprinted not in field.metadata}
-    return {"version": family.version, **family.config.model_dump(mode="json", include=what)}
+    fingerprinted = {name for name, field in fields.items() if NotFingerprinted not in field.metadata}
+    return {"version": family.version, **family.config.model_dump(mode="json", include=fingerprinted)}
 
 
 def _settings(config: SignalsConfig, name: str, kind: type[Family[Any]]) -> StageConfig:

@@ -1,4 +1,4 @@
-"""How well a caption fits its image, by a CLIP model that the user has."""
+"""The family that measures how well a caption fits its image, by a CLIP model that the user provides."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.base.contract import UserError
-from stages.imaging.clip_model import ClipModel, check_folder, contents
+from stages.imaging.clip_model import ClipModel, check_folder, file_digests
 from stages.signals.config import ClipConfig
 from stages.signals.family import Cost, JointFamily
 
@@ -19,12 +19,12 @@ _KEY = "signals.clip.model"
 
 class Clip(JointFamily[ClipConfig]):
     """`clip_similarity`: cosine of the image's and the caption's embeddings, by the model in `signals.clip.model`, with
-    the processor and tokenizer of the same folder. Captions are cut at the model's length; padding does not
-    reach the embedding, since CLIP reads text from left to right and takes it where the text ends.
+    the processor and tokenizer of the same folder. Captions are truncated to the model's length; padding does not
+    affect the embedding, since CLIP's text encoder is causal and pools at the end of the text.
 
-    Nothing is fetched. Four digits are kept: in fp32 batches of any make-up and machines agree on them but for the odd
-    rounding between two, so the first result stands (it is kept per raw shard). With bf16 the third digit may differ
-    between kinds of GPUs.
+    Nothing is downloaded. Rounded to four digits: in fp32 these agree between machines and batches of any composition,
+    except for an occasional rounding tie, so the first result is reused (it is cached per raw shard). With bf16 the
+    third digit may differ between kinds of GPUs.
     """
 
     name = "clip"
@@ -43,11 +43,11 @@ class Clip(JointFamily[ClipConfig]):
     def identity(self) -> dict[str, Any]:
         """The contents of the model's folder."""
         if self._contents is None:  # gigabytes: once per process
-            self._contents = contents(self._folder())
+            self._contents = file_digests(self._folder())
         return {"model": self._contents}
 
     def setup(self) -> None:
-        """Load model, processor and tokenizer; raises UserError when the folder has no whole CLIP model."""
+        """Load model, processor and tokenizer; raises UserError if the folder holds no complete CLIP model."""
         import torch
 
         if not torch.cuda.is_available():
@@ -61,14 +61,14 @@ class Clip(JointFamily[ClipConfig]):
 
     def measure(self, prepared: Sequence[Any], captions: Sequence[Sequence[str]]) -> list[list[dict[str, Any]]]:
         """See the class."""
-        flat = [caption for own in captions for caption in own]
-        owner = [number for number, own in enumerate(captions) for _ in own]
+        flat = [caption for texts in captions for caption in texts]
+        owner = [number for number, texts in enumerate(captions) for _ in texts]
         if not flat:
             return [[] for _ in captions]
         images = self._model.embed_images(prepared)
         cosines = (images[owner] * self._model.embed_texts(flat)).sum(dim=1).tolist()
         scores = iter(cosines)
-        return [[{"clip_similarity": round(next(scores), 4)} for _ in own] for own in captions]
+        return [[{"clip_similarity": round(next(scores), 4)} for _ in texts] for texts in captions]
 
     def _folder(self) -> Path:
         if self.config.model is None:

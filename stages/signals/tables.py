@@ -1,4 +1,4 @@
-"""The tables of one partition: what is read of a raw shard and its pairs, and what is written."""
+"""Reads and writes the tables of one partition: attempts and pairs in, measured columns out."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 from stages.signals.family import Family, Row
 
 
-def fetched(attempts: Path) -> pa.Table:
-    """Rows of the attempts that brought an image, sorted by `image_uid`, with what is needed to read it."""
+def read_fetched(attempts: Path) -> pa.Table:
+    """Rows of the successful attempts, sorted by `image_uid`, with the columns needed to read the images."""
     columns = ["image_uid", "source", "bytes", "format", "sha256", "offset", "length"]
     table = pq.read_table(attempts, columns=columns, filters=pc.field("status") == "success")
     return table.sort_by("image_uid")
 
 
-def listed(file: Path, attempts: pa.Table) -> pa.Table:
+def read_pairs(file: Path, attempts: pa.Table) -> pa.Table:
     """The pairs of the fetched images, sorted by `uid`."""
     table = pq.read_table(file, columns=["uid", "image_uid", "source", "caption", "meta"])
     return table.filter(pc.is_in(table["image_uid"], value_set=attempts["image_uid"].combine_chunks())).sort_by("uid")
@@ -30,7 +30,7 @@ def listed(file: Path, attempts: pa.Table) -> pa.Table:
 def arrow_type(name: str) -> pa.DataType:
     """The Arrow type of a column as :attr:`Family.columns` names it. Raises ValueError for an unknown name."""
     if inner := re.fullmatch(r"list<(.+)>", name):
-        # Parquet's own name of the items, so that a table that was written and read is the same.
+        # Parquet's own name for list items, so that a table is unchanged by writing and reading it.
         return pa.list_(pa.field("element", arrow_type(inner[1])))
     if length := re.fullmatch(r"binary\[(\d+)\]", name):
         return pa.binary(int(length[1]))
@@ -54,7 +54,7 @@ def joined(
     kept = ("image_uid", "source", "bytes", "format", "sha256") if table == "images" else ("uid", "image_uid", "source")
     whole = base.select(list(kept)).cast(pa.schema([pa.field(name, base.schema.field(name).type) for name in kept]))
     if table == "images":
-        # Bytes that were fetched whole and yet hold no picture keep their row.
+        # Images that were fetched but do not decode keep their row.
         whole = whole.append_column("decoded", pc.is_valid(results["size"]["width"]))
     for family in families:
         if family.table == table:

@@ -27,7 +27,7 @@ class Corpus:
     name: str
     """The source's name, or the file's."""
     private: bool = False
-    """Whether it is left out of training unless the config says otherwise; only figures of it are reported."""
+    """Whether it is excluded from training unless `include_private` is set; only figures of it are reported."""
     pairs: Artifact | None = None
     verdicts: Artifact | None = None
     last_uid: str | None = None
@@ -54,20 +54,20 @@ class Corpus:
         if most is None:
             chosen = (self.captions(name) for name in self.pairs.names("pairs-*.parquet"))
         else:
-            wanted = _first_kept(self.verdicts, self.name, self.last_uid, most)
+            uids = _first_kept(self.verdicts, self.name, self.last_uid, most)
             tables = (_read_pairs(self.pairs, name) for name in self.pairs.names("pairs-*.parquet"))
-            chosen = (table.filter(pc.is_in(table["uid"], value_set=wanted))["caption"] for table in tables)
+            chosen = (table.filter(pc.is_in(table["uid"], value_set=uids))["caption"] for table in tables)
         for captions in chosen:
             for batch in captions.chunks:
                 for start in range(0, len(batch), _LINES_AT_ONCE):
                     yield batch[start : start + _LINES_AT_ONCE].to_pylist()
 
     def bytes(self) -> int:
-        """Bytes of the text file to take: up to the end of line `max_lines`. 0 for a source."""
+        """Number of bytes of the text file to use: up to the end of line `max_lines`. 0 for a source."""
         return 0 if self.file is None else _end(self.file, self.max_lines)
 
     def captions(self, name: str) -> pa.ChunkedArray:
-        """Captions (strings) of one file of the pairs that were kept and belong to the sample trained on."""
+        """Captions (strings) in one file of pairs that were kept and belong to the training sample."""
         assert self.pairs is not None
         assert self.verdicts is not None
         table = _read_pairs(self.pairs, name)
@@ -75,14 +75,14 @@ class Corpus:
             uids.filter(pc.is_in(uids, value_set=table["uid"]))
             for uids in _kept(self.verdicts, self.name, self.last_uid)
         ]
-        wanted = pa.concat_arrays(kept) if kept else pa.array([], pa.string())
-        return table.filter(pc.is_in(table["uid"], value_set=wanted))["caption"]
+        sampled = pa.concat_arrays(kept) if kept else pa.array([], pa.string())
+        return table.filter(pc.is_in(table["uid"], value_set=sampled))["caption"]
 
 
 def open_corpora(config: TokenizerConfig, inputs: Inputs, last_uid: str | None) -> list[Corpus]:
     """Sources in the order of the `pairs` input, then files in the order of the config.
 
-    `last_uid` is what :func:`find_last_uid` found. Raises UserError when a file is missing.
+    `last_uid` is the result of :func:`find_last_uid`. Raises UserError if a file is missing.
     """
     verdicts = inputs["verdicts"][0]
     corpora: list[Corpus] = []
@@ -99,13 +99,13 @@ def open_corpora(config: TokenizerConfig, inputs: Inputs, last_uid: str | None) 
 
 
 def read_lines(file: Path, start: int, stop: int) -> Iterator[list[str]]:
-    """Lines that begin in bytes [start, stop), stripped, without the empty ones, some thousands at a time.
+    """Lines that begin in bytes [start, stop), stripped, without empty ones, some thousands at a time.
 
-    Adjoining ranges give each line once. Raises UserError for a file that is not UTF-8.
+    Adjacent ranges yield each line exactly once. Raises UserError for a file that is not UTF-8.
     """
-    found: list[str] = []
+    lines: list[str] = []
     with open(file, "rb") as content:
-        # From the byte before, so that a line which begins exactly at `start` is not taken for a rest.
+        # From the byte before, so that a line that begins exactly at `start` is not mistaken for the rest of one.
         position = content.seek(max(0, start - 1))
         if start:
             position += len(content.readline())
@@ -116,12 +116,12 @@ def read_lines(file: Path, start: int, stop: int) -> Iterator[list[str]]:
                 raise UserError(f"{file}: not UTF-8 text at byte {position + error.start}; convert it") from None
             position += len(line)
             if text:
-                found.append(text)
-            if len(found) >= _LINES_AT_ONCE:
-                yield found
-                found = []
-    if found:
-        yield found
+                lines.append(text)
+            if len(lines) >= _LINES_AT_ONCE:
+                yield lines
+                lines = []
+    if lines:
+        yield lines
 
 
 def _unused(name: str, corpora: list[Corpus]) -> str:
@@ -161,7 +161,7 @@ def find_last_uid(config: TokenizerConfig, inputs: Inputs) -> str | None:
     most = config.max_captions
     if most is None:
         return None
-    # Sorted by uid, a hash: the first rows are a random sample that no order of listing can bias.
+    # Sorted by uid, a hash: the first rows are a random sample that does not depend on the order of the list.
     seen, table = 0, pq.ParquetFile(inputs["verdicts"][0].path("verdicts.parquet"))
     for batch in table.iter_batches(_ROWS_AT_ONCE, columns=["uid", "keep"]):
         kept = batch["uid"].filter(batch["keep"])
@@ -172,7 +172,7 @@ def find_last_uid(config: TokenizerConfig, inputs: Inputs) -> str | None:
 
 
 def _kept(verdicts: Artifact, source: str, last_uid: str | None) -> Iterator[pa.Array]:
-    """Uids (strings, ascending) of a source that were kept, a piece of the table at a time."""
+    """Uids (strings, ascending) of a source's kept pairs, a batch of the table at a time."""
     table = pq.ParquetFile(verdicts.path("verdicts.parquet"))
     for batch in table.iter_batches(_ROWS_AT_ONCE, columns=["uid", "source", "keep"]):
         chosen = pc.and_(batch["keep"], pc.equal(batch["source"], source))
@@ -184,11 +184,11 @@ def _kept(verdicts: Artifact, source: str, last_uid: str | None) -> Iterator[pa.
 
 
 def _first_kept(verdicts: Artifact, source: str, last_uid: str | None, most: int) -> pa.Array:
-    found: list[pa.Array] = []
+    batches: list[pa.Array] = []
     left = most
     for uids in _kept(verdicts, source, last_uid):
-        found.append(uids[:left])
-        left -= len(found[-1])
+        batches.append(uids[:left])
+        left -= len(batches[-1])
         if left <= 0:
             break
-    return pa.concat_arrays(found) if found else pa.array([], pa.string())
+    return pa.concat_arrays(batches) if batches else pa.array([], pa.string())

@@ -1,7 +1,7 @@
-"""How often each word occurs in a text, cut exactly as Hugging Face's byte-level pre-tokenizer cuts it.
+"""Counts words, split exactly as Hugging Face's byte-level pre-tokenizer splits them.
 
-Texts are counted by their pieces (`stages/tokenizer/pieces.py`): each distinct piece is cut once, however often it
-occurs. The counts are those that `Tokenizer.train_from_iterator` takes.
+Texts are counted by their pieces (`stages/tokenizer/pieces.py`): each distinct piece is split once, however often it
+occurs. The counts are those that `Tokenizer.train_from_iterator` computes.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _ROWS_AT_ONCE = 1_000_000
 
 
 def byte_level() -> pre_tokenizers.ByteLevel:
-    """The pre-tokenizer of every tokenizer trained here. No space is added: decoding gives what was encoded."""
+    """The pre-tokenizer of every tokenizer trained here. It adds no space, so decoding returns what was encoded."""
     return pre_tokenizers.ByteLevel(add_prefix_space=False)
 
 
 class WordCounter:
-    """Counts words of texts given batch by batch; memory grows with the distinct words and pieces only."""
+    """Counts the words of batches of texts; memory grows with the distinct words and pieces only."""
 
     def __init__(self) -> None:
         self._words: Counter[str] = Counter()
@@ -63,17 +63,17 @@ def count_words(batches: Iterable[list[str]]) -> pa.Table:
 
 
 def write_counts(table: pa.Table, file: Path) -> None:
-    """Write a piece's counts where :func:`total` finds them."""
+    """Write a partition's counts, to be added up by :func:`sum_counts`."""
     pq.write_table(table, file, compression="zstd")
 
 
-def total(files: Iterable[Path]) -> pa.Table:
-    """The sum over the pieces' counts, sorted by word. Holds no more than the distinct words and one piece."""
+def sum_counts(files: Iterable[Path]) -> pa.Table:
+    """The sum of the partitions' counts, sorted by word. Memory is bounded by the distinct words and one partition."""
     summed: pa.Table = SCHEMA.empty_table()
     waiting: list[pa.Table] = []
     for file in sorted(files):
         waiting.append(pq.read_table(file, schema=SCHEMA))
-        # Adding up is as long as the sum, so it is done when as much again has come together.
+        # Adding costs as much as the sum is long, so it waits until as many rows again have accumulated.
         if sum(map(len, waiting)) > max(len(summed), _ROWS_AT_ONCE):
             summed, waiting = _add([summed, *waiting]), []
     return _add([summed, *waiting]).sort_by("word")
@@ -84,7 +84,7 @@ def _add(tables: list[pa.Table]) -> pa.Table:
     return added.rename_columns({"count_sum": "count"}).select(["word", "count"])
 
 
-def rows(table: pa.Table) -> Iterator[tuple[str, int]]:
-    """(word, count) of a table, a part of it in memory as Python objects at a time."""
+def iter_counts(table: pa.Table) -> Iterator[tuple[str, int]]:
+    """(word, count) of each row; only a batch of rows at a time is converted to Python objects."""
     for batch in table.to_batches(max_chunksize=10_000):
         yield from zip(batch["word"].to_pylist(), batch["count"].to_pylist(), strict=True)

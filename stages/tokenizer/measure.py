@@ -1,4 +1,4 @@
-"""What a tokenizer makes of texts: tokens per word and character, the way there and back, what of it is used."""
+"""Measures a tokenizer on texts: fertility, characters per token, round trips, and vocabulary use."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tokenizers import pre_tokenizers
 
-from stages.tokenizer.counting import rows
+from stages.tokenizer.counting import iter_counts
 from stages.tokenizer.load import LoadedTokenizer
 from stages.tokenizer.pieces import texts_array
-from stages.tokenizer.scripts import Scripts
+from stages.tokenizer.scripts import ScriptDetector
 
 _COLUMNS = ("texts", "words", "characters", "bytes", "tokens", "round_trip_failed", "unknown")
 _WORDS_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
-class Texts:
-    """A batch of texts and what is the same for every tokenizer."""
+class TextBatch:
+    """A batch of texts, with what does not depend on the tokenizer."""
 
     texts: list[str]
     array: pa.Array
-    """The same, as strings of Arrow."""
-    scripts: np.ndarray  # [texts], numbers into Scripts.names
+    """The texts as an Arrow string array."""
+    scripts: np.ndarray  # [texts], numbers into ScriptDetector.names
     sizes: np.ndarray  # [3, texts]: white-space separated words, characters, UTF-8 bytes
 
     @classmethod
-    def of(cls, texts: list[str], scripts: Scripts) -> Texts:
-        """Look at a batch."""
+    def of(cls, texts: list[str], scripts: ScriptDetector) -> TextBatch:
+        """Measure the script and size of each text."""
         array = texts_array(texts)
         words = np.fromiter((len(text.split()) for text in texts), np.int64, count=len(texts))
         sizes = [words, pc.utf8_length(array).to_numpy(), pc.binary_length(array).to_numpy()]
-        return cls(texts, array, scripts.of(texts), np.array(sizes, np.int64))
+        return cls(texts, array, scripts.detect(texts), np.array(sizes, np.int64))
 
 
 @dataclass
-class Measured:
-    """Sums over texts by script, for one tokenizer and one corpus."""
+class CorpusStatistics:
+    """Sums over the texts of one corpus by script, for one tokenizer."""
 
     used: np.ndarray  # [vocabulary] bool, shared by all corpora of the tokenizer
-    sums: np.ndarray = field(default_factory=lambda: np.zeros((len(_COLUMNS), len(Scripts.names)), np.int64))
+    sums: np.ndarray = field(default_factory=lambda: np.zeros((len(_COLUMNS), len(ScriptDetector.names)), np.int64))
     one_token: dict[str, float] = field(default_factory=dict)
 
-    def add(self, batch: Texts, encoded: tuple[np.ndarray, np.ndarray], tokenizer: LoadedTokenizer) -> None:
-        """Take in a batch with its ids (end to end, and offsets), which are decoded again."""
+    def add(self, batch: TextBatch, encoded: tuple[np.ndarray, np.ndarray], tokenizer: LoadedTokenizer) -> None:
+        """Add a batch with its ids (concatenated, and offsets), which are decoded again for the round trip."""
         flat, offsets = encoded
         self.used[flat] = True
         ids = flat.tolist()
         ends = offsets.tolist()
-        back = tokenizer.decode_batch([ids[start:stop] for start, stop in pairwise(ends)])
-        failed = np.array([a != b for a, b in zip(batch.texts, back, strict=True)], np.int64)
+        decoded = tokenizer.decode_batch([ids[start:stop] for start, stop in pairwise(ends)])
+        failed = np.array([a != b for a, b in zip(batch.texts, decoded, strict=True)], np.int64)
         unknown = np.zeros(len(batch.texts), np.int64)
         if tokenizer.unknown_id is not None:
             np.add.at(unknown, np.searchsorted(offsets, np.flatnonzero(flat == tokenizer.unknown_id), "right") - 1, 1)
@@ -64,10 +64,10 @@ class Measured:
             np.add.at(row, batch.scripts, values)
 
     def add_words(self, words: pa.Table, tokenizer: LoadedTokenizer) -> None:
-        """How many words of a corpus (`counting.SCHEMA`) are one token, by occurrence and by distinct word."""
+        """Compute the share of a corpus's words (`counting.SCHEMA`) that are one token, by occurrence and distinct."""
         seen = np.zeros((2, 2), np.int64)  # [occurrences, distinct] x [all, one token]
         for start in range(0, len(words), _WORDS_AT_ONCE):
-            some = list(rows(words.slice(start, _WORDS_AT_ONCE)))
+            some = list(iter_counts(words.slice(start, _WORDS_AT_ONCE)))
             counts = np.array([count for _, count in some], np.int64)
             ids = tokenizer.encode_batch([_text(word) for word, _ in some])
             one = np.fromiter((len(i) == 1 for i in ids), bool, count=len(ids))
@@ -80,9 +80,9 @@ class Measured:
         }
 
     def figures(self) -> dict[str, Any]:
-        """Of the corpus, and under `scripts` of its texts in each script, the most texts first."""
+        """Figures of the corpus and, under `scripts`, of its texts in each script, most frequent script first."""
         numbers = np.argsort(-self.sums[0], kind="stable")
-        scripts = {Scripts.names[n]: _figures(self.sums[:, n]) for n in numbers if self.sums[0, n]}
+        scripts = {ScriptDetector.names[n]: _figures(self.sums[:, n]) for n in numbers if self.sums[0, n]}
         return {**_figures(self.sums.sum(axis=1)), **self.one_token, "scripts": scripts}
 
 
@@ -98,7 +98,7 @@ def _figures(sums: Sequence[int] | np.ndarray) -> dict[str, Any]:
 
 
 def _byte_letters() -> dict[int, int]:
-    """Byte-level letter -> byte, of GPT-2's encoder: visible bytes stand for themselves, others follow U+0100 on."""
+    """Byte-level letter -> byte, as in GPT-2's encoder: visible bytes map to themselves, others from U+0100 on."""
     visible = {ord(letter) for letter in pre_tokenizers.ByteLevel.alphabet() if ord(letter) < 0x100}
     hidden = [byte for byte in range(256) if byte not in visible]
     return {byte: byte for byte in visible} | {0x100 + number: byte for number, byte in enumerate(hidden)}

@@ -1,8 +1,8 @@
-"""Texts as pieces that byte-level tokenizers treat alike wherever they occur, so that each is worked on once.
+"""Splits texts into pieces that byte-level tokenizers treat alike wherever they occur, so that each is encoded once.
 
-GPT-2's pattern, by which Hugging Face's `ByteLevel` cuts words, never lets a word run across white space, except for
-one space in front of it. So in a text whose white space is single spaces before other characters, words (and hence
-ids) are those of its pieces " like", " these". Any other text is one piece: itself.
+In GPT-2's pattern, by which Hugging Face's `ByteLevel` splits words, no word crosses white space, except for one space
+in front of it. So in a text whose white space is single spaces before other characters, words (and hence ids) are those
+of its pieces " like", " these". Any other text is a single piece.
 """
 
 from __future__ import annotations
@@ -18,34 +18,35 @@ from tokenizers import decoders, pre_tokenizers
 
 from stages.tokenizer.load import LoadedTokenizer
 
-#: All that any Unicode version or pattern library calls white space or a control, but the plain space: too many
-#: rather than too few, since texts with them only take the slower way.
+#: Everything that any Unicode version or regex library classes as white space or control, except the plain space.
+#: Too many is harmless: texts with such characters only take the slower path.
 _UNUSUAL = (
     r"  | $|[\x00-\x1f\x7f-\x{a0}\x{ad}\x{180e}\x{1680}\x{2000}-\x{200f}\x{2028}-\x{202f}\x{205f}-\x{206f}"
     r"\x{3000}\x{feff}]"
 )
+#: Pieces whose ids are remembered.
 _REMEMBERED = 200_000
 
 
 def texts_array(texts: Iterable[str]) -> pa.Array:
-    """Texts as :func:`split` takes them."""
+    """Texts as an Arrow array, the input of :func:`split`."""
     return pa.array(texts, pa.large_string())
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """A batch of texts in pieces."""
+    """A batch of texts split into pieces."""
 
     usual: pa.Array
-    """Pieces of the texts that could be cut, end to end."""
+    """Pieces of the texts that could be split, concatenated."""
     whole: pa.Array
-    """The texts that could not."""
+    """The texts that could not be split."""
     numbers: np.ndarray  # [texts], pieces of each text
     is_whole: np.ndarray  # [texts] bool
 
 
 def split(texts: pa.Array) -> Pieces:
-    """Cut a batch of strings (no nulls) into pieces."""
+    """Split a batch of strings (no nulls) into pieces."""
     texts = texts.cast(pa.large_string())
     unusual = pc.match_substring_regex(texts, _UNUSUAL)
     cut = pc.split_pattern(pc.replace_substring(texts.filter(pc.invert(unusual)), " ", "\n "), "\n")
@@ -56,7 +57,7 @@ def split(texts: pa.Array) -> Pieces:
 
 
 def can_split(tokenizer: LoadedTokenizer) -> bool:
-    """Whether a tokenizer gives a text the ids of its pieces: byte-level, and nothing else looks across spaces."""
+    """Whether a text's ids are those of its pieces: the tokenizer is byte-level and no other step crosses spaces."""
     backend = tokenizer.backend
     cuts = backend.pre_tokenizer
     if not isinstance(cuts, pre_tokenizers.ByteLevel) or cuts.add_prefix_space or not cuts.use_regex:
@@ -70,27 +71,27 @@ def can_split(tokenizer: LoadedTokenizer) -> bool:
 
 
 class PieceEncoder:
-    """Encodes batches of texts to arrays, each distinct piece once; ids are those of `LoadedTokenizer.encode_batch`."""
+    """Encodes batches of texts to arrays, each distinct piece once; same ids as `LoadedTokenizer.encode_batch`."""
 
     def __init__(self, tokenizer: LoadedTokenizer) -> None:
         self._tokenizer = tokenizer
         self._splits = can_split(tokenizer)
-        # Decoded bytes are joined, so what each piece comes back as decides what the text does.
+        # Decoded bytes are concatenated, so a text is unchanged if each of its pieces is.
         self._joins = self._splits and isinstance(tokenizer.backend.decoder, decoders.ByteLevel)
         self._known: dict[str, list[int]] = {}
         self._lossy: set[str] = set()
 
     def encode(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-        """Ids end to end (int64) and offsets [texts + 1] (int64) of strings; no bos, no eos."""
+        """Ids of strings, concatenated (int64), and offsets [texts + 1] (int64); without bos and eos."""
         if not self._splits:
             return _joined(self._tokenizer.encode_batch(texts.to_pylist()))
         ids, offsets, _ = self._encode(split(texts))
         return ids, offsets
 
     def encode_checked(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """As :meth:`encode`, and bool [texts]: whether the ids decode to another text than they were made of.
+        """As :meth:`encode`, and bool [texts]: whether the ids decode to a text that differs from the original.
 
-        Each distinct piece is decoded once; a text with one that changes, or that was not cut, is decoded whole.
+        Each distinct piece is decoded once; a text with a piece that changes, or that was not split, is decoded whole.
         """
         if self._joins:
             pieces = split(texts)
@@ -102,12 +103,12 @@ class PieceEncoder:
             ids, offsets = self.encode(texts)
             doubtful = np.ones(len(texts), np.bool_)
         changed = np.zeros(len(texts), np.bool_)
-        rows = [ids[offsets[place] : offsets[place + 1]].tolist() for place in np.flatnonzero(doubtful)]
+        rows = [ids[offsets[text] : offsets[text + 1]].tolist() for text in np.flatnonzero(doubtful)]
         changed[doubtful] = self._tokenizer.changed(texts.filter(pa.array(doubtful)).to_pylist(), rows)
         return ids, offsets, changed
 
     def _encode(self, pieces: Pieces) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ids, offsets, and which pieces do not decode to themselves, bool [pieces]."""
+        """Ids, offsets, and whether each piece does not decode to itself, bool [pieces]."""
         coded = pieces.usual.dictionary_encode()
         whole = self._tokenizer.encode_batch(pieces.whole.to_pylist())
         flat, offsets = _joined([*self._ids(coded.dictionary.to_pylist()), *whole])

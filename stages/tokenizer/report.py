@@ -1,4 +1,4 @@
-"""What a tokenizer does to each corpus, beside others: figures only, as JSON and as a page to read."""
+"""Reports how a tokenizer encodes each corpus, compared with other tokenizers: figures only, as JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from stages.tokenizer.config import BYTES, TokenizerConfig
 from stages.tokenizer.corpus import Corpus
 from stages.tokenizer.counting import WordCounter
 from stages.tokenizer.load import LoadedTokenizer, load
-from stages.tokenizer.measure import Measured, Texts
+from stages.tokenizer.measure import CorpusStatistics, TextBatch
 from stages.tokenizer.pieces import PieceEncoder
-from stages.tokenizer.scripts import Scripts
+from stages.tokenizer.scripts import ScriptDetector
 
 OURS = "this tokenizer"
 _PER_CORPUS = ("private", "trained_on")
@@ -22,12 +22,12 @@ _PER_CORPUS = ("private", "trained_on")
 def report(config: TokenizerConfig, corpora: Sequence[Corpus], tokenizer: LoadedTokenizer) -> dict[str, Any]:
     """Contents of `report.json`: figures only, no text.
 
-    Raises RuntimeError when a tokenizer trained here does not give a text back as it went in, UserError for a
-    tokenizer to compare that cannot be read.
+    Raises RuntimeError if a tokenizer trained here does not decode a text to what was encoded, UserError if a
+    tokenizer to compare with cannot be read.
     """
     tokenizers = {OURS: tokenizer, **{name: load(other.folder) for name, other in config.compare.items()}}
     used = {name: np.zeros(each.vocabulary, dtype=bool) for name, each in tokenizers.items()}
-    scripts = Scripts()
+    scripts = ScriptDetector()
     measured = {corpus.name: _measure(config, corpus, tokenizers, used, scripts) for corpus in corpora}
     failed = {
         name: {key: figures[key] for key in ("round_trip_failed", "unknown") if figures[key]}
@@ -35,7 +35,7 @@ def report(config: TokenizerConfig, corpora: Sequence[Corpus], tokenizer: Loaded
         if figures["round_trip_failed"] or figures["unknown"]
     }
     if failed and not config.brought:
-        raise RuntimeError(f"the tokenizer changes texts on the way there and back: {failed}")
+        raise RuntimeError(f"the tokenizer does not decode texts to what was encoded: {failed}")
     added = len(config.added_tokens())
     ids = {name: {"vocabulary": len(flags), "ids_used": int(flags.sum())} for name, flags in used.items()}
     return {
@@ -46,7 +46,7 @@ def report(config: TokenizerConfig, corpora: Sequence[Corpus], tokenizer: Loaded
         "location_tokens": config.location_tokens,
         "merges": None if config.brought else tokenizer.vocabulary - added - BYTES,
         "ids_used": ids[OURS]["ids_used"],
-        # Ids of control, task and location tokens stand in no caption: they would make coverage look poorer than it is.
+        # Control, task and location tokens occur in no caption and are excluded from coverage.
         "coverage": ids[OURS]["ids_used"] / max(1, tokenizer.vocabulary - (0 if config.brought else added)),
         "compared": {name: each for name, each in ids.items() if name != OURS},
         "corpora": measured,
@@ -58,13 +58,13 @@ def _measure(
     corpus: Corpus,
     tokenizers: Mapping[str, LoadedTokenizer],
     used: Mapping[str, np.ndarray],
-    scripts: Scripts,
+    scripts: ScriptDetector,
 ) -> dict[str, Any]:
-    measured = {name: Measured(used[name]) for name in tokenizers}
+    measured = {name: CorpusStatistics(used[name]) for name in tokenizers}
     encoders = {name: PieceEncoder(tokenizer) for name, tokenizer in tokenizers.items()}
     counter = WordCounter()
     for texts in corpus.batches(config.checked_captions):
-        batch = Texts.of(texts, scripts)
+        batch = TextBatch.of(texts, scripts)
         counter.add(batch.array)
         for name, tokenizer in tokenizers.items():
             measured[name].add(batch, encoders[name].encode(batch.array), tokenizer)
@@ -80,7 +80,7 @@ def _measure(
 
 
 def page(report: Mapping[str, Any]) -> str:
-    """Contents of `report.md`: the report as tables."""
+    """Contents of `report.md`: the figures of `report.json` as tables."""
     kind = "brought from a folder" if report["brought"] else f"trained here, {report['merges']:,} merges"
     lines = [
         "# Tokenizer",

@@ -1,4 +1,4 @@
-"""Which Unicode script a text is written in."""
+"""Detects the Unicode script of a text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 COMMON = "Common"
-"""A text without a letter of any script: digits, punctuation, emoji."""
+"""Script of a text without letters: digits, punctuation, emoji."""
 
 # Values of the Script property in the Unicode Character Database, as RE2 knows them.
 _KNOWN = """
@@ -29,36 +29,36 @@ _NAMES = [COMMON, *_KNOWN.split()]
 _UNKNOWN = 255
 
 
-class Scripts:
-    """Tells scripts of texts; what it learnt of a character it keeps."""
+class ScriptDetector:
+    """Detects the main script of texts; looks each character up once."""
 
     names = _NAMES
-    """Names by number."""
+    """Names of scripts by number."""
 
     def __init__(self) -> None:
-        self._of = np.full(0x110000, _UNKNOWN, np.uint8)
+        self._scripts = np.full(0x110000, _UNKNOWN, np.uint8)  # by code point
 
-    def of(self, texts: Sequence[str]) -> np.ndarray:
-        """Numbers [texts], uint8, into `names`: the script most of a text's letters are of, `COMMON` for no letter.
+    def detect(self, texts: Sequence[str]) -> np.ndarray:
+        """Script of each text, uint8 [texts], numbers into `names`: that of most of its letters, `COMMON` for none.
 
-        Letters of several scripts (Japanese) count each for its own.
+        In a text of several scripts (Japanese), each letter counts for its own script.
         """
         joined = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
-        self._learn(joined)
+        self._look_up(joined)
         letters = np.zeros((len(texts), len(_NAMES)), np.int32)
         owner = np.repeat(np.arange(len(texts)), np.fromiter(map(len, texts), np.int64, count=len(texts)))
-        found = self._of[joined]
-        flat = np.bincount(owner * len(_NAMES) + found, minlength=letters.size)
+        flat = np.bincount(owner * len(_NAMES) + self._scripts[joined], minlength=letters.size)
         letters += flat.reshape(letters.shape)
         letters[:, 0] = 0
         return letters.argmax(axis=1).astype(np.uint8)
 
-    def _learn(self, characters: np.ndarray) -> None:
+    def _look_up(self, characters: np.ndarray) -> None:
         present = np.flatnonzero(np.bincount(characters, minlength=1))
-        new = present[self._of[present] == _UNKNOWN]
+        new = present[self._scripts[present] == _UNKNOWN]
         if not len(new):
             return
-        self._of[new] = 0
+        self._scripts[new] = 0
         strings = pa.array([chr(c) if not 0xD800 <= c < 0xE000 else " " for c in new])
         for number, name in enumerate(_NAMES[1:], 1):
-            self._of[new[pc.match_substring_regex(strings, rf"\p{{{name}}}").to_numpy(zero_copy_only=False)]] = number
+            matches = pc.match_substring_regex(strings, rf"\p{{{name}}}").to_numpy(zero_copy_only=False)
+            self._scripts[new[matches]] = number

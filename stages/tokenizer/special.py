@@ -1,4 +1,4 @@
-"""Which ids of a tokenizer pad, begin and end a text, read from its files alone: no package is needed."""
+"""Finds the ids that pad, begin and end a text, from a tokenizer's files alone: no tokenizer package is needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from stages.base.contract import UserError
 
-#: Files of a `transformers` folder that can decide an id; its weights cannot.
+#: Files of a `transformers` folder that can affect ids; its weights cannot.
 _FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -21,21 +21,21 @@ _FILES = (
     "merges.txt",
     "config.json",
 )
-#: Vocabularies of SentencePiece, whatever they are called.
+#: SentencePiece vocabularies under any name.
 _PATTERNS = ("*.model", "*.spm")
 
-#: Role -> our own token for it, where a folder does not say.
-OURS = {"pad": "<pad>", "bos": "<s>", "eos": "</s>"}
+#: Role -> token, where a folder names none.
+DEFAULT_TOKENS = {"pad": "<pad>", "bos": "<s>", "eos": "</s>"}
 
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """Ids of a tokenizer's control tokens; the defaults are those of every tokenizer trained here."""
+    """Ids of a tokenizer's control tokens; the defaults apply to every tokenizer trained here."""
 
     pad: int = 0
-    """Fills a row up to the batch's length; always masked."""
+    """Pads a row to the batch's length; always masked."""
     bos: int = 1
-    """Begins what a decoder writes."""
+    """Begins a decoder's output."""
     eos: int = 2
     """Ends a text."""
 
@@ -45,7 +45,7 @@ class SpecialIds:
 
 
 def tokenizer_files(folder: str | None) -> list[str]:
-    """The files of a folder that make its tokenizer, in name order; the folder itself where there are none of them."""
+    """The files of a folder that define its tokenizer, in name order; the folder itself if there are none."""
     if folder is None:
         return []
     root = Path(folder)
@@ -55,7 +55,7 @@ def tokenizer_files(folder: str | None) -> list[str]:
 
 
 def token_ids(content: Mapping[str, Any]) -> dict[str, int]:
-    """Token -> id of a parsed `tokenizer.json`, whichever kind of model it holds, added tokens included."""
+    """Token -> id of a parsed `tokenizer.json` with any kind of model, added tokens included."""
     vocabulary = content["model"]["vocab"]
     if isinstance(vocabulary, list):  # Unigram: pieces with their scores, in id order
         vocabulary = {piece[0]: number for number, piece in enumerate(vocabulary)}
@@ -64,7 +64,7 @@ def token_ids(content: Mapping[str, Any]) -> dict[str, int]:
 
 
 def unknown_token(content: Mapping[str, Any]) -> str | None:
-    """What a parsed `tokenizer.json` writes where it has no token; None where it has no such id."""
+    """The unknown token of a parsed `tokenizer.json`; None if it has none."""
     model = content["model"]
     if isinstance(model.get("vocab"), list):
         number = model.get("unk_id")
@@ -73,11 +73,11 @@ def unknown_token(content: Mapping[str, Any]) -> str | None:
 
 
 def named_tokens(folder: Path) -> dict[str, str]:
-    """Role (pad, bos, eos) -> token, as `tokenizer_config.json` or else `special_tokens_map.json` says."""
+    """Role (pad, bos, eos) -> token, as named in `tokenizer_config.json` or else in `special_tokens_map.json`."""
     named: dict[str, str] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         settings = _read(folder / name)
-        for role in OURS:
+        for role in DEFAULT_TOKENS:
             token = settings.get(f"{role}_token")
             token = token.get("content") if isinstance(token, dict) else token
             if isinstance(token, str) and token:
@@ -88,23 +88,23 @@ def named_tokens(folder: Path) -> dict[str, str]:
 def special_ids(folder: Path, ids: Mapping[str, int]) -> SpecialIds:
     """The control tokens of a folder whose `tokenizer.json` holds `ids`.
 
-    A tokenizer without a bos begins with its eos, one without a pad pads with its eos (padding is masked). Raises
-    UserError where there is no eos, or where one is named that has no id.
+    The eos also serves as bos or pad of a tokenizer that has none (padding is masked). Raises UserError if there is no
+    eos, or if a named token has no id.
     """
     named = named_tokens(folder)
     for role, token in named.items():
         if token not in ids:
             raise UserError(
-                f"{folder}: its {role}_token {token!r} has no id in tokenizer.json; mend tokenizer_config.json"
+                f"{folder}: its {role}_token {token!r} has no id in tokenizer.json; correct tokenizer_config.json"
             )
-    found = {role: ids.get(named.get(role, OURS[role])) for role in OURS}
-    eos = found["eos"]
+    numbers = {role: ids.get(named.get(role, DEFAULT_TOKENS[role])) for role in DEFAULT_TOKENS}
+    eos = numbers["eos"]
     if eos is None:
         raise UserError(
-            f"{folder}: this tokenizer has no eos token, so nothing could end a text; "
+            f"{folder}: this tokenizer has no eos token, so a text could not end; "
             'name one of its tokens as "eos_token" in tokenizer_config.json'
         )
-    pad, bos = (eos if found[role] is None else int(found[role] or 0) for role in ("pad", "bos"))
+    pad, bos = (eos if numbers[role] is None else int(numbers[role] or 0) for role in ("pad", "bos"))
     return SpecialIds(pad, bos, eos)
 
 
@@ -114,7 +114,7 @@ def read_special(folder: str | Path) -> SpecialIds:
 
 
 def tokenizer_json(folder: Path) -> dict[str, Any]:
-    """The parsed `tokenizer.json` of a folder. Raises UserError where there is none, or it is broken."""
+    """The parsed `tokenizer.json` of a folder. Raises UserError if it is missing or invalid."""
     content = _read(folder / "tokenizer.json")
     if not isinstance(content.get("model"), dict) or "vocab" not in content["model"]:
         raise UserError(f"{folder} holds no tokenizer.json with a vocabulary: not a tokenizer")
@@ -127,5 +127,5 @@ def _read(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (ValueError, NotADirectoryError) as error:
-        raise UserError(f"{file}: not JSON ({error}); write it anew") from None
+        raise UserError(f"{file}: not JSON ({error}); save the tokenizer again") from None
     return content if isinstance(content, dict) else {}

@@ -1,4 +1,4 @@
-"""The tokenizer stage: a byte-level BPE vocabulary from the kept captions, or a tokenizer that was brought."""
+"""The tokenizer stage: trains a byte-level BPE vocabulary on the kept captions, or imports a tokenizer."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ class Tokenizer(Stage[TokenizerConfig]):
     name = "tokenizer"
     version = 2
     tracked = ("*.json", "*.md")
+    holds_samples = False  # it keeps words and their counts, of no caption in particular
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
-        """One per file of pairs and per piece of a text file; none for a tokenizer that was brought."""
+        """One per file of pairs and per piece of a text file; none for an imported tokenizer."""
         return [] if self.config.brought else list(self._pieces(inputs))
 
     def _pieces(self, inputs: Inputs) -> Iterator[Partition]:
@@ -34,13 +35,13 @@ class Tokenizer(Stage[TokenizerConfig]):
             if corpus.private and not self.config.include_private:
                 continue
             if corpus.pairs is not None:
-                for place, name in enumerate(corpus.pairs.names("pairs-*.parquet")):
-                    yield Partition(f"{number:04d}-{place:05d}", {"corpus": number, "pairs": name, "last_uid": last})
+                for position, name in enumerate(corpus.pairs.names("pairs-*.parquet")):
+                    yield Partition(f"{number:04d}-{position:05d}", {"corpus": number, "pairs": name, "last_uid": last})
             end = corpus.bytes()
-            step = max(1, -(-end // -(-end // size))) if end else 1  # as many pieces as it takes, of equal size
+            step = max(1, -(-end // -(-end // size))) if end else 1  # as few pieces as possible, of equal size
             for start in range(0, end, step):
                 stop = min(start + step, end)
-                # The range is in the id: a run resumed with pieces of another size must not take these for its own.
+                # The range is in the id: a run resumed with another piece size must not reuse these partitions.
                 yield Partition(f"{number:04d}-{start}-{stop}", {"corpus": number, "start": start, "stop": stop})
 
     def run(self, partition: Partition, context: StageContext) -> None:
@@ -64,21 +65,23 @@ class Tokenizer(Stage[TokenizerConfig]):
         write_counts(counter.table(), context.intermediate / f"words-{partition.id}.parquet")
 
     def finish(self, context: StageContext) -> None:
-        """Train and report. Raises UserError when the text is too small for the vocabulary asked for."""
+        """Train or import, and report. Raises UserError if the text is too small for the configured vocabulary."""
         from stages.tokenizer.corpus import find_last_uid, open_corpora
         from stages.tokenizer.load import load
         from stages.tokenizer.report import page, report
 
         if self.config.brought:
-            from stages.tokenizer.given import write_given
+            from stages.tokenizer.imported import write_imported
 
             folder = str(local_path(str(self.config.folder), context.inputs))
-            write_given(self.config.model_copy(update={"folder": folder}), context.out)
+            write_imported(self.config.model_copy(update={"folder": folder}), context.out)
         else:
-            from stages.tokenizer.counting import total
+            from stages.tokenizer.counting import sum_counts
             from stages.tokenizer.train import learn, write
 
-            write(self.config, learn(self.config, total(context.intermediate.glob("words-*.parquet"))), context.out)
+            write(
+                self.config, learn(self.config, sum_counts(context.intermediate.glob("words-*.parquet"))), context.out
+            )
         tokenizer = load(context.out)
         corpora = open_corpora(self.config, context.inputs, find_last_uid(self.config, context.inputs))
         figures = report(self.config, corpora, tokenizer)

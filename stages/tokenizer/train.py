@@ -1,4 +1,4 @@
-"""Training byte-level BPE (Radford et al. 2019) to an exact number of ids, with equal bytes every time."""
+"""Trains byte-level BPE (Radford et al. 2019) to an exact vocabulary size, reproducibly to the byte."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from stages.base.artifact import canonical_json
 from stages.base.contract import UserError
 from stages.tokenizer.config import BOS, EOS, PAD, TokenizerConfig
-from stages.tokenizer.counting import byte_level, count_words, rows
+from stages.tokenizer.counting import byte_level, count_words, iter_counts
 
 _WORDS_AT_ONCE = 1000
 _LINES_AT_ONCE = 10_000
 
 
 def train(config: TokenizerConfig, lines: Iterable[str]) -> str:
-    """Contents of `tokenizer.json` for a text given line by line: :func:`learn` of its words."""
+    """Contents of `tokenizer.json` trained on lines of text: :func:`learn` of their words."""
     rest = iter(lines)
     return learn(config, count_words(iter(lambda: list(islice(rest, _LINES_AT_ONCE)), [])))
 
@@ -29,12 +29,12 @@ def train(config: TokenizerConfig, lines: Iterable[str]) -> str:
 def learn(config: TokenizerConfig, words: pa.Table) -> str:
     """Contents of `tokenizer.json`, from words and counts (`counting.SCHEMA`).
 
-    The same merges as Hugging Face's `train_from_iterator` learns from the text that was counted. Raises UserError
-    naming the reachable size when the text has too few distinct words, unless smaller is allowed.
+    The merges are those that Hugging Face's `train_from_iterator` learns from the counted text. Raises UserError naming
+    the reachable size if the text has too few distinct words, unless `allow_smaller` is set.
     """
     tokenizer = Tokenizer(models.BPE())
-    # The library only trains from text, so it gets each word as often as it was counted, to be cut at spaces (a tenth
-    # of the work of the byte-level pattern). A space is no letter of the byte-level alphabet.
+    # The library only trains from text, so it gets each word as often as it was counted, to be split at spaces (a tenth
+    # of the work of the byte-level pattern). The byte-level alphabet contains no space.
     tokenizer.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(" ")
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocabulary,
@@ -47,25 +47,25 @@ def learn(config: TokenizerConfig, words: pa.Table) -> str:
     tokenizer.decoder = decoders.ByteLevel()
     reached = tokenizer.get_vocab_size()
     if reached > config.vocabulary:
-        raise RuntimeError(f"asked for {config.vocabulary} ids, tokenizers made {reached}")
+        raise RuntimeError(f"tokenizers made {reached} ids, more than the requested {config.vocabulary}")
     if reached < config.vocabulary and not config.allow_smaller:
         raise UserError(
-            f"tokenizer.vocabulary={config.vocabulary} is out of reach: the kept captions and tokenizer.text give "
+            f"tokenizer.vocabulary={config.vocabulary} is out of reach: the kept captions and tokenizer.text allow "
             f"{reached}; set tokenizer.vocabulary={reached} or less, add text, or tokenizer.allow_smaller=true"
         )
     content = json.loads(tokenizer.to_str())
     control = set(config.control_tokens())
     for token in content["added_tokens"]:
-        # What is special is never read from text and never shown: true of control tokens, not of locations.
+        # Special tokens are never encoded from text nor shown when decoded: true of control tokens, not of locations.
         token["special"] = token["content"] in control
     return canonical_json(content) + "\n"
 
 
 def _repeated(words: pa.Table) -> Iterator[str]:
-    """Each word as often as it was counted, with spaces between, at most some thousands at a time."""
-    some: list[str] = []
-    held = 0
-    for word, count in rows(words):
+    """Each word as often as it was counted, separated by spaces, at most some thousands at a time."""
+    chunk: list[str] = []
+    size = 0
+    for word, count in iter_counts(words):
         if len(word) < 2:
             continue  # nothing to merge, and every byte is in the vocabulary anyway
         if count >= _WORDS_AT_ONCE:
@@ -73,13 +73,13 @@ def _repeated(words: pa.Table) -> Iterator[str]:
             for _ in range(count // _WORDS_AT_ONCE):
                 yield many
             count %= _WORDS_AT_ONCE
-        some.append((word + " ") * count)
-        held += count
-        if held >= _WORDS_AT_ONCE:
-            yield "".join(some)
-            some, held = [], 0
-    if some:
-        yield "".join(some)
+        chunk.append((word + " ") * count)
+        size += count
+        if size >= _WORDS_AT_ONCE:
+            yield "".join(chunk)
+            chunk, size = [], 0
+    if chunk:
+        yield "".join(chunk)
 
 
 def write(config: TokenizerConfig, content: str, folder: Path) -> None:

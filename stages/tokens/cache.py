@@ -1,4 +1,4 @@
-"""A shard's ids kept in the stage's cache, so that only shards that changed are encoded anew."""
+"""Caches each shard's ids, so that only shards that changed are encoded again."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from stages.tokens.encode import Encoded
 
 log = logging.getLogger(__name__)
 
-#: Raise it when equal captions and an equal tokenizer give other ids, or an entry is laid out otherwise.
+#: Increment it when the same captions and tokenizer give different ids, or when the layout of an entry changes.
 _LAYOUT = 1
 _SUFFIX = ".parquet"
-#: What of `tokenizer.json` decides ids or the way back. The rest frames, cuts and pads, which is not done here.
+#: Keys of `tokenizer.json` that decide encoding or decoding; the others add control tokens, truncate and pad.
 _DECIDES = ("added_tokens", "normalizer", "pre_tokenizer", "model", "decoder")
 
 
 def tokenizer_digest(content: Mapping[str, Any]) -> str:
-    """sha256 of what decides ids in a parsed `tokenizer.json`."""
+    """sha256 of the parts of a parsed `tokenizer.json` that decide ids."""
     return hashlib.sha256(canonical_json({key: content.get(key) for key in _DECIDES}).encode()).hexdigest()
 
 
-class Kept:
-    """The cache as it looks for one tokenizer.
+class TokenCache:
+    """Cached ids of one tokenizer, by shard.
 
-    Entries are tables with a row per caption and its uid, by which `pairmill forget` finds those that must go: a
-    forgotten caption's ids are a caption.
+    Entries are tables with a row per caption and its uid, by which `pairmill forget` finds the entries to delete: the
+    ids of a forgotten caption can be decoded to the caption.
     """
 
     def __init__(self, cache: str, tokenizer: str) -> None:
-        """`cache` is :attr:`StageContext.cache`; nothing is kept where it is empty. `tokenizer` is its digest."""
+        """`cache` is :attr:`StageContext.cache`; an empty string disables it. `tokenizer` is the tokenizer's digest."""
         self._cache = Cache(cache) if cache else None
         self._tokenizer = tokenizer
 
     def get(self, shard: str | None, uids: pa.Array) -> Encoded | None:
-        """The ids of the shard with this sha256, or None where none are kept for just these samples."""
+        """The ids of the shard with this sha256, or None if none are cached for exactly these samples."""
         if self._cache is None or shard is None:
             return None
         file = self._cache.get(self._key(shard), _SUFFIX)
@@ -54,7 +54,7 @@ class Kept:
         try:
             table = pq.read_table(file).combine_chunks()
         except (OSError, pa.ArrowInvalid) as problem:
-            log.warning("tokens: kept ids cannot be read and are made anew: %s", problem)
+            log.warning("tokens: a cached result cannot be read and is encoded again: %s", problem)
             return None
         finally:
             if is_remote(self._cache.url):
@@ -69,7 +69,7 @@ class Kept:
         return Encoded(flat, offsets - offsets[0], table["changed"].to_numpy())
 
     def put(self, shard: str | None, uids: pa.Array, encoded: Encoded) -> None:
-        """Keep the ids of a shard's captions."""
+        """Store the ids of a shard's captions."""
         if self._cache is None or shard is None or not len(uids):
             return
         ids = pa.LargeListArray.from_arrays(pa.array(encoded.offsets), pa.array(encoded.ids))

@@ -6,4 +6,4 @@ from stages.base.contract import StageConfig
 
 
 class TokensConfig(StageConfig):
-    """The root key `tokens`. Nothing to choose: ids follow from shards and tokenizer alone."""
+    """The root key `tokens`. It has no settings: ids follow from shards and tokenizer alone."""

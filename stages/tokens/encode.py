@@ -1,4 +1,4 @@
-"""One shard's captions as ids: encoded, checked on the way back, and written as arrays."""
+"""Encodes one shard's captions to ids, checks that they decode to the same text, and writes them as arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stages.tokenizer.load import LoadedTokenizer
 from stages.tokenizer.pieces import PieceEncoder, texts_array
 
-#: Captions at a time: enough that words repeat, few enough that their Python lists stay small.
+#: Captions per batch: enough that words repeat, few enough that their Python lists stay small.
 _AT_ONCE = 16_384
 
 
@@ -22,11 +22,11 @@ class Encoded:
     """The ids of a shard's captions."""
 
     ids: NDArray[np.unsignedinteger]
-    """All captions' ids end to end, no bos, no eos; uint16 or uint32."""
+    """Ids of all captions, concatenated, without bos and eos; uint16 or uint32."""
     offsets: NDArray[np.int64]
     """int64 [captions + 1]; caption i is ``ids[offsets[i]:offsets[i + 1]]``."""
     changed: NDArray[np.bool_]
-    """bool [captions]; whether the ids decode to another text than the caption."""
+    """bool [captions]; whether the ids decode to a text that differs from the caption."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -34,7 +34,7 @@ class Encoded:
         return np.diff(self.offsets)
 
     def unknown(self, unknown_id: int | None) -> NDArray[np.int64]:
-        """How many ids of each caption mean "unknown", int64 [captions]."""
+        """Number of unknown tokens in each caption, int64 [captions]."""
         if unknown_id is None:
             return np.zeros(len(self.changed), dtype=np.int64)
         before = np.concatenate([[0], np.cumsum(self.ids == unknown_id)])
@@ -47,7 +47,7 @@ class Encoded:
 
 
 def encode(tokenizer: LoadedTokenizer, captions: Iterable[str]) -> Encoded:
-    """Encode captions in order, and decode each again to see whether it comes back as it was."""
+    """Encode captions in order, and decode each again to see whether the text is unchanged."""
     dtype, encoder = id_type(tokenizer.vocabulary), PieceEncoder(tokenizer)
     ids, lengths, changed = [np.empty(0, dtype)], [np.zeros(1, np.int64)], [np.empty(0, np.bool_)]
     rest = iter(captions)

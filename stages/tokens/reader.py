@@ -1,4 +1,4 @@
-"""Random access to the ids of any caption, memory-mapped. In the loader's hot path: no torch, nothing opened early."""
+"""Random access to the ids of any caption, memory-mapped. On the loader's hot path: no torch, files opened lazily."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OPEN_SHARDS = 1024
 
 
 class TokenReader:
-    """Reads a `tokens` artifact. Free to construct and to pickle: files are opened when first asked for."""
+    """Reads a `tokens` artifact. Cheap to construct and to pickle: files are opened on first use."""
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
@@ -34,7 +34,7 @@ class TokenReader:
 
     @property
     def vocabulary(self) -> int:
-        """Number of ids of the tokenizer that made them."""
+        """Vocabulary size of the tokenizer that made them."""
         return int(self.content["vocabulary"])
 
     @cached_property
@@ -43,7 +43,7 @@ class TokenReader:
         return list(self.content["shards"])
 
     def tokens(self, shard: int, position: int) -> NDArray[np.unsignedinteger]:
-        """Ids [length], uint16 or uint32, no bos, no eos, of the sample at a position of a shard.
+        """Ids [length], uint16 or uint32, without bos and eos, of the sample at a position in a shard.
 
         Raises IndexError beyond the shard's end.
         """
@@ -53,26 +53,26 @@ class TokenReader:
         return self._ids(shard)[offsets[position] : offsets[position + 1]]
 
     def lengths(self, shards: NDArray[np.integer], positions: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Number of ids of many samples at once, int64 [n], of places given as int [n] each.
+        """Number of ids of many samples at once, int64 [n]; `shards` and `positions` are int [n].
 
-        Raises IndexError for one beyond its shard's end.
+        Raises IndexError for a position beyond its shard's end.
         """
         shards, positions = np.asarray(shards), np.asarray(positions)
         out = np.empty(len(shards), dtype=np.int64)
-        # Sorted by shard, each shard's samples are one stretch.
+        # Sorted by shard, each shard's samples are contiguous.
         order = np.argsort(shards, kind="stable")
         bounds = np.flatnonzero(np.diff(shards[order], prepend=-1, append=-1))
         for start, stop in pairwise(bounds.tolist()):
             rows = order[start:stop]
-            shard, places = int(shards[rows[0]]), positions[rows]
+            shard, within = int(shards[rows[0]]), positions[rows]
             offsets = self._offsets(shard)
-            if places.min() < 0 or places.max() >= len(offsets) - 1:
-                wrong = places[(places < 0) | (places >= len(offsets) - 1)][0]
+            if within.min() < 0 or within.max() >= len(offsets) - 1:
+                wrong = within[(within < 0) | (within >= len(offsets) - 1)][0]
                 raise IndexError(f"{self.shards[shard]} has {len(offsets) - 1} samples, none at position {wrong}")
-            out[rows] = offsets[places + 1] - offsets[places]
+            out[rows] = offsets[within + 1] - offsets[within]
         return out
 
     def _open(self, shard: int, part: str) -> NDArray[Any]:
         mapped = np.load(self.artifact.path(f"{self.shards[shard]}.{part}.npy"), mmap_mode="r")
-        # A plain view: slicing a memmap costs several times as much.
+        # A plain array view: slicing a memmap costs several times as much.
         return mapped.view(np.ndarray)

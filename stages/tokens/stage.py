@@ -1,13 +1,16 @@
-"""The tokens stage: every caption's ids, shard by shard, so that training never tokenises."""
+"""The tokens stage: encodes every caption, shard by shard, so that training never runs a tokenizer."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext, UserError
+from stages.base.forgetting import ForgetInputs, Forgotten, Removal
 from stages.tokens.config import TokensConfig
 
 if TYPE_CHECKING:
@@ -21,10 +24,13 @@ _LOSSES = ("round_trip_failed", "unknown")
 
 
 class Tokens(Stage[TokensConfig]):
-    """Inputs: `shards`, `tokenizer`. What is known of a shard and a tokenizer is kept: only changes are encoded."""
+    """Inputs: `shards`, `tokenizer`. Ids are cached by shard and tokenizer: only changed shards are encoded."""
 
     name = "tokens"
     version = 2
+    holds_samples = True
+    sample_tables = ()
+    forget_before = ("shard",)  # which names the caption that each run of ids belongs to
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One per shard."""
@@ -35,14 +41,14 @@ class Tokens(Stage[TokensConfig]):
         ]
 
     def run(self, partition: Partition, context: StageContext) -> None:
-        """Encode one shard's captions, and decode every one again.
+        """Encode one shard's captions, and decode each of them again.
 
-        Raises UserError for a damaged shard, RuntimeError when a tokenizer that was trained here loses something.
+        Raises UserError for a damaged shard, RuntimeError if a tokenizer trained here loses text.
         """
         from stages.shard.reader import ShardReader
         from stages.tokenizer.load import load
         from stages.tokenizer.special import tokenizer_json
-        from stages.tokens.cache import Kept, tokenizer_digest
+        from stages.tokens.cache import TokenCache, tokenizer_digest
 
         tokenizer, folder = context.input("tokenizer"), context.input("tokenizer").path()
         shard, name = partition.spec["shard"], str(partition.spec["name"])
@@ -50,11 +56,11 @@ class Tokens(Stage[TokensConfig]):
         samples = reader.of_shard(shard)
         rows = reader.index.table.slice(samples.start, len(samples))
         uids = rows["uid"].combine_chunks()
-        kept = Kept(context.cache, tokenizer_digest(tokenizer_json(folder)))
-        encoded = kept.get(partition.spec["sha256"], uids)
+        cache = TokenCache(context.cache, tokenizer_digest(tokenizer_json(folder)))
+        encoded = cache.get(partition.spec["sha256"], uids)
         if encoded is None:
             encoded = _encoded(reader, shard, loaded)
-            kept.put(partition.spec["sha256"], uids, encoded)
+            cache.put(partition.spec["sha256"], uids, encoded)
         figures = _figures(rows["source"], encoded, loaded.unknown_id)
         lost = {loss: sum(source[loss] for source in figures.values()) for loss in _LOSSES}
         if any(lost.values()) and not tokenizer.manifest.get("config", {}).get("brought", False):
@@ -84,28 +90,35 @@ class Tokens(Stage[TokensConfig]):
         }
         (context.out / "tokens.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
+    @classmethod
+    def forget(cls, artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:
+        """See `stages/tokens/forget.py`."""
+        from stages.tokens.forget import forget
+
+        return forget(artifact, inputs, forgotten, out)
+
 
 def _encoded(reader: ShardReader, shard: int, tokenizer: LoadedTokenizer) -> Encoded:
-    from stages.shard.damage import Damaged
+    from stages.shard.reader import DamagedShard
     from stages.tokens.encode import encode
 
     try:
         return encode(tokenizer, reader.captions(shard))
-    except Damaged as damage:
-        raise UserError(f"{damage}; make the shards anew, or fetch them again") from None
+    except DamagedShard as damage:
+        raise UserError(f"{damage}; run the shard stage again, or fetch the shards again") from None
 
 
 def _figures(sources: pa.ChunkedArray, encoded: Encoded, unknown_id: int | None) -> dict[str, dict[str, int]]:
-    """Per source: samples, tokens, and what was lost. Numbers only, so private sources may be among them."""
+    """Per source: samples, tokens, and losses. Counts only, so private sources may be included."""
     import numpy as np
 
     names = sources.to_numpy(zero_copy_only=False).astype(str)
-    found, codes = np.unique(names, return_inverse=True)
+    distinct, codes = np.unique(names, return_inverse=True)
     values: dict[str, Any] = {
         "samples": np.ones(len(names)),
         "tokens": encoded.lengths,
         "round_trip_failed": encoded.changed,
         "unknown": encoded.unknown(unknown_id),
     }
-    sums = {key: np.bincount(codes, weights=value, minlength=len(found)) for key, value in values.items()}
-    return {str(name): {key: int(total[i]) for key, total in sums.items()} for i, name in enumerate(found)}
+    sums = {key: np.bincount(codes, weights=value, minlength=len(distinct)) for key, value in values.items()}
+    return {str(name): {key: int(total[i]) for key, total in sums.items()} for i, name in enumerate(distinct)}

@@ -47,8 +47,8 @@ class AugmentationConfig(StageConfig):
     crop_ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 4 / 3)
     """Width to height of the crop."""
     horizontal_flip: Unit = 0.0
-    """Probability of mirroring. Images whose text says left or right, which that would make untrue, are left alone;
-    texts of regions are put right instead."""
+    """Probability of mirroring. Images whose text names left or right, which that would make untrue, are not mirrored;
+    texts of regions are corrected instead."""
     color_jitter: ColorJitterConfig = ColorJitterConfig()
     """Brightness, contrast, saturation."""
 
@@ -65,7 +65,7 @@ class PhaseConfig(StageConfig):
     """One objective trained for a while, with an optimizer and a learning-rate schedule of its own."""
 
     objective: str
-    """What is learnt: a name the model offers, e.g. `representation`, `masked_autoencoding`."""
+    """The objective: a name that the model defines, e.g. `representation`, `masked_autoencoding`."""
     steps: Annotated[int | None, Field(ge=1)] = None
     """Optimizer steps; exactly one of `steps` and `epochs` is given."""
     epochs: Annotated[float | None, Field(gt=0)] = None
@@ -130,7 +130,7 @@ class OptimizationConfig(StageConfig):
     loader_workers: Annotated[int, NotFingerprinted, Field(ge=0)] = 0
     """Processes per rank that read, decode and augment images; 0: a thread of the rank's own process does."""
     prefetch: Annotated[int, NotFingerprinted, Field(ge=0)] = 2
-    """Micro-batches prepared ahead of the model; 0 prepares each when it is asked for (workers: one ahead)."""
+    """Micro-batches prepared ahead of the model; 0 prepares each when it is needed (workers: one ahead)."""
     image_cache_mb: Annotated[int, NotFingerprinted, Field(ge=0)] = 512
     """Memory per rank for decoded images, which small data sets fit into whole; of use only without workers."""
 

@@ -1,22 +1,23 @@
-"""What the driver hands to the training workers: one picklable record."""
+"""What the driver hands to the training workers: one picklable record, and the data set it names."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from models.blip2.config import Blip2Config
-from models.florence2.config import Florence2Config
+from models.common.config import ModelConfig
 from stages.base.artifact import Artifact, is_remote
 from stages.base.contract import StageContext, UserError
 from stages.tokenizer.special import SpecialIds, read_special, token_ids
 from stages.train.config import OptimizationConfig, PhaseConfig
 from stages.train.data.annotated_files import AnnotatedFiles
 
-ModelConfig = Blip2Config | Florence2Config
+if TYPE_CHECKING:
+    from stages.train.data.dataset import Dataset
+    from stages.train.trainer.hooks import Hook
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,9 @@ class TrainingJob:
     threads: int
     """Torch threads of a rank."""
     tensor_parallel: int
+    """Neighbouring ranks that share one copy of the weights."""
+    hooks: Sequence[Callable[[], Hook]] = ()
+    """Make further hooks, on every rank and for every phase anew: classes, or functools.partial of them."""
 
     @property
     def folder(self) -> Path:
@@ -66,8 +70,8 @@ class TrainingJob:
         return Path(self.scratch, "train")
 
     @property
-    def mistake(self) -> Path:
-        """Where a worker leaves the text of a UserError for the driver."""
+    def user_error(self) -> Path:
+        """File in which a worker leaves the text of a UserError for the driver."""
         return self.folder / "user_error.txt"
 
 
@@ -85,14 +89,6 @@ def tokenizer_vocabulary(tokenizer: Artifact) -> int:
     return max(token_ids(tokenizer.read_json("tokenizer.json")).values()) + 1
 
 
-def saved_architecture(folder: Path) -> ModelConfig:
-    """The architecture of a model saved in `folder`, without loading it."""
-    described = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architecture"]
-    if described["architecture"] == "blip2":
-        return Blip2Config.model_validate(described)
-    return Florence2Config.model_validate(described)
-
-
 def make_job(
     key: str,
     settings: OptimizationConfig,
@@ -101,6 +97,7 @@ def make_job(
     initial: Path | None,
     source: PairSource | AnnotatedSource,
     context: StageContext,
+    hooks: Sequence[Callable[[], Hook]] = (),
 ) -> TrainingJob:
     """A job with the cluster's grants and every local path made absolute: workers run in another folder."""
     if isinstance(source, PairSource):
@@ -119,8 +116,31 @@ def make_job(
         precision=str(context.cluster.get("precision", "fp32")),
         threads=int(context.cluster.get("cpus_per_worker", 1)),
         tensor_parallel=int(context.cluster.get("tensor_parallel", 1)),
+        hooks=tuple(hooks),
     )
 
 
 def _absolute(artifact: Artifact) -> Artifact:
     return artifact if is_remote(artifact.url) else Artifact(os.path.abspath(artifact.url))
+
+
+def open_dataset(job: TrainingJob) -> Dataset:
+    """The job's samples, in the process that will read them. Raises UserError for missing or malformed files."""
+    settings = job.settings
+    if isinstance(job.source, PairSource):
+        from stages.train.data.pairs import PairDataset
+
+        source = job.source
+        flips = settings.augmentation.horizontal_flip > 0
+        return PairDataset(source.shards, source.tokens, settings.max_text_tokens, job.special, flips)
+    from stages.tokenizer.load import load
+    from stages.train.data.annotated import AnnotatedDataset
+
+    return AnnotatedDataset(
+        job.source.files,
+        load(job.tokenizer),
+        prompt=job.source.prompt,
+        texts_per_image=job.source.texts_per_image,
+        max_tokens=settings.max_text_tokens,
+        seed=settings.seed,
+    )

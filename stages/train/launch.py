@@ -1,4 +1,4 @@
-"""Training from the driver's side: start the workers, wait, and put what they leave into the artifact."""
+"""Training from the driver's side: start the workers, wait, and copy their results into the artifact."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from typing import Any
 from stages.base.artifact import Artifact
 from stages.base.contract import StageContext, UserError
 from stages.train.job import PairSource, TrainingJob
-from stages.train.trainer.batching import accumulation_steps
 from stages.train.trainer.checkpoint import (
-    Progress,
+    TrainState,
     discard_torn_snapshot,
     finished_phases,
     newest_on_disk,
     phase_folder,
-    read_progress,
+    read_state,
 )
-from stages.train.trainer.replaced_samples import summary as replaced
+from stages.train.trainer.replaced_samples import replaced_summary
+from stages.train.trainer.schedule import accumulation_steps
 
 _LOG = logging.getLogger(__name__)
 _RUN = "ray"
@@ -35,7 +35,7 @@ def train(job: TrainingJob, context: StageContext) -> None:
     """Run a job to its end and write `model/`, `tokenizer/`, `history.jsonl` and `train.json` below ``context.out``.
 
     Needs Ray to be running. Goes on where an earlier, killed call with the same scratch folder stopped. Raises
-    UserError for what the user can mend, and ray.train.TrainingFailedError when workers fail more often than allowed.
+    UserError for the user's mistakes, and ray.train.TrainingFailedError when workers fail more often than allowed.
     """
     workers = int(context.cluster["workers"])
     if workers % job.tensor_parallel:
@@ -53,8 +53,8 @@ def _fit(job: TrainingJob, cluster: Mapping[str, Any], workers: int) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
     run = job.folder / _RUN
     discard_torn_snapshot(run)
-    _same_ranks(run, workers)
-    # The controller looks after its workers this often; its default of 2 s would be added to every start and end.
+    _check_ranks(run, workers)
+    # The controller polls its workers at this interval; its default of 2 s would be added to every start and end.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.exceptions import TrainingFailedError
@@ -76,41 +76,42 @@ def _fit(job: TrainingJob, cluster: Mapping[str, Any], workers: int) -> None:
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
-    job.mistake.unlink(missing_ok=True)
+    job.user_error.unlink(missing_ok=True)
     try:
-        with _own_sigint():
+        with _sigint_restored():
             trainer.fit()
     except SystemExit:  # Ray Train's answer to Ctrl-C, once it has stopped the workers
         raise KeyboardInterrupt from None
     except TrainingFailedError:
-        if not job.mistake.exists():
+        if not job.user_error.exists():
             raise
-    if job.mistake.exists():
-        raise UserError(job.mistake.read_text(encoding="utf-8"))
+    if job.user_error.exists():
+        raise UserError(job.user_error.read_text(encoding="utf-8"))
 
 
 def _check_shards(job: TrainingJob) -> None:
-    """Look whether all shards are there and as long as they should be, which costs no reading."""
+    """Raise UserError where a shard is missing or too short, unless the job may skip it. Reads no data."""
     if not isinstance(job.source, PairSource):
         return
     from stages.shard.reader import ShardReader
     from stages.shard.verify import missing_or_short
 
-    found = missing_or_short(ShardReader(job.source.shards))
-    if not found:
+    damaged = missing_or_short(ShardReader(job.source.shards))
+    if not damaged:
         return
-    told = "; ".join(map(str, found[:3])) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+    listed = "; ".join(map(str, damaged[:3])) + (f"; and {len(damaged) - 3} more" if len(damaged) > 3 else "")
     if job.settings.damaged_shards == "stop":
         raise UserError(
-            f"{told}: write the shards again (delete their artifact and run `pairmill run shard`), or set "
+            f"{listed}: write the shards again (delete their artifact and run `pairmill run shard`), or set "
             f"{job.key}.damaged_shards=skip to train without their samples; `pairmill check-shards` looks closer"
         )
-    _LOG.warning("%s: samples of these shards will be replaced", told)
+    _LOG.warning("%s: samples of these shards will be replaced", listed)
 
 
-def _same_ranks(run: Path, workers: int) -> None:
+def _check_ranks(run: Path, workers: int) -> None:
+    """Raise UserError where the newest checkpoint was saved by another number of ranks."""
     newest = newest_on_disk(run)
-    if newest and (ranks := read_progress(newest).ranks) != workers:
+    if newest and (ranks := read_state(newest).ranks) != workers:
         raise UserError(
             f"{newest}: this checkpoint was saved by {ranks} training workers and cannot go on with {workers}: "
             f"set cluster.workers={ranks}, or delete {run.parent} to train from the start"
@@ -118,8 +119,8 @@ def _same_ranks(run: Path, workers: int) -> None:
 
 
 @contextmanager
-def _own_sigint() -> Iterator[None]:
-    """Give Ctrl-C back after `fit`, which takes it and does not return it."""
+def _sigint_restored() -> Iterator[None]:
+    """Restore the handler of Ctrl-C, which `fit` replaces."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -131,7 +132,7 @@ def _own_sigint() -> Iterator[None]:
 
 
 def _publish(job: TrainingJob, out: Path) -> None:
-    phases = [read_progress(phase_folder(job.folder, i)) for i in range(len(job.phases))]
+    phases = [read_state(phase_folder(job.folder, i)) for i in range(len(job.phases))]
     shutil.copytree(phase_folder(job.folder, len(phases) - 1) / "model", out / "model")
     tokenizer = out / "tokenizer"
     tokenizer.mkdir()
@@ -141,16 +142,16 @@ def _publish(job: TrainingJob, out: Path) -> None:
     (out / "train.json").write_text(json.dumps(train_record(job, phases), indent=2) + "\n")
 
 
-def train_record(job: TrainingJob, phases: list[Progress]) -> dict[str, Any]:
-    """What `train.json` says of a finished run."""
+def train_record(job: TrainingJob, phases: list[TrainState]) -> dict[str, Any]:
+    """The content of a finished run's `train.json`."""
     settings = job.settings
     return {
         "phases": [
             {
                 "objective": phase.objective,
                 "steps": done.step,
-                "first_loss": done.first_loss,
-                "last_loss": done.last_loss,
+                "first_loss": done.hooks["metrics"]["first_loss"],
+                "last_loss": done.hooks["metrics"]["last_loss"],
                 "seconds": round(done.seconds, 3),
             }
             for phase, done in zip(job.phases, phases, strict=True)
@@ -160,7 +161,7 @@ def train_record(job: TrainingJob, phases: list[Progress]) -> dict[str, Any]:
         "seconds": round(sum(done.seconds for done in phases), 3),
         "world_size": phases[-1].ranks,
         "precision": job.precision,
-        "replaced": replaced(job.folder),
+        "replaced": replaced_summary(job.folder),
         "prompt": getattr(job.source, "prompt", ""),
         "preprocessing": {
             "image_size": job.model.vision.image_size,

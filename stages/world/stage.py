@@ -14,6 +14,7 @@ class World(Stage[WorldConfig]):
 
     name = "world"
     version = 3
+    holds_samples = False  # its files stand for the outside: nothing in them is a sample before `ingest` lists it
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """The whole world at once: it takes seconds."""

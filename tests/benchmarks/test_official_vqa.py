@@ -16,7 +16,7 @@ from benchmarks.metric_peers import made_vqa
 from benchmarks.metric_peers.official_vqa import OfficialVqa
 from stages.evaluate.metrics.additive import labels, mean_by_group
 from stages.evaluate.metrics.vqa.accuracy import accuracies
-from stages.evaluate.metrics.vqa.words import CONTRACTIONS, NUMBERS, PUNCTUATION
+from stages.evaluate.metrics.vqa.normalize import CONTRACTIONS, NUMBERS, PUNCTUATION
 
 KINDS = ("yes/no", "number", "other")
 PIECES = (

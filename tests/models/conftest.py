@@ -10,27 +10,27 @@ import pytest
 import torch
 import yaml
 
-from models.batch import Batch
-from models.blip2.config import Blip2Config
-from models.florence2.config import Florence2Config
+from models import registry
+from models.common.batch import Batch
+from models.common.config import ModelConfig
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 SMALL = {"vocabulary": 60}
 
 
-def read(name: str, **changes: Any) -> Blip2Config | Florence2Config:
+def read(name: str, **changes: Any) -> ModelConfig:
     """The config of conf/model/<name>.yaml with top-level changes."""
     fields = {**yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8")), **changes}
-    return (Blip2Config if fields["architecture"] == "blip2" else Florence2Config).model_validate(fields)
+    return registry.model_config(fields)
 
 
 @pytest.fixture
-def config() -> Callable[..., Blip2Config | Florence2Config]:
+def config() -> Callable[..., ModelConfig]:
     return read
 
 
 @pytest.fixture(params=["blip2_tiny", "florence2_tiny"])
-def either(request: pytest.FixtureRequest) -> Blip2Config | Florence2Config:
+def either(request: pytest.FixtureRequest) -> ModelConfig:
     """Both tiny models in turn, with a vocabulary for quick tests."""
     return read(request.param, **SMALL)
 

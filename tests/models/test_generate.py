@@ -1,4 +1,4 @@
-"""Beam search: equal to a loop by hand where it is greedy, and the same in whatever batch a prompt finds itself."""
+"""Beam search: equal to a loop by hand where it is greedy, and the same for a prompt in any batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models import registry
-from models.batch import Batch
+from models.common.batch import Batch
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def model(either: Any) -> Any:
     return registry.build(either)
 
 
-def written(model: Any, batch: Batch, rows: slice = slice(None), **changes: Any) -> torch.Tensor:
+def generated(model: Any, batch: Batch, rows: slice = slice(None), **changes: Any) -> torch.Tensor:
     how = {"num_beams": 1, "max_new_tokens": 6, **changes}
     return registry.generate(
         model,
@@ -39,7 +39,7 @@ def test_one_beam_equals_a_greedy_loop(model: Any, batch: Batch) -> None:
     for row in range(len(batch["image_index"])):
         ids: list[int] = []
         while len(ids) < 6 and 2 not in ids:
-            target = torch.tensor([[*ids, 0]])  # the last id is a place holder: its own logits are wanted
+            target = torch.tensor([[*ids, 0]])  # the last id is a placeholder: its own logits are needed
             logits = model.eval()(
                 batch["pixels"],
                 batch["image_index"][row : row + 1],
@@ -50,13 +50,13 @@ def test_one_beam_equals_a_greedy_loop(model: Any, batch: Batch) -> None:
             )
             ids.append(int(logits[0, -1].argmax()))
         expected.append(ids)
-    assert trimmed(written(model, batch)) == expected
+    assert trimmed(generated(model, batch)) == expected
 
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_prompt_is_answered_alike_alone_and_in_a_batch(model: Any, batch: Batch, beams: int) -> None:
-    together = trimmed(written(model, batch, num_beams=beams))
-    alone = [trimmed(written(model, batch, slice(i, i + 1), num_beams=beams))[0] for i in range(len(together))]
+    together = trimmed(generated(model, batch, num_beams=beams))
+    alone = [trimmed(generated(model, batch, slice(i, i + 1), num_beams=beams))[0] for i in range(len(together))]
     assert together == alone
 
 
@@ -71,21 +71,21 @@ def test_it_works_without_prompts(model: Any, batch: Batch) -> None:
 
 
 def test_what_follows_eos_is_padding(model: Any, batch: Batch) -> None:
-    for row in written(model, batch, num_beams=3, max_new_tokens=8).tolist():
+    for row in generated(model, batch, num_beams=3, max_new_tokens=8).tolist():
         after = row[row.index(2) + 1 :] if 2 in row else []
         assert set(after) <= {0}
 
 
 def test_each_image_is_encoded_once(model: Any, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
+    encoded: list[int] = []
     encode = model.vision.encode
-    monkeypatch.setattr(model.vision, "encode", lambda pixels: seen.append(len(pixels)) or encode(pixels))
-    written(model, batch, num_beams=3)
-    assert seen == [3]
+    monkeypatch.setattr(model.vision, "encode", lambda pixels: encoded.append(len(pixels)) or encode(pixels))
+    generated(model, batch, num_beams=3)
+    assert encoded == [3]
     assert len(batch["image_index"]) == 5
 
 
 def test_training_mode_is_restored(model: Any, batch: Batch) -> None:
     model.train()
-    written(model, batch)
+    generated(model, batch)
     assert model.training

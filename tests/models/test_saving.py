@@ -12,9 +12,9 @@ import torch
 from transformers import CLIPVisionModel, MBartForConditionalGeneration, OPTForCausalLM, ViTModel
 
 from models import registry
-from models.batch import Batch
-from models.grid import resize_positions
-from stages.base.contract import UserError
+from models.common.batch import Batch
+from models.common.errors import UserError
+from models.common.position_embeddings import resize_positions
 
 
 def test_a_loaded_model_gives_equal_outputs(either: Any, batch: Batch, tmp_path: Path) -> None:
@@ -100,7 +100,10 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, config: Callable[.
     with pytest.raises(UserError, match="not a saved model"):
         registry.load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(UserError, match="model_type 'bert' is none of pairmill_blip2, pairmill_florence2"):
+    with pytest.raises(UserError, match="model_type 'bert' is no architecture of Pairmill's"):
+        registry.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": {"architecture": "blip9"}}))
+    with pytest.raises(UserError, match=r"config.json: architecture 'blip9' is not known \(known: blip2, florence2"):
         registry.load(tmp_path)
     with pytest.raises(UserError, match=r"model\.initialise_from\.vision: nowhere is not a folder"):
         registry.build(config("florence2_tiny", vocabulary=60, initialise_from={"vision": "nowhere"}))

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from models import registry
-from models.batch import Batch
-from stages.base.contract import UserError
+from models.common.batch import Batch
+from models.common.errors import UserError
+from models.common.objectives import target_loss
 
 OBJECTIVES = [
     ("blip2_tiny", "representation"),
@@ -25,12 +26,12 @@ each = pytest.mark.parametrize(("name", "objective"), OBJECTIVES)
 def test_a_few_steps_lower_the_loss(name: str, objective: str, config: Callable[..., Any], batch: Batch) -> None:
     torch.manual_seed(0)
     model = registry.build(config(name, vocabulary=60)).train()
-    task = registry.training_task(model, objective)
-    optimizer = torch.optim.AdamW(task.parameters(), lr=1e-3)
+    module = registry.objective(model, objective)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
     losses = []
     for _ in range(12):
         torch.manual_seed(1)  # the same masks and negatives each time
-        loss = task(batch)["loss"]
+        loss = module(batch)["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -45,9 +46,9 @@ def test_gradients_reach_all_of_the_used_parts_and_nothing_else(
     shape = config(name, vocabulary=60)
     model = registry.build(shape)
     registry.set_trainable(model, None)
-    registry.training_task(model, objective)(batch)["loss"].backward()
-    used = registry.used_parts(shape, objective)
-    for part, module in registry.parts(model).items():
+    registry.objective(model, objective)(batch)["loss"].backward()
+    used = registry.objective_parts(shape, objective)
+    for part, module in model.named_parts().items():
         reached = [p.grad is not None for p in module.parameters()]
         assert all(reached) if part in used else not any(reached), part
 
@@ -57,14 +58,14 @@ def test_gradient_checkpointing_changes_no_gradient(
     name: str, objective: str, config: Callable[..., Any], batch: Batch
 ) -> None:
     model = registry.build(config(name, vocabulary=60)).train()
-    task = registry.training_task(model, objective)
+    module = registry.objective(model, objective)
     gradients = []
     for checkpointing in (False, True):
         if checkpointing:
             model.activation_checkpointing_enable()
         torch.manual_seed(1)
         model.zero_grad()
-        task(batch)["loss"].backward()
+        module(batch)["loss"].backward()
         gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(recomputed, plain)
@@ -75,7 +76,7 @@ def test_bfloat16_gives_a_finite_loss_and_gradients(
     name: str, objective: str, config: Callable[..., Any], batch: Batch
 ) -> None:
     model = registry.build(config(name, vocabulary=60)).bfloat16()
-    loss = registry.training_task(model, objective)(batch)["loss"]
+    loss = registry.objective(model, objective)(batch)["loss"]
     loss.backward()
     assert torch.isfinite(loss)
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
@@ -84,51 +85,51 @@ def test_bfloat16_gives_a_finite_loss_and_gradients(
 def test_frozen_parts_get_no_gradient(either: Any, batch: Batch) -> None:
     model = registry.build(either)
     registry.set_trainable(model, ["language"])
-    objective = registry.objectives(either)[1]
-    registry.training_task(model, objective)(batch)["loss"].backward()
-    for part, module in registry.parts(model).items():
+    objective = registry.spec(either.architecture).text_objective
+    registry.objective(model, objective)(batch)["loss"].backward()
+    for part, module in model.named_parts().items():
         assert all((p.grad is not None) == (part == "language") for p in module.parameters()), part
 
 
 def test_sharing_an_image_equals_repeating_it(either: Any, batch: Batch) -> None:
     model = registry.build(either).eval()
-    task = registry.training_task(model, registry.objectives(either)[1])
+    module = registry.objective(model, registry.spec(either.architecture).text_objective)
     index = batch["image_index"]
     repeated = Batch(**{**batch, "pixels": batch["pixels"][index], "image_index": torch.arange(len(index))})
-    torch.testing.assert_close(task(repeated)["loss"], task(batch)["loss"])
+    torch.testing.assert_close(module(repeated)["loss"], module(batch)["loss"])
 
 
 def test_more_padding_changes_no_loss(either: Any, batch: Batch) -> None:
     model = registry.build(either).eval()
-    task = registry.training_task(model, registry.objectives(either)[1])
+    module = registry.objective(model, registry.spec(either.architecture).text_objective)
     pad = torch.nn.functional.pad
     wider = {name: pad(batch[name], (3, 0)) for name in ("prompt_ids", "prompt_mask")}
     wider |= {name: pad(batch[name], (0, 2)) for name in ("target_ids", "target_mask")}
-    torch.testing.assert_close(task(Batch(**{**batch, **wider}))["loss"], task(batch)["loss"])
+    torch.testing.assert_close(module(Batch(**{**batch, **wider}))["loss"], module(batch)["loss"])
 
 
 def test_more_padding_changes_no_stage_one_loss(config: Callable[..., Any], batch: Batch) -> None:
     model = registry.build(config("blip2_tiny", vocabulary=60)).eval()
-    task = registry.training_task(model, "representation")
+    module = registry.objective(model, "representation")
     pad = torch.nn.functional.pad
     wider = {name: pad(batch[name], (0, 2)) for name in ("target_ids", "target_mask")}
     torch.manual_seed(1)
-    expected = task(batch)
+    expected = module(batch)
     torch.manual_seed(1)
-    torch.testing.assert_close(task(Batch(**{**batch, **wider})), expected)
+    torch.testing.assert_close(module(Batch(**{**batch, **wider})), expected)
 
 
 def test_one_image_alone_has_no_negatives_and_a_finite_loss(config: Callable[..., Any], batch: Batch) -> None:
     model = registry.build(config("blip2_tiny", vocabulary=60))
     alone = {name: value[:2] for name, value in batch.items() if name != "pixels"}
-    out = registry.training_task(model, "representation")(Batch(pixels=batch["pixels"][:1], **alone))
+    out = registry.objective(model, "representation")(Batch(pixels=batch["pixels"][:1], **alone))
     assert torch.isfinite(out["loss"])
 
 
 def test_an_objective_of_the_other_model_is_refused(config: Callable[..., Any]) -> None:
     model = registry.build(config("blip2_tiny", vocabulary=60))
     with pytest.raises(UserError, match="'masked_autoencoding' is not one of blip2's: representation"):
-        registry.training_task(model, "masked_autoencoding")
+        registry.objective(model, "masked_autoencoding")
 
 
 def test_an_unknown_part_is_refused(either: Any) -> None:
@@ -144,6 +145,13 @@ def test_where_one_token_begins_and_ends_texts_stage_one_writes_after_another(
         torch.manual_seed(5)
         model = registry.build(config("blip2_tiny", vocabulary=60), pad_id=pad_id, bos_id=2, eos_id=2).eval()
         torch.manual_seed(6)
-        losses.append(registry.training_task(model, "representation")(batch))
+        losses.append(registry.objective(model, "representation")(batch))
     torch.testing.assert_close(losses[0]["itc"], losses[1]["itc"])
     assert losses[0]["itg"] != losses[1]["itg"], "the first token written is not the one that begins what is read"
+
+
+def test_the_loss_is_the_mean_over_target_tokens_only() -> None:
+    logits = torch.zeros(2, 3, 8)
+    logits[1, 1:] = torch.randn(2, 8) * 100  # padding's predictions do not matter
+    ids, mask = torch.tensor([[5, 6, 2], [2, 0, 0]]), torch.tensor([[1, 1, 1], [1, 0, 0]])
+    assert target_loss(logits, ids, mask).item() == pytest.approx(torch.tensor(8.0).log().item())

@@ -29,6 +29,7 @@ def toy_stages() -> dict[str, type[Stage[ToyConfig]]]:
 
     class Numbers(Stage[ToyConfig]):
         name = "numbers"
+        holds_samples = False
 
         def partitions(self, inputs: Inputs) -> Sequence[Partition]:
             return [Partition(f"{i:05}", {"i": i}) for i in range(self.config.count)]

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from models.blip2.config import Blip2Config
-from models.florence2.config import Florence2Config
+from models.registry import model_config
 from pipelines import capacity, machine
 from pipelines.cluster import ClusterConfig
 from stages.base.contract import UserError
@@ -26,7 +25,7 @@ def _conf(group: str, name: str) -> dict[str, Any]:
 
 
 def _model(name: str) -> Any:
-    return (Blip2Config if name.startswith("blip2") else Florence2Config)(**_conf("model", name))
+    return model_config(_conf("model", name))
 
 
 def _train(name: str, **zero: Any) -> TrainConfig:
@@ -160,7 +159,7 @@ def test_tensor_parallel_must_divide_the_workers() -> None:
 
 
 def test_the_check_imports_neither_torch_nor_ray() -> None:
-    code = "import sys, pipelines.capacity, models.blip2.size, models.florence2.size; "
+    code = "import sys, pipelines.capacity, models.registry as r; [r.spec(name) for name in r.architectures()]; "
     code += "print(sorted({'torch', 'ray', 'transformers', 'mlflow', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -17,7 +17,7 @@ from pipelines.main import main
 from pipelines.state import Workspace
 from pipelines.store import Store
 from stages.base.artifact import file_sha256
-from stages.shard.index import Row, checksum, to_table, write_index
+from stages.shard.index import IndexRow, checksum, to_table, write_index
 from stages.shard.writer import ShardWriter
 
 
@@ -108,7 +108,7 @@ def test_without_a_folder_the_workspaces_shards_are_checked(tmp_path: Path, caps
     with ShardWriter(folder / "train-00000.tar") as shard:
         at = shard.add(uid, parts)
     sums = [checksum(parts[ext]) for ext in ("jpg", "txt", "json")]
-    row = Row(uid, uid, "demo_coco", 0, "jpg", *at["jpg"], *at["txt"], *at["json"], 1, *sums)
+    row = IndexRow(uid, uid, "demo_coco", 0, "jpg", *at["jpg"], *at["txt"], *at["json"], 1, *sums)
     write_index(folder / "index.arrow", [to_table([row])])
     listed = [{"name": "train-00000.tar", "samples": 1, "bytes": (folder / "train-00000.tar").stat().st_size}]
     (folder / "dataset.json").write_text(json.dumps({"samples": 1, "shards": listed}))

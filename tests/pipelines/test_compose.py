@@ -84,6 +84,17 @@ def test_a_mixture_weighs_every_source_and_no_other() -> None:
 
 def test_a_key_of_a_discriminated_part_has_the_path_a_user_writes() -> None:
     assert complaint("model.vision.widht=1").startswith("model.vision.widht: unknown key; did you mean width?")
+    assert complaint("model.vision.width=66") == "model.vision: width 66 is not divisible by heads 4"
+    assert complaint("model.vision.width=two").startswith("model.vision.width='two': input should be a valid integer")
+    assert complaint("model.adapter=1").startswith(
+        "model.adapter: unknown key; did you mean adapters? model takes arch"
+    )
+
+
+def test_an_architecture_that_is_not_registered_is_named_with_those_that_are() -> None:
+    assert complaint("model.architecture=gpt").startswith(
+        "model.architecture='gpt': architecture 'gpt' is not known (known: blip2, florence2"
+    )
 
 
 def test_a_key_of_a_source_is_judged_by_the_schema_of_its_kind() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -18,10 +20,11 @@ from typing import Any
 import pytest
 
 from pipelines.store import ArtifactDir
-from pipelines.tracking.backend import backend, environment
-from pipelines.tracking.config import TrackingConfig
-from pipelines.tracking.deliver import main
-from pipelines.tracking.process import deliver_pending
+from pipelines.tracking.client import TrackingClient
+from pipelines.tracking.config import TrackingConfig, backend, environment
+from pipelines.tracking.deliver import UNDELIVERED, deliver_pending, main
+from pipelines.tracking.replay import Replay
+from pipelines.tracking.spool import read_events, spool_path
 from pipelines.tracking.tracker import Tracker
 from stages.base.artifact import Artifact
 from stages.base.contract import Stage, StageConfig
@@ -34,6 +37,7 @@ class Train(Stage[StageConfig]):
     version = 3
     tracked = ("report.html", "samples/*")
     registers = True
+    holds_samples = False
 
     def partitions(self, inputs: Any) -> Any:
         return []
@@ -55,8 +59,8 @@ class Lab:
         return MlflowClient(tracking_uri=backend(str(self.root)).uri)
 
     def runs(self, experiment: str = "pairmill") -> dict[str, Any]:
-        found = self.client.get_experiment_by_name(experiment)
-        runs = self.client.search_runs([found.experiment_id], order_by=["start_time ASC"]) if found else []
+        known = self.client.get_experiment_by_name(experiment)
+        runs = self.client.search_runs([known.experiment_id], order_by=["start_time ASC"]) if known else []
         return {run.info.run_name: run for run in runs}
 
     def steps(self, run: Any, key: str) -> list[tuple[int, float]]:
@@ -105,10 +109,10 @@ class Lab:
         return artifact
 
     def deliver(self) -> list[str]:
-        """What the delivery process does, without starting one; returns what it has to say."""
-        said: list[str] = []
-        assert main(self.root, 0.2, None, said.append) == 0
-        return said
+        """What the delivery process does, without starting one; returns its notices."""
+        notices: list[str] = []
+        assert main(self.root, 0.2, None, notices.append) == 0
+        return notices
 
     def texts(self) -> bytes:
         """Every byte of the store: database and files."""
@@ -165,8 +169,10 @@ def test_an_invocation_becomes_a_parent_run_with_a_child_per_stage_that_ran(lab:
     assert (dataset.dataset.name, dataset.dataset.digest) == ("pretrain", f"{'shards':0<36}")
     assert json.loads(dataset.dataset.source)["uri"] == str(lab.folder("shards"))
     assert [tag.value for tag in dataset.tags] == ["shards"]
-    found = [item.path for folder in (None, "samples") for item in lab.client.list_artifacts(child.info.run_id, folder)]
-    assert found == ["report.html", "samples", "samples/one.txt"]
+    copied = [
+        item.path for folder in (None, "samples") for item in lab.client.list_artifacts(child.info.run_id, folder)
+    ]
+    assert copied == ["report.html", "samples", "samples/one.txt"]
     (version,) = lab.client.search_model_versions("name = 'pairmill-toy'")
     assert (version.source, version.run_id) == (f"{artifact.url}/model", child.info.run_id)
     assert not list((lab.root / "mlflow").rglob("config.json"))
@@ -245,7 +251,7 @@ def test_while_mlflow_is_down_the_run_goes_on_and_is_delivered_later(
     with caplog.at_level(logging.WARNING):
         tracker = lab.tracker()
         lab.start(tracker, "a")
-        assert time.monotonic() - began < 1, "telling the tracker must not wait for MLflow"
+        assert time.monotonic() - began < 1, "the tracker must not wait for MLflow"
         history = lab.log("a", range(1, 4))
         tracker.node_finished("pretrain[toy]", lab.seal("a", **{"history.jsonl": history}))
         tracker.close()
@@ -256,12 +262,31 @@ def test_while_mlflow_is_down_the_run_goes_on_and_is_delivered_later(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert deliver_pending(str(lab.root))
     child = lab.runs()["pretrain[toy]"]
-    # The scratch folder is long gone; the artifact holds the history.
+    # The scratch folder was removed; the artifact has the metrics.
     assert [step for step, _ in lab.steps(child, "loss")] == [1, 2, 3]
     assert child.info.status == "FINISHED"
 
 
-def test_a_driver_killed_between_sealing_and_saying_so_is_made_up_for(lab: Lab) -> None:
+def test_with_mlflows_asynchronous_logging_switched_on_a_failing_store_still_loses_nothing(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's queue drops what a store does not take, without an error: delivery must not go through it."""
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
+    tracker = lab.tracker(close_seconds=0)
+    lab.start(tracker, "a")
+    history = lab.log("a", range(1, 4))
+    tracker.node_finished("pretrain[toy]", lab.seal("a", **{"history.jsonl": history}))
+    tracker.close()
+
+    with contextlib.closing(sqlite3.connect(lab.root / "mlflow" / "mlflow.db")) as database:
+        database.execute("ALTER TABLE metrics RENAME COLUMN value TO missing")
+        assert main(lab.root, 0.2, None, lambda _: None) == UNDELIVERED
+        database.execute("ALTER TABLE metrics RENAME COLUMN missing TO value")
+    lab.deliver()
+    assert [step for step, _ in lab.steps(lab.runs()["pretrain[toy]"], "loss")] == [1, 2, 3]
+
+
+def test_a_driver_killed_between_sealing_and_its_event_is_made_up_for(lab: Lab) -> None:
     tracker = lab.tracker(close_seconds=0)
     lab.start(tracker, "a")
     history = lab.log("a", range(1, 3))
@@ -281,12 +306,54 @@ def test_a_driver_killed_between_sealing_and_saying_so_is_made_up_for(lab: Lab) 
     assert len(lab.client.search_model_versions("name = 'pairmill-toy'")) == 1
 
 
+def test_more_points_and_params_than_one_request_takes_all_arrive(lab: Lab) -> None:
+    tracker = lab.tracker(close_seconds=0)
+    lab.start(tracker, "a", **{f"key{number}": number for number in range(250)})
+    history = lab.log("a", range(1, 1400))
+    tracker.node_finished("pretrain[toy]", lab.seal("a", **{"history.jsonl": history}))
+    tracker.close()
+    assert lab.deliver() == []
+    child = lab.runs()["pretrain[toy]"]
+    assert [step for step, _ in lab.steps(child, "loss")] == list(range(1, 1400))
+    assert len(child.data.params) == 251
+
+
+#: What the version before `pipelines/tracking/client.py` wrote (a driver that was killed while it trained).
+EARLIER_SPOOL = """\
+{"event": "start", "time": 1795840000000, "key": "20261128T040000-0f0f0f0f", "experiment": "pairmill", "command": \
+"run all", "user": "ann", "tags": {"target": "all", "model": "toy"}, "params": {"model.name": "toy"}}
+{"event": "node_reused", "time": 1795840000100, "node": "select", "key": null, "fingerprint": "abcdefabcdefabcdef"}
+{"event": "node_started", "time": 1795840001000, "node": "pretrain[toy]", "key": "5e5e", "stage": "pretrain", \
+"version": 3, "private": false, "params": {"lr": "0.1"}, "inputs": {"shards": [{"name": "shard", "fingerprint": \
+"1234", "url": "/data/shard", "counts": {"pairs": 9}}]}, "metrics_file": "METRICS"}
+{"event": "final_scores", "time": 1795840002000, "scores": {"vqa/accuracy": 0.25}}
+{"event": "cl"""
+
+
+def test_a_spool_left_by_an_earlier_version_is_delivered(lab: Lab) -> None:
+    lab.log("a", range(1, 4))
+    spool = spool_path(lab.root, "20261128T040000-0f0f0f0f")
+    spool.parent.mkdir()
+    spool.write_text(EARLIER_SPOOL.replace("METRICS", str(lab.metrics_file("a"))))
+    assert lab.deliver() == []
+    runs = lab.runs()
+    parent, child = runs["run all"], runs["pretrain[toy]"]
+    assert (parent.info.status, child.info.status) == ("KILLED", "KILLED")
+    assert parent.data.metrics == {"vqa/accuracy": 0.25}
+    assert parent.data.tags["pairmill.reused.select"].startswith("abcdefabcdef ")
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert child.data.params == {"lr": "0.1"}
+    assert [step for step, _ in lab.steps(child, "loss")] == [1, 2, 3]
+    assert [item.dataset.name for item in child.inputs.dataset_inputs] == ["shard"]
+    assert not spool.exists()
+
+
 def test_nothing_of_a_private_source_reaches_the_store(lab: Lab) -> None:
     tracker = lab.tracker(close_seconds=0)
     source = {"kind": "medical", "private": True, "paths": [SECRET]}
     lab.start(tracker, "a", node="download[ward]", source=source)
     tracker.node_finished("download[ward]", lab.seal("a", **{"report.html": SECRET}))
-    # Its own config says nothing of the source; its name does.
+    # Its config does not name the source; its node id does.
     lab.start(tracker, "b", node="signals[ward]")
     tracker.node_failed("signals[ward]", f"ValueError: {SECRET} is no image")
     tracker.close("FAILED")
@@ -299,7 +366,7 @@ def test_nothing_of_a_private_source_reaches_the_store(lab: Lab) -> None:
     assert b"medical" in lab.texts()
 
 
-def test_what_mlflow_refuses_is_said_and_holds_nothing_else_up(lab: Lab) -> None:
+def test_what_mlflow_refuses_is_reported_and_the_rest_is_delivered(lab: Lab) -> None:
     tracker = lab.tracker(close_seconds=0)
     lab.start(tracker, "a")
     artifact = lab.seal("a", **{"report.html": "<p>"})
@@ -307,8 +374,8 @@ def test_what_mlflow_refuses_is_said_and_holds_nothing_else_up(lab: Lab) -> None
     tracker.node_finished("pretrain[toy]", artifact)
     tracker.node_failed("never[started]", "x")
     tracker.close("FAILED")
-    said = lab.deliver()
-    assert ["report.html" in line for line in said] == [True]
+    notices = lab.deliver()
+    assert ["report.html" in line for line in notices] == [True]
     runs = lab.runs()
     assert runs["pretrain[toy]"].info.status == "FINISHED"
     assert len(lab.client.search_model_versions("name = 'pairmill-toy'")) == 1
@@ -316,9 +383,6 @@ def test_what_mlflow_refuses_is_said_and_holds_nothing_else_up(lab: Lab) -> None
 
 
 def test_events_delivered_twice_leave_the_store_as_delivered_once(lab: Lab) -> None:
-    from pipelines.tracking.replay import Replay, open_client
-    from pipelines.tracking.spool import SpoolReader
-
     tracker = lab.tracker(close_seconds=0)
     tracker.final_scores({"accuracy": 0.5})
     lab.start(tracker, "a", zero={"stage": 1})
@@ -338,12 +402,9 @@ def test_events_delivered_twice_leave_the_store_as_delivered_once(lab: Lab) -> N
         return {"runs": runs, "history": history, "versions": versions}
 
     before = picture()
-    store = backend(str(lab.root))
-    replay = Replay(open_client(store), store)
-    reader = SpoolReader(copy)
-    for event in reader.new_events():
+    replay = Replay(TrackingClient(backend(str(lab.root))))
+    for event in read_events(copy)[0]:
         replay.apply(event)
-    reader.close()
     assert replay.refused == []
     replay.apply({"event": "close", "status": "FINISHED", "time": 0})
     after = picture()

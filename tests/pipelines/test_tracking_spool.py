@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.tracking.config import TrackingConfig
-from pipelines.tracking.history import HistoryTail, Watermarks
+from pipelines.tracking.metrics_file import LoggedSteps, MetricsTail
 from pipelines.tracking.params import entity_key, flatten, is_private, redact
-from pipelines.tracking.spool import Spool, SpoolReader, delivery, pending, spool_path
+from pipelines.tracking.spool import Spool, delivery_lock, driver_alive, pending, read_events, spool_path
 from pipelines.tracking.tracker import Tracker
 
 JSON = st.recursive(
@@ -28,10 +28,8 @@ def _line(step: int, **metrics: float) -> str:
     return json.dumps({"step": step, "time": 1.5, "metrics": metrics}) + "\n"
 
 
-def _steps(tail: HistoryTail, marks: Watermarks) -> list[int]:
-    points = marks.fresh(tail.new_points())
-    marks.delivered(points)
-    return [point.step for point in points]
+def _steps(tail: MetricsTail, logged: LoggedSteps) -> list[int]:
+    return [point.step for point in logged.advance(tail.new_points())]
 
 
 def test_a_nested_config_becomes_dotted_params() -> None:
@@ -83,32 +81,32 @@ def test_nothing_of_a_private_source_is_left_but_its_name_kind_and_mark() -> Non
 
 def test_a_growing_metrics_file_is_read_once_and_only_in_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    tail, marks = HistoryTail(path), Watermarks()
-    assert _steps(tail, marks) == []
+    tail, logged = MetricsTail(path), LoggedSteps()
+    assert _steps(tail, logged) == []
     path.write_text(_line(1, loss=2.0) + _line(2, loss=1.0)[:10])
-    assert _steps(tail, marks) == [1]
+    assert _steps(tail, logged) == [1]
     path.write_text(_line(1, loss=2.0) + _line(2, loss=1.0) + _line(3, loss=0.5))
-    assert _steps(tail, marks) == [2, 3]
+    assert _steps(tail, logged) == [2, 3]
 
 
 def test_steps_repeated_after_a_resume_are_delivered_once(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    tail, marks = HistoryTail(path), Watermarks()
+    tail, logged = MetricsTail(path), LoggedSteps()
     path.write_text("".join(_line(i, loss=1.0) for i in range(1, 8)))
-    assert _steps(tail, marks) == list(range(1, 8))
+    assert _steps(tail, logged) == list(range(1, 8))
     with open(path, "a") as file:  # resumed at step 5, appending
         file.write("".join(_line(i, loss=1.0) for i in range(5, 10)))
-    assert _steps(tail, marks) == [8, 9]
+    assert _steps(tail, logged) == [8, 9]
     # Resumed at step 5 with the file cut back, and already longer than where it was read to.
     path.write_text("".join(_line(i, loss=1.0) for i in range(1, 30)))
-    assert _steps(tail, marks) == list(range(10, 30))
+    assert _steps(tail, logged) == list(range(10, 30))
 
 
-def test_a_watermark_is_kept_for_each_metric(tmp_path: Path) -> None:
+def test_logged_steps_are_counted_for_each_metric(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(_line(1, loss=1.0) + _line(2, loss=1.0, accuracy=0.5))
-    fresh = Watermarks({"loss": 2}).fresh(HistoryTail(path).new_points())
-    assert [(point.key, point.step) for point in fresh] == [("accuracy", 2)]
+    new = LoggedSteps({"loss": 2}).advance(MetricsTail(path).new_points())
+    assert [(point.key, point.step) for point in new] == [("accuracy", 2)]
 
 
 def test_a_line_that_a_kill_cut_short_costs_that_line_alone(tmp_path: Path) -> None:
@@ -116,22 +114,22 @@ def test_a_line_that_a_kill_cut_short_costs_that_line_alone(tmp_path: Path) -> N
     path.write_text(
         _line(1, loss=1.0) + _line(2, loss=1.0)[:14] + _line(3, loss=1.0) + "garbage\n" + _line(4, loss=1.0)
     )
-    assert _steps(HistoryTail(path), Watermarks()) == [1, 3, 4]
+    assert _steps(MetricsTail(path), LoggedSteps()) == [1, 3, 4]
 
 
-def test_the_last_lines_are_read_even_when_the_scratch_folder_is_gone(tmp_path: Path) -> None:
+def test_the_last_lines_are_read_even_after_the_scratch_folder_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(_line(1, loss=1.0))
-    tail, marks = HistoryTail(path), Watermarks()
-    assert _steps(tail, marks) == [1]
+    tail, logged = MetricsTail(path), LoggedSteps()
+    assert _steps(tail, logged) == [1]
     with open(path, "a") as file:
         file.write(_line(2, loss=1.0))
     path.unlink()
-    assert _steps(tail, marks) == [2]
+    assert _steps(tail, logged) == [2]
     tail.close()
 
 
-def test_a_reader_knows_a_living_driver_from_one_that_was_killed(tmp_path: Path) -> None:
+def test_a_killed_driver_is_noticed_and_its_events_are_kept(tmp_path: Path) -> None:
     path = spool_path(tmp_path, "a")
     code = (
         "import sys, time; from pathlib import Path; from pipelines.tracking.spool import Spool\n"
@@ -141,13 +139,11 @@ def test_a_reader_knows_a_living_driver_from_one_that_was_killed(tmp_path: Path)
     try:
         assert driver.stdout is not None
         assert driver.stdout.readline() == "up\n"
-        reader = SpoolReader(path)
-        assert reader.driver_lives()
+        assert driver_alive(path)
         driver.kill()
         driver.wait()
-        assert not reader.driver_lives()
-        assert [event["n"] for event in reader.new_events()] == [1]
-        reader.close()
+        assert not driver_alive(path)
+        assert [event["n"] for event in read_events(path)[0]] == [1]
     finally:
         driver.kill()
         driver.wait()
@@ -158,22 +154,22 @@ def test_half_an_event_is_not_read(tmp_path: Path) -> None:
     spool.append("start", text="ü")
     with open(spool.path, "a") as file:
         file.write('{"event": "clo')
-    reader = SpoolReader(spool.path)
-    assert [event["text"] for event in reader.new_events()] == ["ü"]
+    events, offset = read_events(spool.path)
+    assert [event["text"] for event in events] == ["ü"]
     with open(spool.path, "a") as file:
         file.write('se"}\n')
-    assert [event["event"] for event in reader.new_events()] == ["close"]
-    reader.close()
+    assert [event["event"] for event in read_events(spool.path, offset)[0]] == ["close"]
     spool.close()
 
 
 def test_one_process_at_a_time_delivers_an_invocation(tmp_path: Path) -> None:
-    Spool(spool_path(tmp_path, "a")).close()
+    spool = spool_path(tmp_path, "a")
+    Spool(spool).close()
     assert pending(tmp_path) == ["a"]
-    with delivery(tmp_path, "a", 0) as first, delivery(tmp_path, "a", 0) as second:
+    with delivery_lock(spool, 0) as first, delivery_lock(spool, 0) as second:
         assert (first, second) == (True, False)
-        spool_path(tmp_path, "a").unlink()
-    with delivery(tmp_path, "a", 0) as third:
+        spool.unlink()
+    with delivery_lock(spool, 0) as third:
         assert not third
     assert list((tmp_path / "tracking").iterdir()) == []
 

@@ -19,7 +19,7 @@ def check_per_sample(file: Path | None) -> None:
     if file is None:
         return
     if file.suffix not in _ENDINGS:
-        raise UserError(f"--per-sample {file}: the ending says the format; it can be {' or '.join(_ENDINGS)}")
+        raise UserError(f"--per-sample {file}: the ending decides the format; it can be {' or '.join(_ENDINGS)}")
     if not os.path.isdir(file.absolute().parent):  # where Path.is_dir raises: a name that is too long
         raise UserError(f"--per-sample {file}: no folder {file.parent}; make it or name another")
 
@@ -56,8 +56,8 @@ def print_json(content: Mapping[str, Any]) -> None:
     print(json.dumps(content, indent=1, allow_nan=False))
 
 
-def say(text: str) -> None:
-    """A line on standard output; what its encoding lacks (a name in Chinese, in the C locale) is escaped."""
+def print_line(text: str) -> None:
+    """A line on standard output; characters that its encoding lacks are escaped."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding))
 
@@ -75,7 +75,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         cells = [
             cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         ]
-        say("  ".join(cells).rstrip())
+        print_line("  ".join(cells).rstrip())
 
 
 def figure(value: float) -> str:

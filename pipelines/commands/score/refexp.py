@@ -1,4 +1,4 @@
-"""`score refexp`."""
+"""`score refexp`: boxes of referring expressions."""
 
 from __future__ import annotations
 
@@ -7,96 +7,61 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from pipelines.commands.score.base import ResultsScorer, add_report_options, described, identified
+from pipelines.commands.score.report import score_file
+from stages.evaluate.scorers.refexp import score_refexp
+from stages.evaluate.scorers.scored import Scored
+from stages.formats.problems import Id
+from stages.formats.refexp import BoxResults, read_boxes, read_expressions
 
-from pipelines.commands.score.task import Scored, Task, described
-from stages.base.contract import UserError
-from stages.evaluate.formats.problems import Id, Problems, shown
-from stages.evaluate.formats.refexp import Answers, Box, read_boxes, read_expressions
-from stages.evaluate.metrics.boxes import HIT, hits, iou, to_pixels
-
-#: Boxes, and pixels, from which on it is no accident that no coordinate is above 1.
-_ENOUGH = 10
+HELP = "boxes of referring expressions: accuracy at IoU 0.5"
 
 
-class ReferringExpressions(Task):
-    """Boxes that sentences mean."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `score refexp`."""
+    parser.add_argument("--annotations", type=Path, required=True, metavar="A.json", help="boxes xywh in pixels")
+    parser.add_argument("--results", type=Path, required=True, metavar="R.json", help="[{id, bbox: [x, y, w, h]}]")
+    add_options(parser)
+    add_report_options(parser)
 
-    def __init__(self, arguments: argparse.Namespace, problems: Problems) -> None:
-        super().__init__(arguments, problems)
-        self.expressions = read_expressions(arguments.annotations, problems)
-        self._spaces: dict[Path, Answers] = {}
 
-    def read(self, file: Path) -> dict[Id, Any]:
-        """Trial -> box in the file's space, or None."""
-        found = read_boxes(file, self.expressions, self.arguments.coordinates, self.problems)
-        self._spaces[file] = found
-        return dict(found.boxes)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options that `score compare` has as well."""
+    parser.add_argument(
+        "--coordinates",
+        choices=("pixels", "normalized", "thousandths"),
+        help="of the results (default: what the file declares, else pixels)",
+    )
 
-    def score(self, results: Sequence[tuple[Path, dict[Id, Any]]]) -> list[Scored]:
+
+def run(arguments: argparse.Namespace) -> int:
+    """Score one results file."""
+    return score_file(BoxResultsScorer(arguments), arguments.results, arguments)
+
+
+class BoxResultsScorer(ResultsScorer[BoxResults]):
+    """Scores boxes on the annotated ones."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._arguments = arguments
+        self._expressions = read_expressions(arguments.annotations)
+        self.problems = self._expressions.problems
+
+    def read(self, file: Path) -> BoxResults:
+        """Trial -> box."""
+        return read_boxes(file, self._expressions, self._arguments.coordinates)
+
+    def score(self, results: Sequence[BoxResults], ids: Sequence[Id]) -> list[Scored]:
         """Accuracy at IoU 0.5 in percent, and the mean IoU."""
-        return [self._scored(file, answers) for file, answers in results]
-
-    def _scored(self, file: Path, answers: dict[Id, Box | None]) -> Scored:
-        ids = list(answers)
-        trials = [self.expressions.trials[i] for i in ids]
-        parsed = np.array([answers[i] is not None for i in ids])
-        boxes = np.array([answers[i] or (0.0, 0.0, 0.0, 0.0) for i in ids])
-        truth = np.array([trial.box for trial in trials])
-        pixels = self._in_pixels(file, ids, boxes, truth)
-        overlap = iou(pixels, truth)
-        score = hits(overlap, parsed)
-        failures = int(np.count_nonzero(~parsed))
-        samples: dict[str, list[Any]] = {
+        columns: dict[str, list[Any]] = {
             "id": list(ids),
-            "image_id": [trial.image_id for trial in trials],
-            "bbox": [box.tolist() if read else None for box, read in zip(pixels, parsed, strict=True)],
-            "parsed": parsed.tolist(),
-            "iou": score.per_sample[:, 1].tolist(),
-            "hit": (score.per_sample[:, 0] > 0).tolist(),
+            "image_id": [self._expressions.trials[i].image_id for i in ids],
         }
-        units = [
-            trial.image_id if trial.image_id is not None else f"t{i}" for i, trial in zip(ids, trials, strict=True)
+        return [
+            identified(
+                score_refexp(self._expressions, one, ids),
+                columns,
+                described(annotations=self._arguments.annotations, results=one.file),
+            )
+            for one in results
         ]
-        return Scored(
-            scores=[score],
-            units=units,
-            unit="images",
-            n=len(ids),
-            samples=samples,
-            protocol={
-                **described(annotations=self.arguments.annotations, results=file),
-                "metric": f"accuracy in percent: one trial per sentence, a hit at IoU >= {HIT}; boxes xywh",
-                "coordinates": self._spaces[file].space,
-                "parse_failures": failures,
-            },
-        )
-
-    def _in_pixels(self, file: Path, ids: list[Id], boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        answers = self._spaces[file]
-        written = np.array([i not in answers.in_pixels for i in ids])
-        given = boxes[written]
-        if answers.space == "pixels":
-            if len(given) >= _ENOUGH and 0 < given.max() <= 1 and truth[written].max() > _ENOUGH:
-                raise UserError(
-                    f"{file}: no coordinate is above 1, so they look like fractions of the image; say so with "
-                    "--coordinates normalized"
-                )
-            return boxes
-        sizes = np.ones((len(ids), 2))
-        for row in np.flatnonzero(written).tolist():
-            size = self.expressions.trials[ids[row]].size
-            if size is None:
-                raise UserError(
-                    f"{self.expressions.file}: annotation {shown(ids[row])} has no image width and height, which "
-                    f"{answers.space} coordinates need; add them to its `images`"
-                )
-            sizes[row] = size
-        pixels = boxes.copy()
-        pixels[written] = to_pixels(given, sizes[written], answers.space)
-        return pixels
-
-    def report(self, scored: Scored) -> dict[str, Any]:
-        """`accuracy`, `mean_iou`, `hits`, `parse_failures`."""
-        failures = scored.protocol["parse_failures"]
-        return {**scored.total(), "hits": int(sum(scored.samples["hit"])), "parse_failures": failures}

@@ -1,4 +1,4 @@
-"""`score vqa`."""
+"""`score vqa`: answers to open-ended questions in the official formats."""
 
 from __future__ import annotations
 
@@ -7,81 +7,80 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.commands.score.task import Scored, Task, described
-from stages.evaluate.formats.problems import Id, Problems
-from stages.evaluate.formats.vqa import read_annotations, read_answers, read_questions
-from stages.evaluate.metrics.additive import labels, mean_by_group
-from stages.evaluate.metrics.vqa.accuracy import MODES, accuracies
+from pipelines.commands.score.base import ResultsScorer, add_report_options, described, identified
+from pipelines.commands.score.report import score_file
+from stages.evaluate.metrics.vqa.accuracy import Mode
+from stages.evaluate.scorers.scored import Scored
+from stages.evaluate.scorers.vqa import score_vqa
+from stages.formats.json_file import TextResults
+from stages.formats.problems import Id
+from stages.formats.vqa import read_annotations, read_answers, read_questions
 
-#: What the JSON object calls each mode's scores.
-KEYS = {"official": "accuracy", "normalized": "normalized"}
-_TYPES = {"perAnswerType": "answer_type", "perQuestionType": "question_type"}
-_MEANT = {
-    "official": "VQA accuracy as the official code: answers are normalised only where the annotators differ",
-    "normalized": "VQA accuracy with all answers normalised, also where the annotators agree",
+HELP = "VQA's official annotation and results JSON: accuracy as the official code computes it, and normalised"
+_MEANING: dict[Mode, tuple[str, str]] = {
+    "official": ("accuracy", "as the official code: answers are normalised only where the annotators differ"),
+    "normalized": ("accuracy_normalized", "all answers are normalised, also where the annotators agree"),
 }
 
 
-class Vqa(Task):
-    """Answers to open-ended questions in the official formats."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `score vqa`."""
+    parser.add_argument("--annotations", type=Path, required=True, metavar="A.json", help="official annotations")
+    parser.add_argument("--results", type=Path, required=True, metavar="R.json", help="[{question_id, answer}]")
+    add_options(parser)
+    add_report_options(parser)
 
-    def __init__(self, arguments: argparse.Namespace, problems: Problems) -> None:
-        super().__init__(arguments, problems)
-        self.modes = [mode for mode in MODES if arguments.mode in (None, mode)]
-        self.annotations = read_annotations(arguments.annotations, problems)
-        self.questions = read_questions(arguments.questions, problems, self.annotations) if arguments.questions else {}
 
-    def read(self, file: Path) -> dict[Id, Any]:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options that `score compare` has as well."""
+    parser.add_argument("--questions", type=Path, metavar="Q.json", help="official questions, checked and shown")
+    parser.add_argument("--mode", choices=tuple(_MEANING), help="only this one (default: both)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Score one results file."""
+    return score_file(VqaResultsScorer(arguments), arguments.results, arguments)
+
+
+class VqaResultsScorer(ResultsScorer[TextResults]):
+    """Scores answers on the annotations."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._arguments = arguments
+        self._modes: list[Mode] = [arguments.mode] if arguments.mode else list(_MEANING)
+        self._annotations = read_annotations(arguments.annotations)
+        self._questions = read_questions(arguments.questions) if arguments.questions else None
+        self.problems = self._annotations.problems
+        if self._questions is not None:
+            annotated, listed = self._annotations.by_question, self._questions.by_id
+            self.problems += self._questions.problems
+            self.problems += self._questions.missing(annotated) + self._annotations.missing(listed)
+
+    def read(self, file: Path) -> TextResults:
         """Question -> answer."""
-        return dict(read_answers(file, self.annotations, self.problems))
+        return read_answers(file, self._annotations)
 
-    def score(self, results: Sequence[tuple[Path, dict[Id, Any]]]) -> list[Scored]:
+    def score(self, results: Sequence[TextResults], ids: Sequence[Id]) -> list[Scored]:
         """In percent, overall and by answer and question type."""
-        ids = list(results[0][1])
-        asked = [self.annotations.questions[i] for i in ids]
-        kinds = {name: labels([getattr(annotation, key) for annotation in asked]) for name, key in _TYPES.items()}
-        # Questions about one picture are not independent; where a file names no picture, each question stands alone.
-        units = [
-            f"q{i}" if annotation.image_id is None else annotation.image_id
-            for i, annotation in zip(ids, asked, strict=True)
-        ]
-        found = []
-        for file, answers in results:
-            given = [answers[i] for i in ids]
-            accuracy = accuracies(given, [annotation.answers for annotation in asked], self.modes)
-            samples: dict[str, list[Any]] = {
-                "question_id": list(ids),
-                "image_id": [annotation.image_id for annotation in asked],
-                **({"question": [self.questions.get(i, {}).get("question") for i in ids]} if self.questions else {}),
-                "answer": given,
-                "answer_type": [annotation.answer_type for annotation in asked],
-                "question_type": [annotation.question_type for annotation in asked],
-                **{KEYS[mode]: (100 * accuracy[mode]).tolist() for mode in self.modes},
-            }
-            scores = [
-                mean_by_group(
-                    f"{KEYS[mode]}.overall",
-                    100 * accuracy[mode],
-                    {f"{KEYS[mode]}.{name}": of for name, of in kinds.items()},
-                )
-                for mode in self.modes
-            ]
-            protocol = {
-                **described(annotations=self.arguments.annotations, questions=self.arguments.questions, results=file),
-                "metric": "mean over leave-one-out subsets of the annotators of min(1, matches / 3), in percent",
-                **{KEYS[mode]: _MEANT[mode] for mode in self.modes},
-            }
-            found.append(Scored(scores, units, "images", len(ids), samples, protocol))
-        return found
+        return [self._score(one, ids) for one in results]
 
-    def report(self, scored: Scored) -> dict[str, Any]:
-        """`accuracy` and `normalized`: `overall`, `perAnswerType`, `perQuestionType`."""
-        found: dict[str, Any] = {}
-        for name, value in scored.total().items():
-            key, kind, *group = name.split(".", 2)
-            of_mode = found.setdefault(key, {"overall": 0.0, **{name: {} for name in _TYPES}})
-            if group:
-                of_mode[kind][group[0]] = value
-            else:
-                of_mode[kind] = value
-        return found
+    def _score(self, results: TextResults, ids: Sequence[Id]) -> Scored:
+        answers = {question: results.texts[question] for question in ids}
+        annotated = [self._annotations.by_question[question] for question in ids]
+        columns: dict[str, list[Any]] = {
+            "question_id": list(ids),
+            "image_id": [annotation.image_id for annotation in annotated],
+        }
+        if self._questions is not None:
+            listed = self._questions.by_id
+            columns["question"] = [listed[question].text if question in listed else None for question in ids]
+        columns["answer"] = list(answers.values())
+        columns["answer_type"] = [annotation.answer_type for annotation in annotated]
+        columns["question_type"] = [annotation.question_type for annotation in annotated]
+        protocol = {
+            **described(
+                annotations=self._arguments.annotations, questions=self._arguments.questions, results=results.file
+            ),
+            **dict(_MEANING[mode] for mode in self._modes),
+        }
+        return identified(score_vqa(self._annotations, answers, self._modes), columns, protocol)

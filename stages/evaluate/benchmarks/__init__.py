@@ -1,1 +1,1 @@
-"""Benchmarks: what is asked about which image, and how the answers are scored."""
+"""Benchmarks: the examples of each kind, and how the generated texts are scored."""

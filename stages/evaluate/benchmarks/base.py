@@ -1,4 +1,4 @@
-"""What the evaluate stage needs of a benchmark, whatever it asks."""
+"""What the evaluate stage needs of a benchmark of any kind: its examples, and the scores of the texts for them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.evaluate.benchmarks.example import Example
 from stages.evaluate.config import EvaluateConfig
-from stages.evaluate.formats.problems import Id
+from stages.formats.problems import Id
+
+
+@dataclass(frozen=True)
+class Example:
+    """One text that the model generates about one image."""
+
+    id: Id
+    """The question's id, or the image's where there is no question."""
+    image_id: Id
+    file_name: str
+    """The image's file name as the benchmark lists it; empty where it does not."""
+    question: str
+    """Empty for captions."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +40,7 @@ class Result:
 
 
 class Benchmark(ABC):
-    """Reads one benchmark's files and scores the texts written for its examples."""
+    """Reads one benchmark's files and scores the texts generated for its examples."""
 
     def __init__(self, config: EvaluateConfig, locate: Callable[[str], Path]) -> None:
         """`locate` turns a configured path into a local one."""
@@ -41,8 +53,8 @@ class Benchmark(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raises UserError where a file that only scoring reads is missing or malformed: before anything is written."""
+        """Raise UserError for a missing or malformed file that only scoring reads, before any text is generated."""
 
     @abstractmethod
-    def score(self, examples: Sequence[Example], written: Mapping[Id, str]) -> Result:
-        """Scores of the texts by example id."""
+    def score(self, examples: Sequence[Example], generated: Mapping[Id, str]) -> Result:
+        """Scores of the generated texts, which are by example id."""

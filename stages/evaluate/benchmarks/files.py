@@ -9,9 +9,8 @@ from pathlib import Path
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs
 from stages.base.external_files import local_path
-from stages.evaluate.benchmarks.base import Benchmark
+from stages.evaluate.benchmarks.base import Benchmark, Example
 from stages.evaluate.benchmarks.captions import CaptionFiles
-from stages.evaluate.benchmarks.example import Example
 from stages.evaluate.benchmarks.vqa import VqaFiles
 from stages.evaluate.config import EvaluateConfig
 

@@ -1,22 +1,19 @@
-"""VQAv2's format: questions, ten answers each, and the answer a blind guess would give."""
+"""VQAv2's format: questions, ten answers each, and the answer that a blind guess would give."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from stages.evaluate.benchmarks.base import Benchmark, Result
-from stages.evaluate.benchmarks.example import Example
+from stages.evaluate.benchmarks.base import Benchmark, Example, Result
 from stages.evaluate.config import VqaBenchmark
-from stages.evaluate.formats.problems import Id, Problems
-from stages.evaluate.formats.vqa import Annotation, read_annotations, read_questions
-from stages.evaluate.metrics.additive import labels, mean_by_group
-from stages.evaluate.metrics.vqa.accuracy import accuracies, majority_answer
+from stages.evaluate.metrics.vqa.accuracy import majority_answer
+from stages.evaluate.scorers.vqa import score_vqa
+from stages.formats.problems import Id
+from stages.formats.vqa import Annotations, read_annotations, read_questions
 
 
 class VqaFiles(Benchmark):
-    """Open-ended questions about images."""
+    """An answer is generated for every question."""
 
     @property
     def _files(self) -> VqaBenchmark:
@@ -25,78 +22,64 @@ class VqaFiles(Benchmark):
 
     def examples(self) -> list[Example]:
         """One per question."""
-        problems = Problems()
-        questions = read_questions(self.locate(self._files.questions), problems)
-        problems.settle()
+        questions = read_questions(self.locate(self._files.questions))
+        questions.problems.raise_if_any()
         return [
-            Example(question, record["image_id"], str(record.get("file_name", "")), record["question"])
-            for question, record in questions.items()
+            Example(question.question_id, question.image_id, question.file_name, question.text)
+            for question in questions.records
+            if question.image_id is not None  # the reader required it
         ]
 
     def check(self) -> None:
         """Every question needs an annotation."""
-        self._annotations(self.examples())
+        self._annotations([example.id for example in self.examples()])
         if self._files.train_annotations:
             self._read(self._files.train_annotations)
 
-    def score(self, examples: Sequence[Example], written: Mapping[Id, str]) -> Result:
+    def score(self, examples: Sequence[Example], generated: Mapping[Id, str]) -> Result:
         """Accuracy in both modes, by answer and question type, beside the majority answer's."""
-        annotations = self._annotations(examples)
-        answers = [annotation.answers for annotation in annotations]
-        each = accuracies([written[example.id] for example in examples], answers)
+        answers = {example.id: generated[example.id] for example in examples}
+        annotations = self._annotations(list(answers))
+        annotated = [annotations.by_question[question] for question in answers]
+        scored = score_vqa(annotations, answers)
         training = self._files.train_annotations
-        majority = majority_answer(self._read(training) if training else annotations)
-        guessed = accuracies([majority] * len(examples), answers, ("official",))["official"]
-        accuracy = _percent(each["official"])
+        majority = majority_answer(self._read(training).records if training else annotated)
+        guessed = score_vqa(annotations, dict.fromkeys(answers, majority), ["official"]).figures()["accuracy"]
+        figures = scored.figures()
         return Result(
-            predictions=[{"question_id": example.id, "answer": written[example.id]} for example in examples],
+            predictions=[{"question_id": question, "answer": answer} for question, answer in answers.items()],
             scores={
-                "accuracy": accuracy,
-                "accuracy_normalized": _percent(each["normalized"]),
-                "majority_accuracy": _percent(guessed),
+                "accuracy": figures["accuracy"],
+                "accuracy_normalized": figures["accuracy_normalized"],
+                "majority_accuracy": guessed,
                 "majority_answer": {
                     "answer": majority,
-                    "accuracy": _percent(guessed),
+                    "accuracy": guessed,
                     "taken_from": "training split" if training else "the scored split itself",
                 },
-                "per_answer_type": _by(each["official"], [annotation.answer_type for annotation in annotations]),
-                "per_question_type": _by(each["official"], [annotation.question_type for annotation in annotations]),
+                "per_answer_type": figures["per_answer_type"],
+                "per_question_type": figures["per_question_type"],
             },
-            protocol={"metric": "VQA accuracy, mean over leave-one-out subsets of min(1, matches/3), in percent"},
+            protocol=scored.protocol,
             per_sample={
                 "question_id": [str(example.id) for example in examples],
                 "image_id": [str(example.image_id) for example in examples],
                 "question": [example.question for example in examples],
-                "prediction": [written[example.id] for example in examples],
-                "answers": answers,
-                "answer_type": [annotation.answer_type for annotation in annotations],
-                "question_type": [annotation.question_type for annotation in annotations],
-                "accuracy": each["official"].tolist(),
-                "accuracy_normalized": each["normalized"].tolist(),
+                "prediction": list(answers.values()),
+                "answers": [annotation.answers for annotation in annotated],
+                "answer_type": [annotation.answer_type for annotation in annotated],
+                "question_type": [annotation.question_type for annotation in annotated],
+                **scored.per_sample,
             },
         )
 
-    def _read(self, name: str) -> list[Annotation]:
-        problems = Problems()
-        found = read_annotations(self.locate(name), problems)
-        problems.settle()
-        return list(found.questions.values())
+    def _read(self, name: str) -> Annotations:
+        annotations = read_annotations(self.locate(name))
+        annotations.problems.raise_if_any()
+        return annotations
 
-    def _annotations(self, examples: Sequence[Example]) -> list[Annotation]:
-        """One annotation per example, in the examples' order."""
-        problems = Problems()
-        found = read_annotations(self.locate(self._files.annotations), problems)
-        missing = [example.id for example in examples if example.id not in found.questions]
-        problems.add_all("missing", found.file, "annotation of question", missing)
-        problems.settle()
-        return [found.questions[example.id] for example in examples]
-
-
-def _percent(values: np.ndarray) -> float:
-    return float(100 * values.mean())
-
-
-def _by(values: np.ndarray, of_questions: list[str]) -> dict[str, float]:
-    of = labels(of_questions)
-    found = mean_by_group("all", 100 * values, {"type": of}).total()
-    return {label: found[f"type.{label}"] for label in of.names}
+    def _annotations(self, questions: Sequence[Id]) -> Annotations:
+        """The annotations, one of each question at least. Raises UserError."""
+        annotations = read_annotations(self.locate(self._files.annotations))
+        (annotations.problems + annotations.missing(questions)).raise_if_any()
+        return annotations

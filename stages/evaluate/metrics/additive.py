@@ -16,7 +16,7 @@ class Additive:
     """One or several scores (BLEU-1..4) of n samples."""
 
     names: tuple[str, ...]
-    """Of the scores, as they are reported."""
+    """Names of the scores, as they are reported."""
     per_sample: np.ndarray
     """float64 [n, names]: each sample scored alone."""
     sums: np.ndarray
@@ -39,16 +39,16 @@ class Additive:
         return dict(zip(self.names, self.of_sums(rows.sum(axis=0)).tolist(), strict=True))
 
     def take(self, rows: np.ndarray) -> Additive:
-        """Of some samples alone."""
+        """The same scores of some samples alone."""
         return Additive(self.names, self.per_sample[rows], self.sums[rows], self.of_sums)
 
     def only(self, names: Collection[str]) -> Additive:
-        """Some of the scores, those named."""
-        kept = [i for i, name in enumerate(self.names) if name in names]
-        if len(kept) == len(self.names):
+        """Only the named scores."""
+        columns = [i for i, name in enumerate(self.names) if name in names]
+        if len(columns) == len(self.names):
             return self
-        chosen = tuple(self.names[i] for i in kept)
-        return Additive(chosen, self.per_sample[:, kept], self.sums, lambda sums: self.of_sums(sums)[..., kept])
+        chosen = tuple(self.names[i] for i in columns)
+        return Additive(chosen, self.per_sample[:, columns], self.sums, lambda sums: self.of_sums(sums)[..., columns])
 
 
 def mean(name: str, values: Sequence[float] | np.ndarray) -> Additive:
@@ -78,23 +78,25 @@ def labels(of_samples: Sequence[str]) -> Labels:
 
 
 class _MeanByGroup(Additive):
-    """Its wide tables are made when they are asked for: a mean needs counts alone."""
+    """Its wide tables are made when they are first used: the means alone need only counts."""
 
-    def __init__(self, name: str, values: np.ndarray, kinds: Mapping[str, Labels]) -> None:
+    def __init__(self, name: str, values: np.ndarray, kinds: Mapping[str, Labels], scale: float) -> None:
         self.names = (name, *(f"{kind}.{label}" for kind, of in kinds.items() for label in of.names))
         self._values = np.asarray(values, dtype=np.float64)
+        self._scaled = scale * self._values
+        self._scale = scale
         self._kinds = kinds
 
     @cached_property
     def per_sample(self) -> np.ndarray:  # type: ignore[override]
-        return np.repeat(self._values[:, None], len(self.names), axis=1)
+        return np.repeat(self._scaled[:, None], len(self.names), axis=1)
 
     @cached_property
     def sums(self) -> np.ndarray:  # type: ignore[override]
         masks = [np.ones((len(self._values), 1), dtype=bool)]
         masks += [of.numbers[:, None] == np.arange(len(of.names)) for of in self._kinds.values()]
         member = np.concatenate(masks, axis=1)
-        return np.concatenate([self._values[:, None] * member, member], axis=1, dtype=np.float64)
+        return np.concatenate([self._scaled[:, None] * member, member], axis=1, dtype=np.float64)
 
     @staticmethod
     def of_sums(found: np.ndarray) -> np.ndarray:  # type: ignore[override]
@@ -107,13 +109,17 @@ class _MeanByGroup(Additive):
     def total(self, chosen: np.ndarray | None = None) -> dict[str, float]:
         if chosen is not None:
             return super().total(chosen)
-        means = [self._values.mean()[None]]
+        # The order of these operations decides the last digit of scores that evaluate artifacts hold.
+        means = [(self._scale * self._values.mean())[None]]
         for of in self._kinds.values():
             counts = np.bincount(of.numbers, minlength=len(of.names))
-            means.append(np.bincount(of.numbers, weights=self._values, minlength=len(of.names)) / counts)
+            means.append(np.bincount(of.numbers, weights=self._scaled, minlength=len(of.names)) / counts)
         return dict(zip(self.names, np.concatenate(means).tolist(), strict=True))
 
 
-def mean_by_group(name: str, values: np.ndarray, kinds: Mapping[str, Labels]) -> Additive:
-    """The mean over all samples, `name`, and over those of each label of each kind, `<kind>.<label>`."""
-    return _MeanByGroup(name, values, kinds)
+def mean_by_group(name: str, values: np.ndarray, kinds: Mapping[str, Labels], scale: float = 1) -> Additive:
+    """The mean over all samples, `name`, and over those of each label of each kind, `<kind>.<label>`.
+
+    All scores are multiplied by `scale`: 100 makes percent of `values` in [0, 1].
+    """
+    return _MeanByGroup(name, values, kinds, scale)

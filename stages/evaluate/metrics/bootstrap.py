@@ -1,7 +1,7 @@
 """Bootstrap intervals (Efron & Tibshirani 1993) of any score that is a function of sums over samples.
 
-What is drawn with replacement is the unit that the samples come in, an image with all its questions or captions:
-answers about one picture are not independent, and drawing them one by one makes intervals too narrow.
+The unit drawn with replacement is the image with all its questions or captions: answers about one image are not
+independent, and drawing them one by one makes intervals too narrow.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 from stages.base.contract import UserError
 from stages.evaluate.metrics.additive import Additive
 
-_AT_ONCE = 64  # resamples whose counts are held in memory; changes nothing of the result
+_AT_ONCE = 64  # resamples whose counts are in memory at once; does not change the result
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """How intervals are made; part of a result's protocol."""
+    """How intervals are computed; part of a result's protocol."""
 
     resamples: int = 1000
     seed: int = 0
@@ -41,34 +41,36 @@ class Difference:
 
 
 def unit_numbers(units: Sequence[Hashable]) -> tuple[np.ndarray, int]:
-    """Each sample's unit as a number, int64 [n], and how many units there are.
+    """Each sample's unit as a number, int64 [n], and the number of units.
 
-    Numbers follow the units' own order, so the order of the samples does not matter to what is drawn.
+    Numbers follow the units' own order, so the draws do not depend on the order of the samples.
     """
     distinct = sorted(set(units), key=lambda unit: (isinstance(unit, str), unit))
     number = {unit: i for i, unit in enumerate(distinct)}
     return np.fromiter((number[unit] for unit in units), np.int64, len(units)), len(distinct)
 
 
-def intervals(scored: Sequence[Additive], units: Sequence[Hashable], how: Resampling) -> dict[str, tuple[float, float]]:
+def intervals(
+    scored: Sequence[Additive], units: Sequence[Hashable], resampling: Resampling
+) -> dict[str, tuple[float, float]]:
     """Score's name -> percentile interval.
 
-    A score that some resamples do not have (a question type that was not drawn) is judged by the others; raises
-    UserError for one that none has.
+    Resamples without a score (a question type that was not drawn) are left out of its interval; raises UserError for a
+    score that no resample has.
     """
-    drawn = _drawn(scored, units, how)
+    drawn = _drawn(scored, units, resampling)
     names = [name for score in scored for name in score.names]
-    return {name: _percentiles(name, drawn[:, i], how.level) for i, name in enumerate(names)}
+    return {name: _percentiles(name, drawn[:, i], resampling.level) for i, name in enumerate(names)}
 
 
 def compare(
-    first: Sequence[Additive], second: Sequence[Additive], units: Sequence[Hashable], how: Resampling
+    first: Sequence[Additive], second: Sequence[Additive], units: Sequence[Hashable], resampling: Resampling
 ) -> dict[str, Difference]:
     """Score's name -> difference of two systems on the same samples in the same order, by paired resampling.
 
     Raises UserError for a score that no resample has.
     """
-    one, two = _drawn(first, units, how), _drawn(second, units, how)
+    one, two = _drawn(first, units, resampling), _drawn(second, units, resampling)
     found = {}
     position = 0
     for a, b in zip(first, second, strict=True):
@@ -77,7 +79,7 @@ def compare(
             gaps = two[:, position] - one[:, position]
             position += 1
             gap = after[name] - before[name]
-            interval = _percentiles(name, gaps, how.level)
+            interval = _percentiles(name, gaps, resampling.level)
             known = gaps[~np.isnan(gaps)]
             sides = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
             p_value = min(1.0, 2 * (sides + 1) / (len(known) + 1))
@@ -93,14 +95,14 @@ def _percentiles(name: str, values: np.ndarray, level: float) -> tuple[float, fl
     return float(low), float(high)
 
 
-def _drawn(scored: Sequence[Additive], units: Sequence[Hashable], how: Resampling) -> np.ndarray:
+def _drawn(scored: Sequence[Additive], units: Sequence[Hashable], resampling: Resampling) -> np.ndarray:
     """The scores of every resample, float64 [resamples, names of all scores]."""
     number, count = unit_numbers(units)
     if not scored:
-        return np.zeros((how.resamples, 0))
+        return np.zeros((resampling.resamples, 0))
     by_unit = [_by_unit(score.sums, number, count) for score in scored]
     blocks = []
-    for counts in _counts(count, how):
+    for counts in _counts(count, resampling):
         of_scores = [score.of_sums(counts @ sums) for score, sums in zip(scored, by_unit, strict=True)]
         blocks.append(np.concatenate(of_scores, axis=1))
     return np.concatenate(blocks)
@@ -111,11 +113,11 @@ def _by_unit(sums: np.ndarray, number: np.ndarray, count: int) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def _counts(units: int, how: Resampling) -> Iterator[np.ndarray]:
-    """How often each unit is drawn, float64 [up to _AT_ONCE, units]: one stream of draws, whatever the block's size."""
-    generator = np.random.default_rng(how.seed)
-    for first in range(0, how.resamples, _AT_ONCE):
-        rows = min(_AT_ONCE, how.resamples - first)
+def _counts(units: int, resampling: Resampling) -> Iterator[np.ndarray]:
+    """How often each unit is drawn, float64 [up to _AT_ONCE, units]: the draws do not depend on the block's size."""
+    generator = np.random.default_rng(resampling.seed)
+    for first in range(0, resampling.resamples, _AT_ONCE):
+        rows = min(_AT_ONCE, resampling.resamples - first)
         yield np.stack([np.bincount(generator.integers(0, units, units), minlength=units) for _ in range(rows)]).astype(
             np.float64
         )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import numpy as np
 
-from models.florence2.locations import BINS
+from models.common.location_tokens import BINS
 from stages.evaluate.metrics.additive import Additive
+from stages.formats.refexp import Space
 
-Space = Literal["pixels", "normalized", "thousandths"]
-SPACES: tuple[Space, ...] = get_args(Space)
 #: A hit, as RefCOCO's evaluation counts it: IoU of at least this.
 HIT = 0.5
 

@@ -1,4 +1,4 @@
-"""CLIPScore and RefCLIPScore (Hessel et al., EMNLP 2021), by a CLIP model that the user has; published: ViT-B/32."""
+"""CLIPScore and RefCLIPScore (Hessel et al., EMNLP 2021) by a CLIP model of the user's; published: ViT-B/32."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Section 3 of the paper: what every text is preceded by, and what a cosine is multiplied by.
 PROMPT = "A photo depicts "
 WEIGHT = 2.5
-#: What the protocol of a result says of how these scores came about.
+#: The protocol of a result describes these scores so.
 PROTOCOL = (
     f"raw captions after {PROMPT!r}, cut at the model's length; w = {WEIGHT}; images upright (EXIF), scaled and "
     "cropped by the model's own processor; fp32 (the authors' code: fp16 on GPUs, fp32 on CPUs)"
@@ -39,8 +39,8 @@ class ClipScores:
 
 
 def check(folder: Path) -> None:
-    """Raises UserError when the folder is plainly none with a CLIP model; loads nothing."""
-    check_folder(folder, _named(folder))
+    """Raise UserError when the folder obviously has no CLIP model; loads nothing."""
+    check_folder(folder, _label(folder))
 
 
 def clipscore(
@@ -60,7 +60,7 @@ def clipscore(
     for position, refs in enumerate(references or []):
         if not refs:
             raise ValueError(f"image number {position} has no reference caption")
-    model = ClipModel(folder, _named(folder))
+    model = ClipModel(folder, _label(folder))
     if not candidates:
         return ClipScores([], None if references is None else [])
 
@@ -68,20 +68,20 @@ def clipscore(
     texts = dict.fromkeys(candidates)
     texts |= dict.fromkeys(reference for refs in references or [] for reference in refs)
     row = {text: number for number, text in enumerate(texts)}
-    with _exact():
+    with _true_fp32():
         embedded = model.embed_texts([PROMPT + text for text in texts]).cpu()  # [text, dimension]
         seen = _embed(model, images)  # [image, dimension]
         clip = [WEIGHT * _cosine(seen[n], embedded[row[text]][None]) for n, text in enumerate(candidates)]
         if references is None:
             return ClipScores(clip, None)
-        likest = [
+        closest = [
             _cosine(embedded[row[text]], embedded[[row[reference] for reference in refs]])
             for text, refs in zip(candidates, references, strict=True)
         ]
-    return ClipScores(clip, [_harmonic_mean(*both) for both in zip(clip, likest, strict=True)])
+    return ClipScores(clip, [_harmonic_mean(*both) for both in zip(clip, closest, strict=True)])
 
 
-def _named(folder: Path) -> str:
+def _label(folder: Path) -> str:
     return f"CLIP model {folder}"
 
 
@@ -120,7 +120,7 @@ def _read(position: int, file: Path) -> Image:
 
 
 @contextmanager
-def _exact() -> Iterator[None]:
+def _true_fp32() -> Iterator[None]:
     """True fp32 on GPUs: TF32 (10 bits of mantissa) may be allowed in this process, and is by default in cuDNN."""
     import torch
 

@@ -1,4 +1,4 @@
-"""The reference implementations that are Java: finding Java and their jars, and starting them alike everywhere."""
+"""The reference implementations in Java: finding Java and their jars, and starting them the same way everywhere."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ OPTIONS = (
     "-Dstdout.encoding=UTF-8",
     "-Dsun.jnu.encoding=UTF-8",
 )
-#: Enough that the line with the reason is kept above its stack trace.
+#: Enough to hold the line with the reason above its stack trace.
 _LINES_OF_ERRORS = 200
-#: Lines of a stack trace and of Java's launcher that stand beside the line with the reason.
-_NOTHING_SAID = ("at ", "Error occurred during initialization", "Error: Could not create", "Error: A fatal exception")
-_NAMED = re.compile(r"[\w$]\.[\w$]*(?:Exception|Error)\b")
+#: Lines of a stack trace and of Java's launcher beside the line with the reason.
+_NO_REASON = ("at ", "Error occurred during initialization", "Error: Could not create", "Error: A fatal exception")
+_EXCEPTION = re.compile(r"[\w$]\.[\w$]*(?:Exception|Error)\b")
 
 
 class Unavailable(Exception):
@@ -70,10 +70,10 @@ def reference_file(*parts: str) -> Path:
 
 
 def staged(files: Mapping[str, Path], scratch: Path) -> Path:
-    """A folder that shows the files under the names given, at a path without spaces.
+    """A folder that holds the files under the given names, at a path without spaces.
 
-    The jars look for their data beside themselves and fail where the path holds a space (they take a URL for a path).
-    The files stay where they are, and the folder holds links; only where links cannot be made, copies.
+    The jars look for their data beside themselves and fail where the path has a space (they use a URL as a path). The
+    folder holds hard links, or copies where links are not possible.
     """
     where = scratch if " " not in str(scratch.resolve()) else Path(tempfile.mkdtemp(prefix="pairmill-", dir="/tmp"))
     for name, file in files.items():
@@ -93,7 +93,7 @@ def _link(file: Path, target: Path) -> None:
 
 
 class Process:
-    """A running Java program that is spoken to over its standard streams; what it says on standard error is kept.
+    """A running Java program, used over its standard streams; its standard error is collected.
 
     A context manager: leaving it ends the program.
     """
@@ -105,7 +105,7 @@ class Process:
             self._process = self._start(cwd, options)
         except OSError as error:
             raise Unavailable(f"{find_java()} cannot be run: {error.strerror or error}") from None
-        self._said: deque[str] = deque(maxlen=_LINES_OF_ERRORS)
+        self._errors: deque[str] = deque(maxlen=_LINES_OF_ERRORS)
         # A full pipe of standard error would stop the program.
         self._reader = Thread(target=self._listen, args=(self._process.stderr,), daemon=True)
         self._reader.start()
@@ -129,10 +129,10 @@ class Process:
 
     def _listen(self, stream: IO[bytes]) -> None:
         for line in stream:
-            self._said.append(line.decode("utf-8", "replace").rstrip())
+            self._errors.append(line.decode("utf-8", "replace").rstrip())
 
-    def ask(self, line: str, answers: int = 1) -> list[str]:
-        """Send one line and read as many lines as it is answered with. Raises Unavailable when the program died."""
+    def request(self, line: str, answers: int = 1) -> list[str]:
+        """Send one line and read an answer of `answers` lines. Raises Unavailable when the program died."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -145,7 +145,7 @@ class Process:
             raise self._died()
         return [found.decode("utf-8").strip() for found in lines]
 
-    def talk(self, text: bytes) -> bytes:
+    def communicate(self, text: bytes) -> bytes:
         """Send everything, close its input, and return all it writes. Raises Unavailable when it fails."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -154,8 +154,8 @@ class Process:
         found = self._process.stdout.read()
         sender.join()
         if self._process.wait():
-            if not self._said:  # Java says on its standard output why it does not start
-                self._said.extend(found.decode("utf-8", "replace").splitlines())
+            if not self._errors:  # Java prints on its standard output why it does not start
+                self._errors.extend(found.decode("utf-8", "replace").splitlines())
             raise self._died()
         return found
 
@@ -164,19 +164,19 @@ class Process:
         try:
             self._process.stdin.write(text)
             self._process.stdin.close()
-        except OSError:  # it died; `talk` sees its exit code
+        except OSError:  # it died; `communicate` sees its exit code
             pass
 
     def _died(self) -> Unavailable:
         code = self._process.wait()
         self._reader.join(timeout=5)
         what = " ".join(a for a in self._arguments[:2] if not a.startswith("-"))
-        return Unavailable(f"{what or 'java'} ended with code {code}: {last_line(self.said)}")
+        return Unavailable(f"{what or 'java'} ended with code {code}: {last_line(self.errors)}")
 
     @property
-    def said(self) -> str:
+    def errors(self) -> str:
         """The last lines of standard error."""
-        return "\n".join(self._said)
+        return "\n".join(self._errors)
 
     def close(self) -> None:
         """End the program."""
@@ -192,8 +192,8 @@ class Process:
 def last_line(text: str) -> str:
     """What went wrong: the innermost cause of a stack trace, else the line that names an exception, else the last."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    said = [line for line in lines if not line.startswith(_NOTHING_SAID)]
-    causes = [line.removeprefix("Caused by: ") for line in said if line.startswith("Caused by: ")]
-    named = [line for line in said if _NAMED.search(line)]
-    alike = [line for line in said if "Exception" in line or "Error" in line]
-    return (causes[-1:] or named or alike or said[-1:] or ["it said nothing"])[0]
+    reasons = [line for line in lines if not line.startswith(_NO_REASON)]
+    causes = [line.removeprefix("Caused by: ") for line in reasons if line.startswith("Caused by: ")]
+    exceptions = [line for line in reasons if _EXCEPTION.search(line)]
+    similar = [line for line in reasons if "Exception" in line or "Error" in line]
+    return (causes[-1:] or exceptions or similar or reasons[-1:] or ["it printed nothing"])[0]

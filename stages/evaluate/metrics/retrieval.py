@@ -13,8 +13,8 @@ _CELLS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """Ranks from 0 of what was looked for; -1 where there was nothing to find (an image without texts)."""
+class RetrievalRanks:
+    """Ranks, from 0, of the right answer to each query; -1 where there is none (an image without texts)."""
 
     of_texts: np.ndarray
     """int64 [images]: of the first of its texts, among all texts. The direction `txt_r`."""
@@ -22,11 +22,11 @@ class Ranks:
     """int64 [texts]: of its image, among all images. The direction `img_r`."""
 
 
-def ranks(scores: np.ndarray, text_to_image: np.ndarray, text_scores: np.ndarray | None = None) -> Ranks:
+def ranks(scores: np.ndarray, text_to_image: np.ndarray, text_scores: np.ndarray | None = None) -> RetrievalRanks:
     """Ranks by descending score; of equal scores the one with the lower index comes first.
 
     `scores` is [images, texts] (any real dtype, may be memory-mapped), higher is closer; `text_to_image` int64
-    [texts] is each text's row. `text_scores` [texts, images] are used for the way from text to image where the two
+    [texts] is each text's row. `text_scores` [texts, images] serve the direction from text to image where the two
     directions were scored apart (re-ranking by ITM scores other candidates in each). Raises ValueError on a wrong shape
     and on NaN, which has no rank.
     """
@@ -61,10 +61,12 @@ def ranks(scores: np.ndarray, text_to_image: np.ndarray, text_scores: np.ndarray
             block = np.asarray(text_scores[begin : begin + step])
             _no_nan(block, begin)
             target = text_to_image[begin : begin + step]
-            wanted = block[np.arange(len(block)), target][:, None]
+            own_score = block[np.arange(len(block)), target][:, None]
             before = np.arange(images) < target[:, None]
-            of_images[begin : begin + step] = np.count_nonzero((block > wanted) | (block == wanted) & before, axis=1)
-    return Ranks(of_texts, of_images)
+            of_images[begin : begin + step] = np.count_nonzero(
+                (block > own_score) | (block == own_score) & before, axis=1
+            )
+    return RetrievalRanks(of_texts, of_images)
 
 
 def _no_nan(block: np.ndarray, begin: int) -> None:
@@ -74,17 +76,17 @@ def _no_nan(block: np.ndarray, begin: int) -> None:
         raise ValueError(f"row {begin + int(row)}, column {int(column)} is NaN, which has no rank")
 
 
-def recalls(found: Ranks, text_to_image: np.ndarray) -> Additive:
+def recalls(found: RetrievalRanks, text_to_image: np.ndarray) -> Additive:
     """`txt_r1` .. `txt_r10`, `img_r1` .. `img_r10` in percent, as sums over images with all their texts.
 
     The means `txt_r_mean`, `img_r_mean` and `r_mean` are LAVIS's.
     """
     images = len(found.of_texts)
-    asked = (found.of_texts >= 0).astype(np.float64)
+    queries = (found.of_texts >= 0).astype(np.float64)
     forward = [(found.of_texts >= 0) & (found.of_texts < k) for k in KS]
     backward = [np.bincount(text_to_image, weights=found.of_images < k, minlength=images) for k in KS]
     texts = np.bincount(text_to_image, minlength=images)
-    sums = np.stack([*forward, asked, *backward, texts], axis=1).astype(np.float64)
+    sums = np.stack([*forward, queries, *backward, texts], axis=1).astype(np.float64)
     names = tuple(f"{way}_r{k}" for way in ("txt", "img") for k in (*KS, "_mean"))
     with np.errstate(invalid="ignore"):
         per_image = _recalls(sums)

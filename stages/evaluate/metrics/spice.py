@@ -27,7 +27,7 @@ from typing import Any
 
 from stages.evaluate.metrics.java import Process, Unavailable, find_java, java_version, reference_file
 
-#: Kinds of propositions that are scored apart, as the reference names them.
+#: Kinds of propositions that are scored separately, as the reference names them.
 CATEGORIES = ("Relation", "Attribute", "Object", "Color", "Cardinality", "Size")
 
 _FOLDER = "SPICE_CORENLP_DIR"
@@ -36,10 +36,10 @@ _MEMORY = "SPICE_MEMORY"
 _JARS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 _ARCHIVE = "stanford-corenlp-full-2015-12-09"  # what CoreNLP 3.6.0's archive unpacks to
 _SCORER = "edu.anu.spice.SpiceScorer"
-#: Packages whose classes the cache's serializer (FST 2.47) looks into, which Java 16 and later refuse unless told.
+#: Packages whose classes the cache's serializer (FST 2.47) looks into, which Java 16 and later refuse unless opened.
 _OPENED = ("lang", "math", "net", "text", "util", "util.concurrent")
 
-# The jar's own `main` lays its result out with Java's JavaScript engine, which is gone since Java 15: it would fail
+# The jar's own `main` lays its result out with Java's JavaScript engine, removed in Java 15: it would fail
 # after all the work. This calls the same scorer and writes the same result as it is.
 _PRINTER = """\
 import java.lang.reflect.Constructor;
@@ -86,7 +86,7 @@ class SpiceScores:
 
 
 def check() -> None:
-    """Raises Unavailable with the reason where SPICE cannot be computed; scores nothing."""
+    """Raise Unavailable with the reason where SPICE cannot be computed; scores nothing."""
     _class_path()
     _memory()
     _needs_printer(find_java())
@@ -101,25 +101,25 @@ def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Spi
     for position, refs in enumerate(references):
         if not refs:
             raise ValueError(f"image number {position} has no reference caption")
-    asked = [
+    images = [
         {"image_id": position, "test": candidate, "refs": list(refs)}
         for position, (candidate, refs) in enumerate(zip(candidates, references, strict=True))
     ]
     check()
-    return _scores(_run(asked) if asked else [], len(asked))
+    return _scores(_run(images) if images else [], len(images))
 
 
-def _run(asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _run(images: list[dict[str, Any]]) -> list[dict[str, Any]]:
     java = find_java()
     # What it unpacks and writes goes into the folder, never beside the jars.
     with tempfile.TemporaryDirectory(prefix="pairmill-spice-") as name:
         scratch = Path(name)
         read, written = scratch / "captions.json", scratch / "scores.json"
-        read.write_text(json.dumps(asked), encoding="ascii")
+        read.write_text(json.dumps(images), encoding="ascii")
         options = [f"-Xmx{_memory()}", f"-Djava.io.tmpdir={scratch}", "-cp", _class_path()]
         scored = [str(read), "-subset", "-silent"]
-        if kept := os.environ.get(_CACHE):
-            scored += ["-cache", str(_made(kept))]
+        if cache := os.environ.get(_CACHE):
+            scored += ["-cache", str(_created(cache))]
             if java_version(java) >= 9:
                 options += [f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in _OPENED]
         if _needs_printer(java):
@@ -129,7 +129,7 @@ def _run(asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
             program = [_SCORER, *scored, "-out", str(written)]
         try:
             with Process(program, scratch, options) as process:
-                process.talk(b"")
+                process.communicate(b"")
             found: list[dict[str, Any]] = json.loads(written.read_text(encoding="utf-8"))
         except Unavailable as problem:
             raise Unavailable(f"SPICE failed: {str(problem).partition(' ended with ')[2] or problem}") from None
@@ -138,11 +138,11 @@ def _run(asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return found
 
 
-def _scores(found: list[dict[str, Any]], images: int) -> SpiceScores:
+def _scores(found: list[dict[str, Any]], count: int) -> SpiceScores:
     of_image = {item["image_id"]: item["scores"] for item in found}
     per_image: list[float] = []
     categories: dict[str, list[float | None]] = {category: [] for category in CATEGORIES}
-    for position in range(images):
+    for position in range(count):
         scores = of_image.get(position, {})
         score = _f(scores, "All")
         if score is None:
@@ -198,7 +198,7 @@ def _memory() -> str:
     return given
 
 
-def _made(folder: str) -> Path:
+def _created(folder: str) -> Path:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as problem:

@@ -1,11 +1,11 @@
-"""The data card: what a selected data set is, in Markdown with the metadata block of Hugging Face's dataset cards."""
+"""Writes the data card of a selection: Markdown with the metadata block of Hugging Face's dataset cards."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-#: Size categories of the hub's dataset cards: name and the number of samples below which it holds.
+#: Size categories of the hub's dataset cards: name and exclusive upper bound of the number of samples.
 _SIZES = (
     ("n<1K", 10**3),
     ("1K<n<10K", 10**4),
@@ -20,7 +20,7 @@ _LANGUAGES = 20
 
 
 def card(numbers: Mapping[str, Any]) -> str:
-    """The whole text. `numbers` is the content of `report.json`; of private sources it says counts only."""
+    """The text of the card. `numbers` is the content of `report.json`, which has only counts of private sources."""
     totals, sources = numbers["totals"], numbers["sources"]
     name = numbers["selection"]["name"]
     parts = [
@@ -90,17 +90,17 @@ def card(numbers: Mapping[str, Any]) -> str:
 
 def _metadata(name: str, samples: int, languages: Sequence[Mapping[str, Any]]) -> str:
     size = next((label for label, bound in _SIZES if samples < bound), "10B<n<100B")
-    found = sorted({row["language"] for row in languages if row["kept"] and row["language"] != "none"})
+    codes = sorted({row["language"] for row in languages if row["kept"] and row["language"] != "none"})
     lines = ["---", f'pretty_name: "{name}"', "task_categories:", "- image-to-text", "size_categories:", f"- {size}"]
-    # Two letters are ISO 639-1, as the hub asks; quoted, since `no` is Norwegian and not a truth value.
-    lines += ["language:", *(f'- "{code}"' for code in found)] if found else []
+    # Two letters are ISO 639-1, as the hub requires; quoted, since YAML reads `no` (Norwegian) as false.
+    lines += ["language:", *(f'- "{code}"' for code in codes)] if codes else []
     return "\n".join([*lines, "---", ""])
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
-    found = [f"| {' | '.join(f'{v:,}' if isinstance(v, int) else str(v) for v in row)} |" for row in rows]
-    return "\n".join([*lines, *found, ""]) if found else "None.\n"
+    body = [f"| {' | '.join(f'{v:,}' if isinstance(v, int) else str(v) for v in row)} |" for row in rows]
+    return "\n".join([*lines, *body, ""]) if body else "None.\n"
 
 
 def _cell(text: str) -> str:
@@ -108,7 +108,7 @@ def _cell(text: str) -> str:
 
 
 def _settings(selection: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Settings that are in force, by dotted key."""
+    """Active settings by dotted key."""
     rows: list[tuple[str, str]] = []
     for key, value in selection.items():
         if isinstance(value, Mapping) and value:
@@ -121,8 +121,8 @@ def _settings(selection: Mapping[str, Any], prefix: str = "") -> list[tuple[str,
 
 def _rejects(rejects: Mapping[str, Any]) -> str:
     rows = [(name, f"`{reason}`", n) for name, r in rejects.items() for reason, n in r["reasons"].items()]
-    told = _table(("source", "reason", "rows"), rows)
-    return f"Rows of the lists that were no pairs:\n\n{told}" if rows else "Every row of the lists was a pair.\n"
+    table = _table(("source", "reason", "rows"), rows)
+    return f"Rows of the lists that were no pairs:\n\n{table}" if rows else "Every row of the lists was a pair.\n"
 
 
 def _removed(numbers: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Histograms as inline SVG: no script, colours from the page's style sheet."""
+"""Draws histograms as inline SVG: no script, colours from the page's style sheet."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def histogram(
 ) -> Markup:
     """Two bar series (classes `all` and `kept`) over bins that start at `edges`, the last one open-ended.
 
-    `label` is the text a screen reader gets. Without `names` the second is a part of the first and drawn over it; with
-    names they stand side by side. Bins beyond what holds anything are left out.
+    `label` is the text for screen readers. Without `names` the second series is a part of the first and drawn over it;
+    with names they are drawn side by side. Empty bins at both ends are left out.
     """
     last = max((i for i, n in enumerate(zip(fetched, kept, strict=True)) if any(n)), default=0)
     first = min((i for i, n in enumerate(zip(fetched, kept, strict=True)) if any(n)), default=0)
-    said = names or ("fetched", "kept")
+    series = names or ("fetched", "kept")
     shown = range(first, last + 1)
     tallest = max([n for i in shown for n in (fetched[i], kept[i])] + [1])
     step = _WIDTH / len(shown)
     parts = []
-    for place, i in enumerate(shown):
-        left = place * step
-        title = f"{_range(edges, i)}: {fetched[i]:,} {said[0]}, {kept[i]:,} {said[1]}"
+    for column, i in enumerate(shown):
+        left = column * step
+        title = f"{_range(edges, i)}: {fetched[i]:,} {series[0]}, {kept[i]:,} {series[1]}"
         width = step / 2 if names else step
         bars = _bar(left, width, fetched[i] / tallest, "all")
         bars += _bar(left + step - width, width, kept[i] / tallest, "kept")
@@ -44,7 +44,7 @@ def histogram(
     axis = f'<line class="axis" x1="0" x2="{_WIDTH}" y1="{base}" y2="{base}"/>'
     top = f'<text class="tick" x="0" y="10">{tallest:,}</text>'
     head = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label)}">'
-    return Markup(f"{head}{top}{''.join(parts)}{axis}</svg>")  # all other text is numbers and our own words
+    return Markup(f"{head}{top}{''.join(parts)}{axis}</svg>")  # all other text is numbers and constants
 
 
 def _bar(left: float, step: float, share: float, kind: str) -> str:

@@ -1,4 +1,4 @@
-"""Histograms of every signal, over what was fetched and over what is kept."""
+"""Computes histograms of every signal, over all fetched and over all kept images or pairs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COSINE = [-1, 0, 0.05, 0.1, 0.15, 0.2, 0.22, 0.24, 0.26, 0.28, 0.3, 0.32, 0.34,
 _SIDE: list[float] = [0, 32, 64, 128, 200, 256, 384, 512, 768, 1024, 2048]
 _GREY: list[float] = [0, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240]
 
-#: Bin edges; the last bin also takes everything above, the first everything below.
+#: Lower edges of the bins; the last bin also contains everything above, the first everything below.
 EDGES: dict[str, list[float]] = {
     "shorter_side": _SIDE,
     "aspect_ratio": [1, 1.1, 1.25, 1.5, 1.75, 2, 2.5, 3, 4, 6],
@@ -46,7 +46,7 @@ EDGES: dict[str, list[float]] = {
     "aesthetic": [0, 1, 2, 3, 3.5, 4, 4.5, 5, 5.5, 6, 6.5, 7, 8],
 }
 
-#: Columns that are places or bookkeeping, or that another histogram already shows.
+#: Columns that are positions or bookkeeping, or that another histogram already shows.
 _NOT_SHOWN = frozenset(
     {"source", "shard", "offset", "length", "group", "image", "measured", "decoded", "width", "height"}
 )
@@ -56,13 +56,13 @@ _BINS = 12
 def distributions(
     decision: Decision, kept_pairs: NDArray[np.bool_], kept_images: NDArray[np.bool_]
 ) -> dict[str, dict[str, Any]]:
-    """Signal -> `edges`, `fetched`, `kept`, `of` (image or pair) and `measured`; signals nobody measured are left out.
+    """Signal -> `edges`, `fetched`, `kept`, `of` (image or pair) and `measured`; signals without values are left out.
 
-    Signals with edges of their own come first, in the order of :data:`EDGES`; any other numeric column (a family from
-    another package) gets equal bins between its smallest and largest value.
+    Signals with fixed edges come first, in the order of :data:`EDGES`; any other numeric column (a family from another
+    package) gets equal bins between its smallest and largest value.
     """
     index = decision.index
-    found: dict[str, dict[str, Any]] = {}
+    histograms: dict[str, dict[str, Any]] = {}
     images: dict[str, pa.ChunkedArray] = {}
     if {"width", "height"} <= set(index.images.column_names):
         images["shorter_side"] = pc.min_element_wise(index.images["width"], index.images["height"], skip_nulls=False)
@@ -71,10 +71,10 @@ def distributions(
     for kind, columns, kept in (("image", images, kept_images), ("pair", pairs, kept_pairs)):
         for name, column in columns.items():
             histogram = _histogram(name, column, kept) if _numeric(column.type) else None
-            if histogram is not None and name not in found:
-                found[name] = {**histogram, "of": kind}
-    known = [name for name in EDGES if name in found]
-    return {name: found[name] for name in [*known, *sorted(set(found) - set(known))]}
+            if histogram is not None and name not in histograms:
+                histograms[name] = {**histogram, "of": kind}
+    known = [name for name in EDGES if name in histograms]
+    return {name: histograms[name] for name in [*known, *sorted(set(histograms) - set(known))]}
 
 
 def _numeric(kind: pa.DataType) -> bool:
@@ -83,17 +83,17 @@ def _numeric(kind: pa.DataType) -> bool:
 
 def _histogram(name: str, column: pa.ChunkedArray, kept: NDArray[np.bool_]) -> dict[str, Any] | None:
     values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    there = np.isfinite(values)
-    if not there.any():
+    finite = np.isfinite(values)
+    if not finite.any():
         return None
-    values, kept = values[there], kept[there]
+    values, kept = values[finite], kept[finite]
     edges = EDGES.get(name) or _equal_bins(values)
-    # Counting by place costs one pass; the first bin takes what lies below it, the last what lies above.
-    place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 1)
+    # Clipped: the first bin also counts what lies below it, the last what lies above.
+    bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 1)
     return {
         "edges": edges,
-        "fetched": np.bincount(place, minlength=len(edges)).tolist(),
-        "kept": np.bincount(place[kept], minlength=len(edges)).tolist(),
+        "fetched": np.bincount(bins, minlength=len(edges)).tolist(),
+        "kept": np.bincount(bins[kept], minlength=len(edges)).tolist(),
         "measured": len(values),
     }
 

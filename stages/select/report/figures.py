@@ -1,15 +1,16 @@
-"""The figures of the data report: everything in `report.json`, and all numbers on the page. Counts and uids only."""
+"""Computes the figures of the data report: all of `report.json` and all numbers on the page. Counts and uids only."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from stages.select.config import SelectConfig
-from stages.select.report.columns import Codes, codes
 from stages.select.report.distributions import distributions
 from stages.select.report.groups import clusters, leaks
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 #: Code of a pair that is kept (`Decision.reasons`).
 KEPT = 0
-#: Hosts listed at most, those that lost most first.
+#: Maximum number of hosts listed, those that lost most images first.
 HOSTS = 50
 _STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("fetched", ("forgotten", "download.")),
@@ -31,21 +32,21 @@ _STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 def figures(decision: Decision, config: SelectConfig) -> dict[str, Any]:
     """All figures as JSON values, in an order that depends on the data alone."""
-    view = _View(decision)
+    columns = _Columns(decision)
     return {
         "selection": config.selection.model_dump(mode="json"),
-        "totals": _totals(view),
-        "sources": {name: _source(view, n, name in config.private_sources) for n, name in enumerate(view.names)},
-        "hosts": _hosts(view),
-        "distributions": distributions(decision, view.kept, view.kept_images),
-        "languages": _languages(view),
+        "totals": _totals(columns),
+        "sources": {name: _source(columns, n, name in config.private_sources) for n, name in enumerate(columns.names)},
+        "hosts": _hosts(columns),
+        "distributions": distributions(decision, columns.kept, columns.kept_images),
+        "languages": _languages(columns),
         "duplicates": {kind: clusters(decision, f"duplicate.{kind}") for kind in ("exact", "near")},
         "benchmarks": {name: leaks(decision, name, config.private_sources) for name in _benchmarks(decision)},
     }
 
 
-class _View:
-    """The columns that several figures need, as arrays."""
+class _Columns:
+    """Columns that several figures need, as arrays."""
 
     def __init__(self, decision: Decision) -> None:
         index = decision.index
@@ -56,7 +57,7 @@ class _View:
         self.image_source = index.images["source"].to_numpy()
         self.images = index.images.num_rows
         self.kept_images = np.zeros(self.images, dtype=bool)
-        self.kept_images[decision.alive()] = True
+        self.kept_images[decision.kept_images()] = True
         self.status: Codes = codes(index.images["status"])
         self.measured = index.images["decoded"].is_valid().to_numpy()
         self.repeats = np.asarray(decision.repeats, dtype=np.int64)
@@ -68,50 +69,50 @@ class _View:
 
     def images_of(self, pairs: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which images have at least one of these pairs."""
-        found = np.zeros(self.images, dtype=bool)
-        found[self.decision.image_of[pairs]] = True
-        return found
+        mask = np.zeros(self.images, dtype=bool)
+        mask[self.decision.image_of[pairs]] = True
+        return mask
 
 
 def _by_reason(reasons: list[str], counts: NDArray[np.int64]) -> dict[str, int]:
     """Reason -> pairs, most frequent first."""
-    found = [(reason, int(n)) for reason, n in zip(reasons, counts, strict=True) if n and reason != ""]
-    return dict(sorted(found, key=lambda item: (-item[1], item[0])))
+    nonzero = [(reason, int(n)) for reason, n in zip(reasons, counts, strict=True) if n and reason != ""]
+    return dict(sorted(nonzero, key=lambda item: (-item[1], item[0])))
 
 
-def _totals(view: _View) -> dict[str, Any]:
-    success = view.status.value("success")
+def _totals(columns: _Columns) -> dict[str, Any]:
+    success = columns.status.value("success")
     return {
-        "pairs": len(view.source),
-        "kept_pairs": int(view.kept.sum()),
-        "listed_images": view.images,
-        "fetched_images": int((view.status.of == success).sum()) if success is not None else 0,
-        "kept_images": int(view.kept_images.sum()),
-        "epoch_pairs": int(view.epoch.sum()),
-        "reasons": _by_reason(view.decision.reasons, view.reasons.sum(axis=0)),
+        "pairs": len(columns.source),
+        "kept_pairs": int(columns.kept.sum()),
+        "listed_images": columns.images,
+        "fetched_images": int((columns.status.of == success).sum()) if success is not None else 0,
+        "kept_images": int(columns.kept_images.sum()),
+        "epoch_pairs": int(columns.epoch.sum()),
+        "reasons": _by_reason(columns.decision.reasons, columns.reasons.sum(axis=0)),
     }
 
 
-def _source(view: _View, number: int, private: bool) -> dict[str, Any]:
-    decision = view.decision
-    mine, my_images = view.source == number, view.image_source == number
-    counts = np.bincount(view.status.of[my_images & (view.status.of >= 0)], minlength=len(view.status.names))
-    statuses = {name: int(n) for name, n in zip(view.status.names, counts, strict=True) if n}
+def _source(columns: _Columns, number: int, private: bool) -> dict[str, Any]:
+    decision = columns.decision
+    mine, my_images = columns.source == number, columns.image_source == number
+    counts = np.bincount(columns.status.of[my_images & (columns.status.of >= 0)], minlength=len(columns.status.names))
+    statuses = {name: int(n) for name, n in zip(columns.status.names, counts, strict=True) if n}
     success = statuses.pop("success", 0)
     failures = dict(sorted(statuses.items(), key=lambda item: (-item[1], item[0])))
     tried = success + sum(failures.values())
-    measured = int((my_images & view.measured).sum())
-    listed = int(view.images_of(mine).sum())
-    pairs, kept = int(mine.sum()), int(view.reasons[number, KEPT])
-    total, epoch = int(view.reasons[:, KEPT].sum()), int(view.epoch.sum())
+    measured = int((my_images & columns.measured).sum())
+    listed = int(columns.images_of(mine).sum())
+    pairs, kept = int(mine.sum()), int(columns.reasons[number, KEPT])
+    total, epoch = int(columns.reasons[:, KEPT].sum()), int(columns.epoch.sum())
     return {
         "private": private,
         "pairs": pairs,
         "kept_pairs": kept,
-        "epoch_pairs": int(view.epoch[number]),
-        "share_listed": _share(pairs, len(view.source)),
+        "epoch_pairs": int(columns.epoch[number]),
+        "share_listed": _share(pairs, len(columns.source)),
         "share_kept": _share(kept, total),
-        "share_epoch": _share(int(view.epoch[number]), epoch),
+        "share_epoch": _share(int(columns.epoch[number]), epoch),
         "attempts": {
             "listed": listed,
             "tried": tried,
@@ -120,8 +121,8 @@ def _source(view: _View, number: int, private: bool) -> dict[str, Any]:
             "measured": measured,
             "accounted": listed == tried == int(my_images.sum()) and success == measured,
         },
-        "reasons": _by_reason(decision.reasons, view.reasons[number]),
-        "funnel": _funnel(view, mine),
+        "reasons": _by_reason(decision.reasons, columns.reasons[number]),
+        "funnel": _funnel(columns, mine),
     }
 
 
@@ -129,9 +130,9 @@ def _share(part: int, whole: int) -> float:
     return round(part / whole, 6) if whole else 0.0
 
 
-def _funnel(view: _View, mine: NDArray[np.bool_]) -> list[dict[str, Any]]:
+def _funnel(columns: _Columns, mine: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """Pairs and images left after each step."""
-    decision = view.decision
+    decision = columns.decision
     step_of = np.full(len(decision.reasons), len(_STEPS), dtype=np.int64)
     for code, reason in enumerate(decision.reasons):
         step_of[code] = next((n for n, (_, heads) in enumerate(_STEPS) if reason.startswith(heads)), len(_STEPS))
@@ -139,26 +140,28 @@ def _funnel(view: _View, mine: NDArray[np.bool_]) -> list[dict[str, Any]]:
     steps = []
     for number, name in enumerate(("listed", *(step for step, _ in _STEPS))):
         left = mine & (lost_at >= number)
-        steps.append({"step": name, "pairs": int(left.sum()), "images": int(view.images_of(left).sum())})
+        steps.append({"step": name, "pairs": int(left.sum()), "images": int(columns.images_of(left).sum())})
     return steps
 
 
-def _hosts(view: _View) -> dict[str, Any]:
+def _hosts(columns: _Columns) -> dict[str, Any]:
     """Hosts by images lost in the download, and why; the index has none of private sources."""
-    hosts = codes(view.decision.index.images["host"])
-    known = (hosts.of >= 0) & (view.status.of >= 0)
-    cells = hosts.of[known].astype(np.int64) * len(view.status.names) + view.status.of[known]
-    shape = len(hosts.names), len(view.status.names)
+    hosts = codes(columns.decision.index.images["host"])
+    known = (hosts.of >= 0) & (columns.status.of >= 0)
+    cells = hosts.of[known].astype(np.int64) * len(columns.status.names) + columns.status.of[known]
+    shape = len(hosts.names), len(columns.status.names)
     table = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
-    success = view.status.value("success")
+    success = columns.status.value("success")
     fetched = table[:, success] if success is not None else np.zeros(len(hosts.names), dtype=np.int64)
     tried = table.sum(axis=1)
     lost = tried - fetched
-    kept = np.bincount(hosts.of[(hosts.of >= 0) & view.kept_images], minlength=len(hosts.names))
+    kept = np.bincount(hosts.of[(hosts.of >= 0) & columns.kept_images], minlength=len(hosts.names))
     order = sorted(range(len(hosts.names)), key=lambda n: (-int(lost[n]), -int(tried[n]), hosts.names[n]))
     listed = []
     for n in order[:HOSTS]:
-        reasons = {name: int(c) for name, c in zip(view.status.names, table[n], strict=True) if c and name != "success"}
+        reasons = {
+            name: int(c) for name, c in zip(columns.status.names, table[n], strict=True) if c and name != "success"
+        }
         listed.append(
             {
                 "host": hosts.names[n],
@@ -176,25 +179,55 @@ def _hosts(view: _View) -> dict[str, Any]:
     }
 
 
-def _languages(view: _View) -> list[dict[str, Any]]:
-    pairs = view.decision.index.pairs
+def _languages(columns: _Columns) -> list[dict[str, Any]]:
+    pairs = columns.decision.index.pairs
     if "language" not in pairs.column_names:
         return []
-    found = codes(pairs["language"])
+    languages = codes(pairs["language"])
     measured = pc.fill_null(pairs["measured"], False).to_numpy(zero_copy_only=False).astype(bool)
-    place = np.where(found.of >= 0, found.of, len(found.names))
-    every = np.bincount(place[measured], minlength=len(found.names) + 1)
-    kept = np.bincount(place[view.kept & measured], minlength=len(found.names) + 1)
+    code = np.where(languages.of >= 0, languages.of, len(languages.names))
+    every = np.bincount(code[measured], minlength=len(languages.names) + 1)
+    kept = np.bincount(code[columns.kept & measured], minlength=len(languages.names) + 1)
     rows = [
         {"language": name, "pairs": int(n), "kept": int(k)}
-        for name, n, k in zip([*found.names, "none"], every, kept, strict=True)
+        for name, n, k in zip([*languages.names, "none"], every, kept, strict=True)
         if n
     ]
     return sorted(rows, key=lambda row: (-row["pairs"], row["language"]))
 
 
 def _benchmarks(decision: Decision) -> list[str]:
-    """Benchmarks looked for in the index, and any that a reason names."""
-    looked = set(decision.index.artifact.manifest["config"].get("benchmarks", {}))
+    """Benchmarks that the index was compared with, and any that a reason names."""
+    compared = set(decision.index.artifact.manifest["config"].get("benchmarks", {}))
     named = {r.partition(".")[2] for r in decision.reasons if r.startswith(("benchmark.", "benchmark_text."))}
-    return sorted(looked | named)
+    return sorted(compared | named)
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A text column as codes into its sorted distinct values, so that counting a million rows is fast."""
+
+    names: list[str]
+    of: NDArray[np.int32]
+    """Per row; -1 where the row is null."""
+
+    def value(self, name: str) -> int | None:
+        """The code of a text, or None if no row has it."""
+        return self.names.index(name) if name in self.names else None
+
+
+def codes(column: pa.ChunkedArray) -> Codes:
+    """Codes of a string or dictionary column."""
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    joined = pa.chunked_array(column.chunks, type=column.type).unify_dictionaries().combine_chunks()
+    if isinstance(joined, pa.ChunkedArray):  # a column of no chunks
+        joined = joined.chunk(0) if joined.num_chunks else pa.array([], column.type)
+    values = [str(value) for value in joined.dictionary.to_pylist()]
+    indices = pc.fill_null(joined.indices, -1).to_numpy(zero_copy_only=False).astype(np.int32)
+    # Only values that occur, in alphabetical order: a dictionary's own order depends on how the file was written.
+    used = np.unique(indices[indices >= 0])
+    order = sorted(used.tolist(), key=lambda code: values[code])
+    lookup = np.full(len(values) + 1, -1, dtype=np.int32)
+    lookup[order] = np.arange(len(order), dtype=np.int32)
+    return Codes([values[code] for code in order], lookup[indices])

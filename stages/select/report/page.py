@@ -1,5 +1,5 @@
-"""Writes the data report: `report.html`, one file that needs nothing else; `report.json`, its figures; the data card;
-and the same figures as tables for MLflow."""
+"""Writes the data report: `report.html`, a self-contained page; `report.json`, its figures; the data card; and the same
+figures as tables for MLflow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stages.base.contract import Inputs
 from stages.select.config import SelectConfig
 from stages.select.report.card import card
 from stages.select.report.charts import histogram
-from stages.select.report.listed import licences, rejects
+from stages.select.report.list_figures import licences, rejects
 from stages.select.report.samples import Samples
 from stages.select.report.tables import tables
 
@@ -59,7 +59,7 @@ COMPARE_LINK, COMPARE_SECTION = "<!-- link to the comparison -->", "<!-- compari
 def write(decision: Decision, numbers: Mapping[str, Any], config: SelectConfig, inputs: Inputs, folder: Path) -> None:
     """Write `report.html`, `report.json`, `data_card.md` and `tables/*.json` into `folder`.
 
-    `numbers` is what :func:`stages.select.report.figures.figures` returned; what only the lists know is added here.
+    `numbers` is the result of :func:`stages.select.report.figures.figures`; figures that need the lists are added here.
     """
     index = decision.index
     private = set(config.private_sources)
@@ -101,31 +101,31 @@ def write(decision: Decision, numbers: Mapping[str, Any], config: SelectConfig, 
 
 
 def environment() -> Environment:
-    """Templates of the report, with its filters; everything printed is escaped."""
-    made = Environment(
+    """The Jinja environment of the report, with its filters; all output is escaped."""
+    templates = Environment(
         loader=PackageLoader("stages.select.report", "."),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["share"] = share
-    made.filters["why"] = _why
-    return made
+    templates.filters["share"] = share
+    templates.filters["why"] = _why
+    return templates
 
 
 def charts(distributions: Mapping[str, Any]) -> dict[str, tuple[str, str, Markup]]:
-    """Signal -> title, a note on how many were measured, histogram."""
-    found = {}
+    """Signal -> title, a note with the number measured, histogram."""
+    drawn = {}
     for name, h in distributions.items():
         title = TITLES.get(name, name.replace("_", " "))
         note = f"{h['measured']:,} {h['of']}s measured"
-        found[name] = (title, note, histogram(h["edges"], h["fetched"], h["kept"], title))
-    return found
+        drawn[name] = (title, note, histogram(h["edges"], h["fetched"], h["kept"], title))
+    return drawn
 
 
 def share(part: int, whole: int) -> str:
-    """A percentage that does not round something to nothing, nor nearly all to all."""
+    """A percentage that never rounds a part to 0% or to 100%."""
     if not whole:
         return "–"
     percent = 100 * part / whole
@@ -137,7 +137,7 @@ def share(part: int, whole: int) -> str:
 
 
 def _why(reason: str) -> str:
-    """A reason in words under the heading of its group: `rule.min_side` -> `min side`; a benchmark keeps its name."""
+    """A reason in words, without its group: `rule.min_side` -> `min side`; names of benchmarks are unchanged."""
     group, _, name = reason.partition(".")
     if group in ("benchmark", "benchmark_text"):
         return name if group == "benchmark" else f"{name}, its texts"

@@ -1,4 +1,4 @@
-"""The report's figures as tables in the format MLflow shows as such: pandas' `split` JSON, `columns` and `data`."""
+"""The report's figures as tables in the JSON format that MLflow displays: pandas' `split`, `columns` and `data`."""
 
 from __future__ import annotations
 

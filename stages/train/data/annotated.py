@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.base.contract import UserError
-from stages.train.data.annotated_files import AnnotatedFiles, Annotation, read_annotated
-from stages.train.data.crop import View
-from stages.train.data.dataset import DamagedSample, Members, Sample, Text, target_ids
-from stages.train.data.flip_text import mentions_side, mirrored_text
-from stages.train.data.locations import location_bins, location_ids
-from stages.train.data.token_array import BOX, BOX_TOKENS, Pieces, packed
+from stages.train.data.annotated_files import AnnotatedFiles, AnnotatedText, read_annotated
+from stages.train.data.crop import Crop, location_bins, location_ids
+from stages.train.data.dataset import DamagedSample, Subset, TokenizedText, TrainingSample, target_ids
+from stages.train.data.flip_text import flip_text, mentions_side
+from stages.train.data.token_array import BOX, BOX_TOKEN, Pieces, encode_texts
 
 if TYPE_CHECKING:
     from stages.tokenizer.load import LoadedTokenizer
@@ -25,11 +24,11 @@ if TYPE_CHECKING:
 class AnnotatedDataset:
     """One sample per image, with up to `texts_per_image` of its texts.
 
-    An image's texts are taken in a seeded order, each epoch going on where the last one stopped, so all of them are
+    An image's texts are taken in a seeded order, each epoch continuing where the last one stopped, so all of them are
     seen equally often. Of regions there are two kinds: the prompt holds the caption and the target is the region's box,
     or the prompt holds the box (`{box}` in its template) and the target is the caption. Texts of regions swap left and
-    right in a mirrored view; where that is not sure, and for answers and captions that say a side, the image is never
-    mirrored. Holds arrays of ids and no tokenizer, so it is cheap to hand to other processes.
+    right in a flipped crop; where that is not certain, and for answers and captions that name a side, the image is
+    never flipped. Holds arrays of ids and no tokenizer, so it is cheap to hand to other processes.
     """
 
     def __init__(
@@ -57,52 +56,52 @@ class AnnotatedDataset:
         self._starts = np.searchsorted(owners[order], np.arange(len(self.image_ids) + 1))
 
         texts = [_pieces(annotation, prompt) for annotation in annotations]
-        self._prompts = packed(tokenizer, [lead for lead, _ in texts])
-        self._targets = packed(tokenizer, [target for _, target in texts])
+        self._prompts = encode_texts(tokenizer, [lead for lead, _ in texts])
+        self._targets = encode_texts(tokenizer, [target for _, target in texts])
         if not files.regions:
             self._boxes = None
-            self._mirrored_prompts, self._mirrored_targets = self._prompts, self._targets
-            told = (mentions_side(a.question) or mentions_side(a.text) for a in annotations)
-            self._mirrorable = ~np.fromiter(told, dtype=bool, count=len(annotations))
+            self._flipped_prompts, self._flipped_targets = self._prompts, self._targets
+            sided = (mentions_side(a.question) or mentions_side(a.text) for a in annotations)
+            self._flippable = ~np.fromiter(sided, dtype=bool, count=len(annotations))
             return
         self._boxes = np.array([a.box for a in annotations], dtype=np.float32)
-        swapped = [mirrored_text(a.text) for a in annotations]
-        self._mirrorable = np.array([text is not None for text in swapped])
-        others = [
-            _pieces(Annotation(a.image_id, a.question, a.text if text is None else text, a.box), prompt)
-            for a, text in zip(annotations, swapped, strict=True)
+        flipped = [flip_text(a.text) for a in annotations]
+        self._flippable = np.array([text is not None for text in flipped])
+        flipped_texts = [
+            _pieces(AnnotatedText(a.image_id, a.question, a.text if text is None else text, a.box), prompt)
+            for a, text in zip(annotations, flipped, strict=True)
         ]
-        self._mirrored_prompts = packed(tokenizer, [lead for lead, _ in others])
-        self._mirrored_targets = packed(tokenizer, [target for _, target in others])
+        self._flipped_prompts = encode_texts(tokenizer, [lead for lead, _ in flipped_texts])
+        self._flipped_targets = encode_texts(tokenizer, [target for _, target in flipped_texts])
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def sample(self, number: int, epoch: int) -> Sample:
+    def sample(self, number: int, epoch: int) -> TrainingSample:
         """The image with this epoch's share of its texts. Raises UserError when its file is missing."""
         rows = self._rows(number, epoch)
-        return Sample(
+        return TrainingSample(
             uid=str(self.image_ids[number]),
             image_id=number,
             image=self._read(number),
             texts=partial(self._texts, number, rows),
             boxes=None if self._boxes is None else self._boxes[rows],
-            mirrorable=bool(self._mirrorable[rows].all()),
+            flippable=bool(self._flippable[rows].all()),
         )
 
     def lengths(self, number: int, epoch: int) -> tuple[int, int]:
-        """The sample's longest prompt and target, in tokens, mirrored or not."""
+        """The sample's longest prompt and target, in tokens, flipped or not."""
         rows = self._rows(number, epoch)
-        prompt = max(max(self._prompts.length(row), self._mirrored_prompts.length(row)) for row in rows)
-        target = max(max(self._targets.length(row), self._mirrored_targets.length(row)) for row in rows)
+        prompt = max(max(self._prompts.length(row), self._flipped_prompts.length(row)) for row in rows)
+        target = max(max(self._targets.length(row), self._flipped_targets.length(row)) for row in rows)
         return min(self._max_tokens, prompt), min(self._max_tokens, target + 1)
 
     def longest(self, numbers: NDArray[np.int64], epochs: NDArray[np.int64]) -> tuple[int, int]:
         """The longest prompt and target of many samples, as :meth:`lengths` has them."""
-        found = [self.lengths(int(number), int(epoch)) for number, epoch in zip(numbers, epochs, strict=True)]
-        return max(prompt for prompt, _ in found), max(target for _, target in found)
+        lengths = [self.lengths(int(number), int(epoch)) for number, epoch in zip(numbers, epochs, strict=True)]
+        return max(prompt for prompt, _ in lengths), max(target for _, target in lengths)
 
-    def members(self, sources: Sequence[str]) -> Mapping[str, Members]:
+    def subsets(self, sources: Sequence[str]) -> Mapping[str, Subset]:
         """Raises UserError: a task's data have no sources."""
         raise UserError(f"{self.files.annotations}: a task's data have no sources to mix: remove `mixture`")
 
@@ -115,30 +114,30 @@ class AnnotatedDataset:
         taken = min(self.texts_per_image, last - first)
         return [first + (epoch * taken + i) % (last - first) for i in range(taken)]
 
-    def _texts(self, number: int, rows: Sequence[int], view: View) -> tuple[Text, ...]:
-        bins = self._bins(number, rows, view)
-        prompts = self._mirrored_prompts if view.mirrored else self._prompts
-        targets = self._mirrored_targets if view.mirrored else self._targets
+    def _texts(self, number: int, rows: Sequence[int], crop: Crop) -> tuple[TokenizedText, ...]:
+        bins = self._bins(number, rows, crop)
+        prompts = self._flipped_prompts if crop.flipped else self._prompts
+        targets = self._flipped_targets if crop.flipped else self._targets
         return tuple(
             # A prompt that is too long loses its beginning: its end is what asks for the answer.
-            Text(
-                _located(prompts[row], box)[-self._max_tokens :],
-                target_ids(_located(targets[row], box), self._max_tokens, self._eos),
+            TokenizedText(
+                _with_box(prompts[row], box)[-self._max_tokens :],
+                target_ids(_with_box(targets[row], box), self._max_tokens, self._eos),
             )
             for row, box in zip(rows, bins, strict=True)
         )
 
-    def _bins(self, number: int, rows: Sequence[int], view: View) -> Sequence[NDArray[np.int64] | None]:
-        """Of each row, the ids of its box's four location tokens; None where texts have no boxes."""
+    def _bins(self, number: int, rows: Sequence[int], crop: Crop) -> Sequence[NDArray[np.int64] | None]:
+        """For each row, the ids of its box's four location tokens; None where texts have no boxes."""
         if self._boxes is None or self._locations is None:
             return [None] * len(rows)
         boxes = self._boxes[rows]
-        if (boxes[:, :2] >= (view.width, view.height)).any() or (boxes[:, 2:] <= 0).any():
+        if (boxes[:, :2] >= (crop.width, crop.height)).any() or (boxes[:, 2:] <= 0).any():
             raise UserError(
                 f"{self.files.annotations}: a bbox of image {self.image_ids[number]} lies outside of it, which has "
-                f"{view.width} x {view.height} pixels: do annotations and images belong together?"
+                f"{crop.width} x {crop.height} pixels: do annotations and images belong together?"
             )
-        return list(self._locations[location_bins(boxes, view)])
+        return list(self._locations[location_bins(boxes, crop)])
 
     def _read(self, number: int) -> bytes:
         path = Path(self.files.images, self.files.image_pattern.format(image_id=self.image_ids[number]))
@@ -155,7 +154,7 @@ class AnnotatedDataset:
             raise DamagedSample(f"uid {uid}: its file cannot be read ({error.strerror})", uid) from None
 
 
-def _pieces(annotation: Annotation, template: str) -> tuple[Pieces, Pieces]:
+def _pieces(annotation: AnnotatedText, template: str) -> tuple[Pieces, Pieces]:
     """(prompt, target) of an annotation."""
     # Words follow the prompt as they follow each other: after a space, which byte-level BPE makes their own.
     words = f" {annotation.text}" if template else annotation.text
@@ -167,9 +166,9 @@ def _pieces(annotation: Annotation, template: str) -> tuple[Pieces, Pieces]:
     return (template.replace("{}", annotation.text),), (BOX,)
 
 
-def _located(ids: NDArray[np.int32], box: NDArray[np.int64] | None) -> NDArray[np.int64]:
+def _with_box(ids: NDArray[np.int32], box: NDArray[np.int64] | None) -> NDArray[np.int64]:
     """int64 ids of a text, with the ids of its box where the box belongs."""
-    placed = ids.astype(np.int64)
+    filled = ids.astype(np.int64)
     if box is not None:
-        np.place(placed, placed == BOX_TOKENS, box)
-    return placed
+        np.place(filled, filled == BOX_TOKEN, box)
+    return filled

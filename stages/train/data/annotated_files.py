@@ -1,16 +1,16 @@
-"""Reading a task's annotations in their public formats: VQAv2's questions and answers, COCO's captions and regions."""
+"""The annotations that a task is trained on: VQAv2's questions and answers, COCO's captions and regions."""
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stages.base.contract import UserError
-
-Box = tuple[float, float, float, float]
+from stages.formats.json_file import id_of, read_json, records_under
+from stages.formats.problems import Id, ProblemLog, problem
+from stages.formats.refexp import Box, box_of
+from stages.formats.vqa import read_annotations, read_questions
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class AnnotatedFiles:
 
 
 @dataclass(frozen=True)
-class Annotation:
+class AnnotatedText:
     """One text about an image, or about a region of it."""
 
-    image_id: Any
+    image_id: Id
     question: str
     """Empty for captions and regions."""
     text: str
@@ -42,74 +42,56 @@ class Annotation:
     """left, top, right, bottom in pixels of the image."""
 
 
-def read_annotated(files: AnnotatedFiles) -> list[Annotation]:
+def read_annotated(files: AnnotatedFiles) -> list[AnnotatedText]:
     """A task's annotations in file order.
 
     Raises UserError for a missing or malformed file and for an annotation whose question is not listed.
     """
-    annotations = _records(files.annotations, "annotations")
-    path = files.annotations
-    if files.questions is None:
-        return [
-            Annotation(
-                _field(a, "image_id", path, row),
-                "",
-                _text(a, "caption", path, row),
-                _box(_field(a, "bbox", path, row), path, row) if files.regions else None,
-            )
-            for row, a in enumerate(annotations)
-        ]
-    questions = {
-        _field(q, "question_id", files.questions, row): _text(q, "question", files.questions, row)
-        for row, q in enumerate(_records(files.questions, "questions"))
-    }
-    rows = []
-    for row, annotation in enumerate(annotations):
-        question_id = _field(annotation, "question_id", path, row)
-        if question_id not in questions:
-            raise UserError(
-                f"{path}: annotations[{row}] answers question {question_id}, which {files.questions} "
-                "does not hold: do the two files belong together?"
-            )
-        answer = _text(annotation, "multiple_choice_answer", path, row)
-        rows.append(Annotation(_field(annotation, "image_id", path, row), questions[question_id], answer))
-    return rows
+    if files.questions is not None:
+        return _questions_and_answers(Path(files.annotations), Path(files.questions))
+    return _captions(Path(files.annotations), files.regions)
 
 
-def _records(path: str, key: str) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file: fix the task's `{key}`") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
-    records = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(records, list) or not records:
-        raise UserError(f"{path}: holds no list `{key}`: is it in VQAv2's or COCO's format?")
-    return records
+def _questions_and_answers(annotations_file: Path, questions_file: Path) -> list[AnnotatedText]:
+    annotations = read_annotations(annotations_file, required="multiple_choice_answer")
+    questions = read_questions(questions_file, images_required=False)
+    no_image = [a.question_id for a in annotations.records if a.image_id is None]
+    problems = annotations.problems + questions.problems
+    problems += problem("malformed", annotations_file, "annotation of question", no_image, "no image_id")
+    problems += questions.missing(dict.fromkeys(a.question_id for a in annotations.records))
+    # A question that is annotated twice is trained on twice.
+    problems.without("duplicate").raise_if_any(", or name questions and annotations that belong together")
+    return [
+        AnnotatedText(a.image_id, questions.by_id[a.question_id].text, a.multiple_choice_answer)
+        for a in annotations.records
+        if a.image_id is not None and a.multiple_choice_answer is not None
+    ]
 
 
-def _field(record: dict[str, Any], name: str, path: str, row: int) -> Any:
-    if not isinstance(record, dict) or name not in record:
-        raise UserError(f"{path}: record {row} has no `{name}`")
-    return record[name]
+def _captions(file: Path, regions: bool) -> list[AnnotatedText]:
+    found: list[AnnotatedText] = []
+    log = ProblemLog(file)
+    for position, record in enumerate(records_under(read_json(file), "annotations", file)):
+        image = id_of(record, ("image_id",), "annotation", position, log)
+        if image is None:
+            continue
+        caption, box = record.get("caption"), _corners(record.get("bbox"))
+        if not isinstance(caption, str):
+            log.add("malformed", "annotation number", position, "no caption that is a string")
+        elif regions and box is None:
+            log.add("malformed", "annotation number", position, "bbox is not [left, top, width, height] with an area")
+        else:
+            found.append(AnnotatedText(image, "", caption, box if regions else None))
+    log.problems().raise_if_any()
+    if not found:
+        raise UserError(f"{file}: no annotation in it; is it in COCO's format?")
+    return found
 
 
-def _text(record: dict[str, Any], name: str, path: str, row: int) -> str:
-    value = _field(record, name, path, row)
-    if not isinstance(value, str):
-        raise UserError(f"{path}: record {row}'s `{name}` is no text")
-    return value
-
-
-def _box(value: Any, path: str, row: int) -> Box:
-    """COCO's [left, top, width, height] as left, top, right, bottom."""
-    if (
-        isinstance(value, list)
-        and len(value) == 4
-        and all(isinstance(x, int | float) and math.isfinite(x) for x in value)
-    ):
-        left, top, width, height = (float(x) for x in value)
-        if width > 0 and height > 0:
-            return (left, top, left + width, top + height)
-    raise UserError(f"{path}: record {row}'s `bbox` is not [left, top, width, height] of a region with an area")
+def _corners(bbox: Any) -> Box | None:
+    """COCO's [left, top, width, height] as left, top, right, bottom; None for anything else or without an area."""
+    box = box_of(bbox)
+    if box is None or box[2] <= 0 or box[3] <= 0:
+        return None
+    left, top, width, height = box
+    return (left, top, left + width, top + height)

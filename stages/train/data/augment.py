@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stages.train.config import AugmentationConfig, ColorJitterConfig
-from stages.train.data.crop import View
+from stages.train.data.crop import Crop
 from stages.train.data.decode import SHRINKS
 
 #: Tries at a crop of random shape (torchvision's number).
@@ -28,16 +28,16 @@ GREY = (0.299, 0.587, 0.114)
 # Measured on 130 COCO photographs at 224 pixels, against the whole image decoded and resized by Pillow's antialiased
 # bicubic: 36.5 dB for crops of half the image and more, 40 dB for crops of 8% and more. With 0.9 and 1.8 it would be
 # one decibel more, and 0.05 ms per image.
-# An image at half scale is enough when it lacks at most so much of the pixels of the result, per axis.
+# An image at half scale is enough when it lacks at most this share of the pixels of the result, per axis.
 _ENOUGH = 0.85
-# From so many source pixels per target pixel on, several points of an axis are averaged. Below, bilinear's own two
-# pixels hide most of what lies between points.
+# From this number of source pixels per target pixel on, several points of an axis are averaged. Below, bilinear's own
+# two pixels hide most of what lies between points.
 _DOUBLED = 2.0
 _room = threading.local()
 
 
 def sample_random(seed: int, epoch: int, uid: str) -> random.Random:
-    """The randomness of one sample in one epoch, whoever draws it and when."""
+    """The random generator of one sample in one epoch, independent of process and time."""
     return random.Random(f"{seed}:{epoch}:{uid}")
 
 
@@ -56,28 +56,28 @@ def evaluation_transform(image: Image.Image, size: int, mean: Sequence[float], s
     return normalized(image, mean, std)
 
 
-def draw_view(
+def draw_crop(
     width: int,
     height: int,
     boxes: NDArray[np.float32] | None,
-    mirrorable: bool,
+    flippable: bool,
     config: AugmentationConfig,
     draw: random.Random,
-) -> View:
-    """A random crop of a `width` x `height` image, mirrored or not.
+) -> Crop:
+    """A random crop of a `width` x `height` image, flipped or not.
 
     Boxes, float32 [n, 4] of left, top, right, bottom in pixels, are inside the crop, whole, as far as they are inside
     the image. As many numbers are drawn whatever the arguments are, so no sample's colours depend on its boxes.
     """
     tries = [(draw.random(), draw.random(), draw.random(), draw.random()) for _ in range(TRIES)]
-    mirrored = draw.random() < config.horizontal_flip
+    flipped = draw.random() < config.horizontal_flip
     crop = _crop(width, height, _hull(width, height, boxes), config, tries)
-    return View(width, height, crop, mirrored and mirrorable)
+    return Crop(width, height, crop, flipped and flippable)
 
 
 def training_pixels(
     decoded: Callable[[int], NDArray[np.uint8]],
-    view: View,
+    crop: Crop,
     size: int,
     config: AugmentationConfig,
     mean: Sequence[float],
@@ -85,19 +85,19 @@ def training_pixels(
     draw: random.Random,
     out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """float32 [3, size, size]: what the view shows, with its colours varied as configured, normalised.
+    """float32 [3, size, size]: what the crop shows, with its colours varied as configured, normalised.
 
     `decoded(shrink)` gives the image as `decode.decode` does: uint8 [height, width, 3], scaled down by 1, 2, 4 or 8; it
-    is asked for the smallest that still has nearly a pixel for each pixel of the result, if the image has so many, and
-    what it returns is not written to. Writes into `out`, C-contiguous, where it is given. A view of a whole image of
-    the model's size gives what `evaluation_transform` gives, to the bit, where colours are left alone.
+    is called for the smallest that still has nearly a pixel for each pixel of the result, if the image is large enough,
+    and what it returns is not written to. Writes into `out`, C-contiguous, where it is given. The crop of a whole image
+    of the model's size gives what `evaluation_transform` gives, to the bit, where colours are left alone.
     """
     if out is None:
         out = np.empty((3, size, size), dtype=np.float32)
-    left, top, right, bottom = view.crop
+    left, top, right, bottom = crop.box
     shrink = max(s for s in SHRINKS if s == 1 or min(right - left, bottom - top) >= _ENOUGH * s * size)
-    pixels: Any = _resized(decoded(shrink), tuple(edge / shrink for edge in view.crop), size)
-    if view.mirrored:
+    pixels: Any = _resized(decoded(shrink), tuple(edge / shrink for edge in crop.box), size)
+    if crop.flipped:
         pixels = cv2.flip(pixels, 1)
     change = _color_change(pixels, config.color_jitter, draw)
     if change is not None:
@@ -133,7 +133,7 @@ def _crop(
         right, bottom = left + w, top + h
         return (left - left % 2, top - top % 2, min(width, right + right % 2), min(height, bottom + bottom % 2))
 
-    def placed(w: int, h: int, x: float, y: float) -> tuple[int, int, int, int]:
+    def at(w: int, h: int, x: float, y: float) -> tuple[int, int, int, int]:
         from_x, to_x = max(0, last_x - w), min(first_x, width - w)
         from_y, to_y = max(0, last_y - h), min(first_y, height - h)
         left, top = from_x + int(x * (to_x - from_x + 1)), from_y + int(y * (to_y - from_y + 1))
@@ -144,7 +144,7 @@ def _crop(
         ratio = math.exp(low + (high - low) * shape)
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if least_w <= w <= width and least_h <= h <= height:
-            return placed(w, h, x, y)
+            return at(w, h, x, y)
     ratio = min(max(width / height, config.crop_ratio[0]), config.crop_ratio[1])
     w = max(least_w, min(width, max(1, round(height * ratio))))
     h = max(least_h, min(height, max(1, round(width / ratio))))
@@ -216,7 +216,7 @@ def _color_change(pixels: Any, config: ColorJitterConfig, draw: random.Random) -
     gain, offset = brightness * contrast, 0.0
     if contrast != 1:
         # Blending with one's own grey leaves a grey as it is.
-        # Of a row of pixels that share one memory: OpenCV's sum of a view with gaps takes several times as long.
+        # Of a row of pixels that share one memory: OpenCV's sum of a crop with gaps takes several times as long.
         sums = cv2.sumElems(np.ascontiguousarray(pixels))
         grey = sum(3 * weight * total / pixels.size for weight, total in zip(GREY, sums[:3], strict=True))
         offset = (1 - contrast) * brightness * grey
@@ -236,8 +236,8 @@ def _planes(size: int) -> list[NDArray[np.uint8]]:
     """Room for three channels, uint8 [size, size] each, of this thread's own: new room costs as much as filling it."""
     if getattr(_room, "size", None) != size:
         _room.size, _room.planes = size, [np.empty((size, size), dtype=np.uint8) for _ in range(3)]
-    found: list[NDArray[np.uint8]] = _room.planes
-    return found
+    planes: list[NDArray[np.uint8]] = _room.planes
+    return planes
 
 
 @lru_cache(maxsize=8)

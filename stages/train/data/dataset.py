@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.train.data.crop import View
+if TYPE_CHECKING:
+    from stages.train.data.crop import Crop
 
 
 class DamagedSample(Exception):
@@ -22,7 +23,7 @@ class DamagedSample(Exception):
 
 
 @dataclass(frozen=True)
-class Text:
+class TokenizedText:
     """One text about an image: int64 token ids."""
 
     prompt: np.ndarray
@@ -30,38 +31,38 @@ class Text:
     target: np.ndarray
     """[target_length], ends with eos."""
 
-    def __reduce__(self) -> tuple[Callable[[bytes, bytes], Text], tuple[bytes, bytes]]:
-        # Texts come from workers by the million; numpy's own way of pickling two short arrays takes thrice as long.
-        return _unpacked, (self.prompt.tobytes(), self.target.tobytes())
+    def __reduce__(self) -> tuple[Callable[[bytes, bytes], TokenizedText], tuple[bytes, bytes]]:
+        # Texts come from workers by the million; numpy's own pickling of two short arrays takes three times as long.
+        return _text_from_bytes, (self.prompt.tobytes(), self.target.tobytes())
 
 
-def _unpacked(prompt: bytes, target: bytes) -> Text:
-    return Text(np.frombuffer(prompt, dtype=np.int64), np.frombuffer(target, dtype=np.int64))
+def _text_from_bytes(prompt: bytes, target: bytes) -> TokenizedText:
+    return TokenizedText(np.frombuffer(prompt, dtype=np.int64), np.frombuffer(target, dtype=np.int64))
 
 
 @dataclass(frozen=True)
-class Sample:
+class TrainingSample:
     """One image and the texts that are learnt with it."""
 
     uid: str
-    """Names the sample in errors and, with `turn`, seeds its augmentation."""
+    """Names the sample in errors and, with `repeat`, seeds its augmentation."""
     image_id: int
     """Equal for samples of the same image."""
     image: bytes
     """As stored: JPEG, PNG, WebP, ..."""
-    texts: Callable[[View], tuple[Text, ...]]
-    """At least one, as they are true of what the view shows: boxes follow the crop, a mirrored view swaps sides."""
+    texts: Callable[[Crop], tuple[TokenizedText, ...]]
+    """At least one, true of what the crop shows: boxes follow the crop, flipping it swaps left and right."""
     boxes: NDArray[np.float32] | None = None
     """[n, 4] left, top, right, bottom in pixels of the upright image: what a crop must hold whole."""
-    mirrorable: bool = True
-    """Whether the texts stay true, or can be made true, when the image is mirrored."""
-    turn: int = 0
-    """How often the epoch has shown it before, where it shows some samples several times."""
+    flippable: bool = True
+    """Whether the texts stay true, or can be made true, when the image is flipped."""
+    repeat: int = 0
+    """Number of earlier times the epoch has shown it, where it shows some samples several times."""
 
     @property
     def seed(self) -> str:
         """What its augmentation is drawn from, with the run's seed and the epoch."""
-        return f"{self.uid}/{self.turn}" if self.turn else self.uid
+        return f"{self.uid}/{self.repeat}" if self.repeat else self.uid
 
 
 class Dataset(Protocol):
@@ -71,20 +72,20 @@ class Dataset(Protocol):
         """Samples in an epoch."""
         ...
 
-    def sample(self, number: int, epoch: int) -> Sample:
-        """One sample, its image read but not decoded. Raises DamagedSample when it cannot be had as it was written."""
+    def sample(self, number: int, epoch: int) -> TrainingSample:
+        """One sample, its image read but not decoded. Raises DamagedSample for bytes that are not as written."""
         ...
 
     def lengths(self, number: int, epoch: int) -> tuple[int, int]:
-        """The sample's longest prompt and target in tokens, in whichever view, without touching its image."""
+        """The sample's longest prompt and target in tokens over all crops, without reading its image."""
         ...
 
     def longest(self, numbers: NDArray[np.int64], epochs: NDArray[np.int64]) -> tuple[int, int]:
         """The longest prompt and target of many samples, int64 [n] each, as :meth:`lengths` has them."""
         ...
 
-    def members(self, sources: Sequence[str]) -> Mapping[str, Members]:
-        """The samples of each source. Raises UserError unless `sources` are all that the data hold, and no others."""
+    def subsets(self, sources: Sequence[str]) -> Mapping[str, Subset]:
+        """The samples of each source. Raises UserError unless `sources` are exactly those of the data."""
         ...
 
     def source(self, number: int) -> str:
@@ -92,15 +93,15 @@ class Dataset(Protocol):
         ...
 
 
-class Members(Protocol):
-    """Some of a data set's samples, numbered anew from 0 in the data set's order."""
+class Subset(Protocol):
+    """Some of a data set's samples, renumbered from 0 in the data set's order."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of samples."""
         ...
 
-    def __call__(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Numbers in the data set, int64 [n], of the members at `places`, int64 [n]."""
+    def __call__(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers in the data set, int64 [n], of the samples at `positions` of the subset, int64 [n]."""
         ...
 
 

@@ -22,11 +22,11 @@ from stages.train.data.dataset import DamagedSample
 
 #: Scales a JPEG can be decoded at without computing the pixels in between: the divisors of its blocks' 8 x 8.
 SHRINKS = (1, 2, 4, 8)
-#: Most pixels of an image, as its header says and before any memory is taken: the most that `download` can let through.
+#: Most pixels of an image by its header, checked before memory is allocated: the most that `download` lets through.
 MAX_PIXELS = 178_000_000
 
 _ORIENTATION = 0x0112  # EXIF tag
-# An EXIF entry that says upright: tag, type SHORT, one value, 1; in both byte orders.
+# An EXIF entry of an upright image: tag, type SHORT, one value, 1; in both byte orders.
 _UPRIGHT = re.compile(rb"\x12\x01\x03\0\x01\0\0\0\x01\0|\x01\x12\0\x03\0\0\0\x01\0\x01")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,14 +37,14 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What Pillow's decoders raise for broken data, and nothing wider: a bug must not pass for a damaged sample.
+# What Pillow's decoders raise for broken data, and nothing wider: a bug must not look like a damaged sample.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)
 _BROKEN_METADATA = (*_BROKEN, TypeError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """What a JPEG's header says."""
+    """The content of a JPEG's header."""
 
     width: int
     height: int
@@ -52,7 +52,7 @@ class _Frame:
     """Whether libjpeg-turbo alone can make upright RGB of it."""
 
 
-# The last image asked for and its header: a sample's size is asked for before its pixels are.
+# The latest image and its header: a sample's size is read before its pixels are decoded.
 _latest: tuple[bytes, _Frame | None] | None = None
 
 
@@ -87,12 +87,12 @@ def decode(data: bytes, shrink: int = 1) -> NDArray[np.uint8]:
     if frame is not None and frame.plain:
         _check_size(frame.width, frame.height)
         height, width = math.ceil(frame.height / shrink), math.ceil(frame.width / shrink)
-        # Of the smallest images several scales have the same size, and it is not for us to say which is taken.
+        # Of the smallest images several scales have the same size, and libjpeg-turbo chooses among them.
         if shrink == 1 or max(width, height) >= 8:
             try:
                 pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, strict=True)
             except ValueError:
-                pass  # Pillow is to judge: `strict` also refuses what decodes, such as stray bytes before the end
+                pass  # Pillow decides: `strict` also refuses what decodes, such as stray bytes before the end
             else:
                 if pixels.shape == (height, width, 3):
                     return pixels
@@ -107,14 +107,14 @@ def _decoded(image: Image.Image, data: bytes, shrink: int) -> NDArray[np.uint8]:
     width, height = image.size
     _check_size(width, height)
     if data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data):
-        raise DamagedSample("its image is cut short")  # the WebP decoder shows what there is, without complaint
+        raise DamagedSample("its image is cut short")  # the WebP decoder shows what there is, without an error
     orientation = _orientation(image, data)
     if orientation == 1 and image.format in ("JPEG", "MPO"):
         image.draft(None, (max(1, width // shrink), max(1, height // shrink)))
     image.load()
-    done = 2 ** math.ceil(math.log2(width / image.width))  # what draft did of it: sizes are rounded up
+    scaled = 2 ** math.ceil(math.log2(width / image.width))  # what draft did of it: sizes are rounded up
     pixels = _rgb(image if orientation == 1 else image.transpose(_TURNS[orientation]))
-    return _reduced(pixels, shrink // done)
+    return _reduced(pixels, shrink // scaled)
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
@@ -123,7 +123,7 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
         return np.repeat(grey[..., None], 3, axis=2)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns of the direct way; the colours are the same
-    # A copy: Pillow's own memory may be gone with the image.
+    # A copy: Pillow's own memory is freed with the image.
     return np.array(image.convert("RGB"))
 
 
@@ -161,7 +161,7 @@ def _frame(data: bytes) -> _Frame | None:
 
 
 def _jpeg_frame(data: bytes) -> _Frame | None:
-    """A JPEG's size from its header (ITU-T T.81, B.1 and B.2.2); None where Pillow is to find out."""
+    """A JPEG's size from its header (ITU-T T.81, B.1 and B.2.2); None where Pillow must read it."""
     if data[:2] != b"\xff\xd8":
         return None
     at, end, frame = 2, len(data), None
@@ -170,7 +170,7 @@ def _jpeg_frame(data: bytes) -> _Frame | None:
         if marker == 0xFF:  # filling
             at += 1
             continue
-        if marker == 0xDA:  # the first scan: all that is said before it has been seen
+        if marker == 0xDA:  # the first scan: the header ends here
             return None if frame is None else _Frame(*frame[:2], frame[2] and not _may_be_turned(data[:at]))
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             if at + 10 > end:
@@ -185,7 +185,7 @@ def _jpeg_frame(data: bytes) -> _Frame | None:
 
 
 def _may_be_turned(head: bytes) -> bool:
-    """Whether metadata can hold an orientation other than upright. Most have none, and this is quick to tell."""
+    """Whether metadata can hold an orientation other than upright. Most have none, and this check is fast."""
     if b"tiff:Orientation" in head:
         return True
     if b"Exif\0\0" not in head and b"Raw profile type exif" not in head and b"eXIf" not in head and b"EXIF" not in head:

@@ -1,10 +1,10 @@
-"""Left and right in English texts: told, and swapped for a mirrored image where that surely keeps them true."""
+"""Left and right in English texts: detected, and swapped for a flipped image where the text certainly stays true."""
 
 from __future__ import annotations
 
 import re
 
-#: What each word is when the image is mirrored; `lft`, `rt` and `rgt` are what annotators in a hurry write.
+#: What each word is when the image is flipped; `lft`, `rt` and `rgt` are what annotators in a hurry write.
 _OTHER = {"left": "right", "right": "left", "lft": "rt", "rt": "lft", "rgt": "lft"}
 # With what may follow in the same word: leftmost, right-hand, leftward(s), left-handed, left's.
 _SIDE = re.compile(r"\b(left|right|lft|rgt|rt)(?=(?:-?(?:most|hand(?:ed|er)?|wards?|side))?s?\b)", re.IGNORECASE)
@@ -19,7 +19,7 @@ _UNSURE = re.compile(
     r"|\ball\s+right\b|\b(?:counter|anti)?-?clockwise\b|\b(?:star|lar)board\b|\bport\s+side\b|\b[lr]\b",
     re.IGNORECASE,
 )
-# Never swapped, only noticed: a text in one of these languages that has the word by chance loses a mirroring, no more.
+# Never swapped, only detected: a text that has such a word by chance costs a flip, no more.
 _FOREIGN = re.compile(
     r"\b(?:links|rechts|linken?|rechten?|gauche|droite?|izquierd[ao]|derech[ao]|sinistr[ao]|destr[ao])\b|左|右",
     re.IGNORECASE,
@@ -27,16 +27,16 @@ _FOREIGN = re.compile(
 
 
 def mentions_side(text: str) -> bool:
-    """Whether a text may be untrue of the mirrored image; also in German, French, Spanish, Italian and CJK."""
+    """Whether a text may be untrue of the flipped image; also in German, French, Spanish, Italian and CJK."""
     return bool(_SIDE.search(text) or _UNSURE.search(text) or _FOREIGN.search(text))
 
 
-def mirrored_text(text: str) -> str | None:
-    """The text as it is true of the mirrored image; None where that cannot be told from its words."""
+def flip_text(text: str) -> str | None:
+    """The text with left and right swapped, true of the flipped image; None where its words do not decide that."""
     return None if _UNSURE.search(text) else _SIDE.sub(_swapped, text)
 
 
-def _swapped(found: re.Match[str]) -> str:
-    word = found[1]
+def _swapped(match: re.Match[str]) -> str:
+    word = match[1]
     other = _OTHER[word.lower()]
     return other.upper() if word.isupper() else other.capitalize() if word[0].isupper() else other

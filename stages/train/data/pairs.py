@@ -10,23 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.base.artifact import Artifact
-from stages.shard.damage import Damaged
-from stages.shard.reader import ShardReader
+from stages.shard.reader import DamagedShard, ShardReader
 from stages.tokenizer.special import SpecialIds
 from stages.tokens.reader import TokenReader
-from stages.train.data.dataset import DamagedSample, Sample, Text, target_ids
+from stages.train.data.dataset import DamagedSample, TokenizedText, TrainingSample, target_ids
 from stages.train.data.flip_text import mentions_side
 from stages.train.data.repeats import Repeats, shown_once
-from stages.train.data.source_subset import SourceMembers, by_source, wanted_members
+from stages.train.data.source_subset import SourceSubset, mixture_subsets, subsets_by_source
 
 _NO_PROMPT = np.empty(0, dtype=np.int64)
 
 
 class PairDataset:
-    """Sample number -> pair, in the order of the shards' index; behind them those shown again in the same epoch.
+    """Sample number -> pair, in the order of the shards' index; after all of them the repeats of the same epoch.
 
-    Cheap to construct and to pickle: index, repeats and ids are opened when first asked for, and a copy in a worker
-    process maps the same files.
+    Cheap to construct and to pickle: index, repeats and ids are opened at first use, and a copy in a worker process
+    maps the same files.
     """
 
     def __init__(
@@ -35,18 +34,18 @@ class PairDataset:
         tokens: Artifact,
         max_tokens: int,
         special: SpecialIds | None = None,
-        mirrors: bool = False,
+        flips: bool = False,
     ) -> None:
-        """`mirrors`: whether images will be mirrored, so that captions must be looked at for left and right."""
+        """`flips`: whether images will be flipped, so that captions must be searched for left and right."""
         self._shards = shards
         self._reader = ShardReader(shards)
         self._tokens = TokenReader(tokens)
         self._max_tokens = max_tokens
         self._eos = (special or SpecialIds()).eos
-        self._mirrors = mirrors
+        self._flips = flips
 
     def __getstate__(self) -> dict[str, Any]:
-        # What was counted goes along (it is small), so that no worker reads the whole column of repeats once more.
+        # The counts of repeats go along (they are small), so that no worker reads the whole column again.
         return {**self.__dict__, "_repeats": self._repeats}
 
     def __len__(self) -> int:
@@ -54,23 +53,23 @@ class PairDataset:
             return len(self._repeats)
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def sample(self, number: int, epoch: int) -> Sample:
-        """One pair. Raises DamagedSample naming shard and uid when its bytes are not those that were written."""
-        number, turn = self._pair(number)
+    def sample(self, number: int, epoch: int) -> TrainingSample:
+        """One pair. Raises DamagedSample naming shard and uid for bytes that are not as written."""
+        number, repeat = self._pair(number)
         row = self._reader.index[number]
         try:
             image = self._reader.image(row)
-            sided = self._mirrors and mentions_side(self._reader.caption(number))
-        except Damaged as damage:
+            sided = self._flips and mentions_side(self._reader.caption(number))
+        except DamagedShard as damage:
             raise DamagedSample(str(damage), row.uid) from damage
-        texts = (Text(_NO_PROMPT, target_ids(self._caption(number), self._max_tokens, self._eos)),)
-        return Sample(
+        texts = (TokenizedText(_NO_PROMPT, target_ids(self._caption(number), self._max_tokens, self._eos)),)
+        return TrainingSample(
             uid=row.uid,
             image_id=int(row.image_uid[:15], 16),
             image=image,
-            texts=lambda view: texts,
-            mirrorable=not sided,
-            turn=turn,
+            texts=lambda crop: texts,
+            flippable=not sided,
+            repeat=repeat,
         )
 
     def lengths(self, number: int, epoch: int) -> tuple[int, int]:
@@ -86,11 +85,11 @@ class PairDataset:
         starts = np.concatenate([[0], self._ends])[shards]
         return 0, min(self._max_tokens, int(self._tokens.lengths(shards, pairs - starts).max()) + 1)
 
-    def members(self, sources: Sequence[str]) -> Mapping[str, SourceMembers]:
-        """The samples of each source. Raises UserError unless these are all the sources that the data hold."""
+    def subsets(self, sources: Sequence[str]) -> Mapping[str, SourceSubset]:
+        """The samples of each source. Raises UserError unless `sources` are exactly those of the data."""
         index = self._reader.index
-        found = by_source(index.table["source"], index.repeats, self._repeats)
-        return wanted_members(found, sources)
+        subsets = subsets_by_source(index.table["source"], index.repeats, self._repeats)
+        return mixture_subsets(subsets, sources)
 
     def source(self, number: int) -> str:
         """Name of the pair's source."""
@@ -109,7 +108,7 @@ class PairDataset:
         return None if times is None or shown_once(times) else Repeats(times)
 
     def _pair(self, number: int) -> tuple[int, int]:
-        """(number of the pair, how often the epoch has shown it) of a sample."""
+        """(number of the pair, number of earlier times the epoch has shown it) of a sample."""
         if self._repeats is None:
             return number, 0
         if not self._repeats.attached:

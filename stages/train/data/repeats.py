@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 BLOCK = 8192
-"""Pairs whose repeats are looked at together."""
+"""Pairs per block."""
 
 
 class Repeats:
@@ -21,7 +21,7 @@ class Repeats:
     """
 
     def __init__(self, times: pa.ChunkedArray, block: int = BLOCK) -> None:
-        """`times`: how often each pair is shown, int16 [pairs], at least 1; stays where it is, e.g. memory-mapped."""
+        """`times`: how often each pair is shown, int16 [pairs], at least 1; not copied, it may be memory-mapped."""
         self._times: pa.ChunkedArray | None = times
         self._block = block
         counts = [self._counts(times, start) for start in range(0, len(times), block)]
@@ -57,43 +57,43 @@ class Repeats:
 
     @property
     def passes(self) -> int:
-        """How often an epoch shows the pair it shows most often."""
+        """Number of passes: how often an epoch shows its most repeated pair."""
         return len(self._ends)
 
     def __call__(self, sample: int) -> tuple[int, int]:
-        """(number of the pair, how often the epoch has shown it in earlier passes) of a sample of the epoch."""
+        """(number of the pair, number of earlier passes that show it) of a sample of the epoch."""
         if len(self._ends) and sample < self._ends[0]:  # the first pass
             return sample, 0
-        turn = int(np.searchsorted(self._ends, sample, side="right"))
-        place = sample - int(self._ends[turn - 1])
-        starts = self._starts[turn]
-        block = int(np.searchsorted(starts, place, side="right")) - 1
-        return block * self._block + int(self._rows(block, turn)[place - starts[block]]), turn
+        repeat = int(np.searchsorted(self._ends, sample, side="right"))
+        position = sample - int(self._ends[repeat - 1])
+        starts = self._starts[repeat]
+        block = int(np.searchsorted(starts, position, side="right")) - 1
+        return block * self._block + int(self._rows(block, repeat)[position - starts[block]]), repeat
 
-    def samples(self, turn: int, block: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Numbers in the epoch, int64 [n], of pairs shown in pass `turn`; `rows` count from the start of a block."""
-        if not turn:
+    def samples(self, repeat: int, block: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers in the epoch, int64 [n], of pairs shown in pass `repeat`; `rows` count from the start of a block."""
+        if not repeat:
             return block * self._block + rows
-        return self._ends[turn - 1] + self._starts[turn, block] + np.searchsorted(self._rows(block, turn), rows)
+        return self._ends[repeat - 1] + self._starts[repeat, block] + np.searchsorted(self._rows(block, repeat), rows)
 
     def _counts(self, times: pa.ChunkedArray, start: int) -> NDArray[np.int64]:
-        """Per pass how many pairs of a block it shows."""
-        by_times = np.bincount(plain(times.slice(start, self._block)))
+        """Number of pairs of a block that each pass shows."""
+        by_times = np.bincount(column_values(times.slice(start, self._block)))
         if by_times[0]:
-            raise ValueError("a pair that is shown no time at all has no place in the index")
+            raise ValueError("the index lists a pair that is shown 0 times")
         return np.cumsum(by_times[::-1])[::-1][1:]
 
-    def _shown_rows(self, block: int, turn: int) -> NDArray[np.int64]:
-        """Pairs of a block that pass `turn` shows, ascending, counted from the block's start."""
+    def _shown_rows(self, block: int, repeat: int) -> NDArray[np.int64]:
+        """Pairs of a block that pass `repeat` shows, ascending, counted from the block's start."""
         if self._times is None:
             raise RuntimeError("this copy was pickled: attach the column of repeats first")
-        return np.flatnonzero(plain(self._times.slice(block * self._block, self._block)) > turn)
+        return np.flatnonzero(column_values(self._times.slice(block * self._block, self._block)) > repeat)
 
 
-def plain(column: pa.ChunkedArray) -> NDArray[Any]:
-    """The values of a column of integers without nulls; a view where it is in one piece.
+def column_values(column: pa.ChunkedArray) -> NDArray[Any]:
+    """The values of a column of integers without nulls; a view where it is one chunk.
 
-    Arrow's own conversion imports pandas wherever it is installed: a second that each worker process would wait for.
+    Arrow's own conversion imports pandas wherever it is installed: a second at the start of each worker process.
     """
     dtype = np.dtype(str(column.type))
     parts = [
@@ -106,4 +106,4 @@ def plain(column: pa.ChunkedArray) -> NDArray[Any]:
 
 def shown_once(times: pa.ChunkedArray) -> bool:
     """Whether no pair is shown more than once."""
-    return all(plain(pa.chunked_array([chunk])).max() <= 1 for chunk in times.chunks if len(chunk))
+    return all(column_values(pa.chunked_array([chunk])).max() <= 1 for chunk in times.chunks if len(chunk))

@@ -1,13 +1,13 @@
-"""The order in which samples are seen: a pure function from a place in an endless stream to a sample's number.
+"""The order in which samples are seen: a pure function from a position in an endless sequence to a sample's number.
 
-Epoch ``e`` fills places ``e * size`` to ``(e + 1) * size - 1``, each sample once. Neither ranks nor restarts appear
-here, so the only state of a data loader is the step. A data set of up to ``block * window * lanes`` samples is permuted
-as a whole. A larger one is permuted so that reads stay near each other:
+Epoch ``e`` fills positions ``e * size`` to ``(e + 1) * size - 1``, each sample once. Neither ranks nor restarts appear
+here, so the only state of a data loader is the step. A data set of up to ``block * window * stripes`` samples is
+permuted as a whole. A larger one is permuted so that reads stay near each other:
 
-- Blocks of neighbouring samples are permuted, and the row of them is cut into *lanes* of equal length. The stream takes
-  from the lanes in turn, so a rank that serves some lanes reads those lanes' blocks only.
-- Within a lane, samples are permuted in windows of some blocks. Windows of different lanes end at different places:
-  what is read for the first time comes as a steady flow, not all at once.
+- Blocks of neighbouring samples are permuted, and their sequence is cut into *stripes* of equal length. Positions take
+  from the stripes in turn (as striped disks do), so a rank that serves some stripes reads those stripes' blocks only.
+- Within a stripe, samples are permuted in windows of some blocks. Windows of different stripes end at different
+  positions, so blocks are first read at a steady rate, not all at once.
 
 Permutations sort the outputs of SplitMix64 (Steele et al. 2014), not numpy's generators, whose streams may change from
 one version to the next: a run resumed after an upgrade sees the same order.
@@ -21,98 +21,98 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 256
-"""Neighbouring samples that are read about the same time."""
+"""Neighbouring samples, which are read at about the same time."""
 WINDOW = 16
-"""Blocks of a lane whose samples are shuffled into each other."""
-LANES = 32
-"""Runs of blocks that are read side by side; up to so many ranks share no block."""
+"""Blocks of a stripe whose samples are shuffled together."""
+STRIPES = 32
+"""Stripes that are read in parallel; up to this number, ranks share no block."""
 
 _GAMMA = 0x9E3779B97F4A7C15
 _U64 = 0xFFFFFFFFFFFFFFFF
 
 
-class Order:
+class Shuffle:
     """A seeded permutation of ``range(size)`` for every epoch.
 
     Memory grows with the number of blocks (4 bytes each), not of samples; so does the time to enter an epoch. After
-    that a place costs the permutation of the window it is in, which stays in memory while the window lasts.
+    that a position costs the permutation of the window it is in, which stays cached.
     """
 
-    def __init__(self, size: int, seed: int, block: int = BLOCK, window: int = WINDOW, lanes: int = LANES) -> None:
+    def __init__(self, size: int, seed: int, block: int = BLOCK, window: int = WINDOW, stripes: int = STRIPES) -> None:
         """Raises ValueError when any of the sizes is below 1."""
         if size < 1:
-            raise ValueError("an order needs at least one sample")
-        if min(block, window, lanes) < 1:
-            raise ValueError(f"block {block}, window {window} and lanes {lanes} must each be at least 1")
+            raise ValueError("a shuffle needs at least one sample")
+        if min(block, window, stripes) < 1:
+            raise ValueError(f"block {block}, window {window} and stripes {stripes} must each be at least 1")
         self.size = size
         self.seed = seed
         self.block = block
         self.span = block * window
-        self.lanes = lanes
-        self._shift = np.arange(lanes, dtype=np.int64) * self.span // lanes
-        """By how much a lane's first window is shorter than the others."""
-        lane = np.arange(lanes + 1, dtype=np.int64)
-        self._starts = lane * (size // lanes) + np.minimum(lane, size % lanes)
-        """Where in the row of blocks each lane begins, [lanes + 1]: lane l has as many samples as places are l modulo
-        the number of lanes."""
+        self.stripes = stripes
+        self._shift = np.arange(stripes, dtype=np.int64) * self.span // stripes
+        """By how much a stripe's first window is shorter than the others."""
+        stripe = np.arange(stripes + 1, dtype=np.int64)
+        self._starts = stripe * (size // stripes) + np.minimum(stripe, size % stripes)
+        """Slot at which each stripe begins, [stripes + 1]: stripe s has as many samples as there are positions of which
+        the remainder modulo the number of stripes is s. A slot is a sample's position in the sequence of blocks."""
         self._whole = lru_cache(maxsize=2)(self._whole_epoch)
         self._blocks = lru_cache(maxsize=2)(self._shuffled_blocks)
-        self._window = lru_cache(maxsize=4 * lanes)(self._shuffled_window)
+        self._window = lru_cache(maxsize=4 * stripes)(self._shuffled_window)
 
-    def __call__(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(epochs, sample numbers), each int64 [n], at places of the stream, int64 [n]."""
-        epochs, within = np.divmod(places, self.size)
+    def __call__(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(epochs, sample numbers), each int64 [n], at positions of the sequence, int64 [n]."""
+        epochs, within = np.divmod(positions, self.size)
         numbers = np.empty_like(within)
-        find = self._by_permutation if self.size <= self.span * self.lanes else self._by_lane
+        number_at = self._by_permutation if self.size <= self.span * self.stripes else self._by_stripe
         for epoch, rows in grouped(epochs):
-            numbers[rows] = find(epoch, within[rows])
+            numbers[rows] = number_at(epoch, within[rows])
         return epochs, numbers
 
-    def lane(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Which lane each place takes its sample from, int64 [n]. No block is in two lanes, but where one ends."""
-        return places % self.size % self.lanes
+    def stripe(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The stripe each position takes its sample from, int64 [n]. Two stripes share a block only where one ends."""
+        return positions % self.size % self.stripes
 
     def _by_permutation(self, epoch: int, within: NDArray[np.int64]) -> NDArray[np.int64]:
         return self._whole(epoch)[within].astype(np.int64)
 
-    def _by_lane(self, epoch: int, within: NDArray[np.int64]) -> NDArray[np.int64]:
-        index, lane = np.divmod(within, self.lanes)
-        window, place = np.divmod(index + self._shift[lane], self.span)
-        spots = np.empty_like(within)
-        for key, rows in grouped(window * self.lanes + lane):
-            first, shuffled = self._window(epoch, key % self.lanes, key // self.lanes)
-            # The first window of a lane begins inside the span that it is a part of.
-            at = place[rows] - (int(self._shift[key % self.lanes]) if key < self.lanes else 0)
-            spots[rows] = first + shuffled[at]
-        return self._in_blocks(epoch, spots)
+    def _by_stripe(self, epoch: int, within: NDArray[np.int64]) -> NDArray[np.int64]:
+        index, stripe = np.divmod(within, self.stripes)
+        window, position = np.divmod(index + self._shift[stripe], self.span)
+        slots = np.empty_like(within)
+        for key, rows in grouped(window * self.stripes + stripe):
+            first, shuffled = self._window(epoch, key % self.stripes, key // self.stripes)
+            # The first window of a stripe begins inside the span that it is a part of.
+            at = position[rows] - (int(self._shift[key % self.stripes]) if key < self.stripes else 0)
+            slots[rows] = first + shuffled[at]
+        return self._in_blocks(epoch, slots)
 
-    def _in_blocks(self, epoch: int, spots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Sample numbers at spots of the row of shuffled blocks."""
+    def _in_blocks(self, epoch: int, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Sample numbers at slots of the sequence of shuffled blocks."""
         blocks, short = self._blocks(epoch)
-        # The data's last block may be short: what comes behind it stands nearer to the front by what it lacks.
-        lacking = -self.size % self.block
-        spots = spots + lacking * (spots >= (short + 1) * self.block - lacking)
-        return blocks[spots // self.block].astype(np.int64) * self.block + spots % self.block
+        # The data's last block may be short: the slots behind it move forward by the samples it is missing.
+        missing = -self.size % self.block
+        slots = slots + missing * (slots >= (short + 1) * self.block - missing)
+        return blocks[slots // self.block].astype(np.int64) * self.block + slots % self.block
 
     def _shuffled_blocks(self, epoch: int) -> tuple[NDArray[np.int32], int]:
-        """The epoch's order of blocks, and where in it the data's last block stands."""
+        """The epoch's order of blocks, and the position of the data's last block in it."""
         blocks = permutation(-(-self.size // self.block), self.seed, epoch)
         return blocks, int(blocks.argmax())
 
-    def _shuffled_window(self, epoch: int, lane: int, window: int) -> tuple[int, NDArray[np.int32]]:
-        """Where in the row of blocks a lane's window begins, and the order of its samples."""
-        length = int(self._starts[lane + 1] - self._starts[lane])
-        shift = int(self._shift[lane])
+    def _shuffled_window(self, epoch: int, stripe: int, window: int) -> tuple[int, NDArray[np.int32]]:
+        """The slot at which a stripe's window begins, and the order of its samples."""
+        length = int(self._starts[stripe + 1] - self._starts[stripe])
+        shift = int(self._shift[stripe])
         first = max(0, window * self.span - shift)
         last = min(length, (window + 1) * self.span - shift)
-        return int(self._starts[lane]) + first, permutation(last - first, self.seed, epoch, lane, window)
+        return int(self._starts[stripe]) + first, permutation(last - first, self.seed, epoch, stripe, window)
 
     def _whole_epoch(self, epoch: int) -> NDArray[np.int32]:
         return permutation(self.size, self.seed, epoch)
 
 
 def permutation(size: int, *key: int) -> NDArray[np.int32]:
-    """A permutation of ``range(size)`` drawn by a key of integers: int32 [size]; equal on any machine."""
+    """A permutation of ``range(size)`` seeded by a key of integers: int32 [size]; equal on any machine."""
     salt = len(key)
     for part in key:
         salt = int(_mixed(np.array([(salt ^ part) & _U64], dtype=np.uint64))[0])
@@ -122,7 +122,7 @@ def permutation(size: int, *key: int) -> NDArray[np.int32]:
 
 
 def grouped(keys: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
-    """(key, places of it in `keys`) for every key there is."""
+    """(key, its positions in `keys`) for every distinct key."""
     if len(keys) and (keys == keys[0]).all():
         return [(int(keys[0]), np.arange(len(keys)))]
     rows = np.argsort(keys, kind="stable")

@@ -1,4 +1,4 @@
-"""Which samples of an epoch are of a source: from the n-th sample of it to a number in the data set."""
+"""The samples of one source: from a position among them to a number in the data set."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from stages.base.contract import UserError
-from stages.train.data.repeats import BLOCK, Repeats, plain
+from stages.train.data.repeats import BLOCK, Repeats, column_values
 
-#: Cells kept: an order works on some 600 blocks at a time (16 MB where all pairs are of one source).
+#: Cells cached: a shuffle works on some 600 blocks at a time (16 MB where all pairs are of one source).
 _SLOTS = 1024
 _NONE: pa.ChunkedArray = pa.chunked_array([], pa.int16())
 
 
-class SourceMembers:
-    """The samples of one source, numbered anew from 0 in the data set's order: pass by pass where pairs are repeated.
+class SourceSubset:
+    """The samples of one source, renumbered from 0 in the data set's order: pass by pass where pairs are repeated.
 
-    It holds one number per pass and block of pairs, and the source's own rows of the blocks that were asked for last.
+    It holds one number per pass and block of pairs, and the source's rows in the blocks used last.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class SourceMembers:
         times: pa.ChunkedArray,
         repeats: Repeats | None,
     ) -> None:
-        """`counts` [passes, blocks]: samples of the source in each; the rest is as :func:`by_source` has it."""
+        """`counts` [passes, blocks]: samples of the source in each; the rest is as in :func:`subsets_by_source`."""
         self._codes = codes
         self._code = code
         self._times = times
@@ -51,48 +51,48 @@ class SourceMembers:
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def __call__(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Numbers in the data set, int64 [n], of members by place, int64 [n], 0 <= place < len."""
-        cells, of = np.unique(np.searchsorted(self._ends, places, side="right"), return_inverse=True)
+    def __call__(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers in the data set, int64 [n], of the samples at positions, int64 [n], 0 <= position < len."""
+        cells, cell_of = np.unique(np.searchsorted(self._ends, positions, side="right"), return_inverse=True)
         if len(cells) > len(self._cell_in):
-            return np.concatenate([self(part) for part in np.array_split(places, 2)])
-        slots = self._held(cells.tolist())
+            return np.concatenate([self(part) for part in np.array_split(positions, 2)])
+        slots = self._cached(cells.tolist())
         before = np.where(cells > 0, self._ends[cells - 1], 0)
-        return self._firsts[slots[of]] + self._numbers[slots[of], places - before[of]]
+        return self._firsts[slots[cell_of]] + self._numbers[slots[cell_of], positions - before[cell_of]]
 
-    def _held(self, cells: list[int]) -> NDArray[np.int64]:
-        """Slots that hold the cells, those that do not yet filled in place of what was filled in longest ago."""
-        wanted = set(cells)
+    def _cached(self, cells: list[int]) -> NDArray[np.int64]:
+        """Slots that hold the cells; missing cells replace those that were computed longest ago."""
+        in_use = set(cells)
         for cell in cells:
             if cell in self._slot_of:
                 continue
-            while self._cell_in[self._next] in wanted:
+            while self._cell_in[self._next] in in_use:
                 self._next = (self._next + 1) % len(self._cell_in)
             self._slot_of.pop(self._cell_in[self._next], None)
-            numbers = self._counted(cell)
+            numbers = self._numbers_in(cell)
             self._firsts[self._next] = numbers[0]
             self._numbers[self._next, : len(numbers)] = numbers - numbers[0]
             self._cell_in[self._next] = cell
             self._slot_of[cell] = self._next
         return np.array([self._slot_of[cell] for cell in cells], dtype=np.int64)
 
-    def _counted(self, cell: int) -> NDArray[np.int64]:
-        """Numbers in the data set of the members in a cell."""
-        turn, block = divmod(cell, self._blocks)
-        wanted = plain(self._codes.slice(block * BLOCK, BLOCK)) == self._code
-        if turn:
-            wanted &= plain(self._times.slice(block * BLOCK, BLOCK)) > turn
-        rows = np.flatnonzero(wanted)
-        return rows + block * BLOCK if self._repeats is None else self._repeats.samples(turn, block, rows)
+    def _numbers_in(self, cell: int) -> NDArray[np.int64]:
+        """Numbers in the data set of the source's samples in a cell."""
+        repeat, block = divmod(cell, self._blocks)
+        shown = column_values(self._codes.slice(block * BLOCK, BLOCK)) == self._code
+        if repeat:
+            shown &= column_values(self._times.slice(block * BLOCK, BLOCK)) > repeat
+        rows = np.flatnonzero(shown)
+        return rows + block * BLOCK if self._repeats is None else self._repeats.samples(repeat, block, rows)
 
 
-def by_source(
+def subsets_by_source(
     column: pa.ChunkedArray, times: pa.ChunkedArray | None, repeats: Repeats | None
-) -> dict[str, SourceMembers]:
-    """Members of every source that has any.
+) -> dict[str, SourceSubset]:
+    """The subset of every source that has samples.
 
     `column`: each pair's source, dictionary-encoded; `times`, `repeats`: as in :class:`Repeats`, null where an epoch
-    shows every pair once. Both columns stay where they are, e.g. memory-mapped.
+    shows every pair once. Neither column is copied, so both may be memory-mapped.
     """
     column = column.unify_dictionaries()
     names = column.chunk(0).dictionary.to_pylist() if column.num_chunks else []
@@ -101,29 +101,29 @@ def by_source(
     blocks = range(0, len(codes), BLOCK)
     counts = np.zeros((len(names), passes, len(blocks)), dtype=np.int64)
     for block, start in enumerate(blocks):
-        own = plain(codes.slice(start, BLOCK))
+        own = column_values(codes.slice(start, BLOCK))
         if times is None or repeats is None:
             counts[:, 0, block] = np.bincount(own, minlength=len(names))
             continue
-        often = plain(times.slice(start, BLOCK)).astype(np.int64)
-        cells = np.bincount(own.astype(np.int64) * (passes + 1) + often, minlength=len(names) * (passes + 1))
+        shows = column_values(times.slice(start, BLOCK)).astype(np.int64)
+        cells = np.bincount(own.astype(np.int64) * (passes + 1) + shows, minlength=len(names) * (passes + 1))
         shown = cells.reshape(len(names), passes + 1)[:, ::-1].cumsum(axis=1)[:, ::-1]
         counts[:, :, block] = shown[:, 1:]
-    kept = _NONE if times is None else times
+    times = _NONE if times is None else times
     return {
-        name: SourceMembers(codes, code, counts[code], kept, repeats)
+        name: SourceSubset(codes, code, counts[code], times, repeats)
         for code, name in enumerate(names)
         if counts[code].any()
     }
 
 
-def wanted_members(found: Mapping[str, SourceMembers], sources: Sequence[str]) -> dict[str, SourceMembers]:
-    """The members of a mixture's sources. Raises UserError unless it names all that the data hold, and no other."""
-    unknown = sorted(set(sources) - set(found))
+def mixture_subsets(subsets: Mapping[str, SourceSubset], sources: Sequence[str]) -> dict[str, SourceSubset]:
+    """The subsets of a mixture's sources. Raises UserError unless it names exactly the sources of the data."""
+    unknown = sorted(set(sources) - set(subsets))
     if unknown:
-        held = ", ".join(sorted(found))
-        raise UserError(f"mixture: the data hold no sample of {', '.join(unknown)}, only of {held}; take it out")
-    silent = sorted(set(found) - set(sources))
-    if silent:
-        raise UserError(f"mixture: says nothing of {', '.join(silent)}; give each a weight, 0 to leave it out")
-    return {source: found[source] for source in sources}
+        known = ", ".join(sorted(subsets))
+        raise UserError(f"mixture: the data hold no sample of {', '.join(unknown)}, only of {known}; remove it")
+    unnamed = sorted(set(subsets) - set(sources))
+    if unnamed:
+        raise UserError(f"mixture: does not name {', '.join(unnamed)}; give each a weight, 0 to leave it out")
+    return {source: subsets[source] for source in sources}

@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from stages.tokenizer.load import LoadedTokenizer
 
 
-class Gap(Enum):
-    """What of a text is known only once its image has been cropped."""
+class Placeholder(Enum):
+    """A part of a text that is known only once its image has been cropped."""
 
     BOX = "box"
 
 
-BOX = Gap.BOX
+BOX = Placeholder.BOX
 #: A text in pieces, one after the other.
-Pieces = tuple[str | Gap, ...]
-#: Stands four times where a box will: left, top, right, bottom.
-BOX_TOKENS = -1
+Pieces = tuple[str | Placeholder, ...]
+#: In place of each of a box's four location tokens: left, top, right, bottom.
+BOX_TOKEN = -1
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Token ids end to end. Text `i` is ``packed[i]``, int32."""
+class TokenArray:
+    """Token ids end to end. Text `i` is ``array[i]``, int32."""
 
     ids: NDArray[np.int32]
     """[ids of all texts]."""
@@ -44,19 +44,19 @@ class Packed:
         return self.ids[self.offsets[row] : self.offsets[row + 1]]
 
 
-def packed(tokenizer: LoadedTokenizer, texts: Sequence[Pieces], chunk: int = 10_000) -> Packed:
-    """The ids of texts, pieces encoded on their own; ``BOX_TOKENS`` four times for a box."""
+def encode_texts(tokenizer: LoadedTokenizer, texts: Sequence[Pieces], chunk: int = 10_000) -> TokenArray:
+    """The ids of texts, each piece encoded separately; ``BOX_TOKEN`` four times for a box."""
     lengths: list[int] = []
     parts: list[NDArray[np.int32]] = []
     for start in range(0, len(texts), chunk):
-        some = texts[start : start + chunk]
-        encoded = iter(tokenizer.encode_batch([piece for text in some for piece in text if isinstance(piece, str)]))
+        in_chunk = texts[start : start + chunk]
+        encoded = iter(tokenizer.encode_batch([piece for text in in_chunk for piece in text if isinstance(piece, str)]))
         ids: list[int] = []
-        for text in some:
+        for text in in_chunk:
             before = len(ids)
             for piece in text:
-                ids += next(encoded) if isinstance(piece, str) else [BOX_TOKENS] * 4
+                ids += next(encoded) if isinstance(piece, str) else [BOX_TOKEN] * 4
             lengths.append(len(ids) - before)
         parts.append(np.array(ids, dtype=np.int32))
     flat = np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
-    return Packed(flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+    return TokenArray(flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))

@@ -11,33 +11,37 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.train.trainer.hooks import Hook, StepResult
+
 if TYPE_CHECKING:
     from torch import nn
 
+    from stages.train.trainer.trainer import Trainer
+
 PROGRESS = "progress.json"
 _TAG = "deepspeed"
+_METRICS = ("window", "window_steps", "first_loss", "last_loss")
 
 
 @dataclass
-class Progress:
-    """Where a run stands; all the state there is besides weights and optimizer states."""
+class TrainState:
+    """All the state of a run besides weights and optimizer states; `progress.json` holds it as it is."""
 
     ranks: int
-    """Processes that saved; DeepSpeed's checkpoints load into as many."""
+    """Processes that saved; DeepSpeed's checkpoints load into the same number."""
     phase: int = 0
     step: int = 0
     """Optimizer steps done in the phase."""
-    window: dict[str, float] = field(default_factory=dict)
-    """Sums over the steps since the last line of the history."""
-    window_steps: int = 0
     seconds: float = 0.0
     """Spent on the phase's steps, over all attempts."""
-    first_loss: float | None = None
-    last_loss: float | None = None
+    hooks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """State of the hooks, by name."""
 
 
 def phase_folder(run: Path, phase: int) -> Path:
@@ -50,20 +54,27 @@ def finished_phases(run: Path, phases: int) -> int:
     return next((i for i in range(phases) if not (phase_folder(run, i) / PROGRESS).exists()), phases)
 
 
-def read_progress(folder: Path) -> Progress:
-    """The progress a checkpoint or a finished phase holds."""
-    return Progress(**json.loads((folder / PROGRESS).read_text()))
+def read_state(folder: Path) -> TrainState:
+    """The state that a checkpoint or a finished phase holds."""
+    record = json.loads((folder / PROGRESS).read_text())
+    if "hooks" not in record:  # as written before there were hooks: the metrics' state lay beside the rest
+        record["hooks"] = {"metrics": {key: record.pop(key) for key in _METRICS}}
+    return TrainState(**record)
 
 
-def write_progress(folder: Path, progress: Progress) -> None:
+def write_state(folder: Path, state: TrainState) -> None:
     """Write it at once or not at all."""
     partial = folder / (PROGRESS + ".part")
-    partial.write_text(json.dumps(asdict(progress)))
+    partial.write_text(json.dumps(asdict(state)))
     os.replace(partial, folder / PROGRESS)
 
 
-def save_checkpoint(engine: Any, progress: Progress, run_step: int) -> None:
-    """Write a checkpoint and report it to Ray Train. Every rank calls this, at the same step."""
+@contextmanager
+def new_checkpoint(state: TrainState, run_step: int) -> Iterator[Path]:
+    """An empty folder for a checkpoint; afterwards `state` is written there and the checkpoint reported to Ray Train.
+
+    Every rank enters this at the same step and gets the same folder.
+    """
     import ray.train
     import torch.distributed as dist
     from ray.train import Checkpoint, CheckpointUploadMode
@@ -76,9 +87,10 @@ def save_checkpoint(engine: Any, progress: Progress, run_step: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     dist.barrier()
-    engine.save_checkpoint(str(folder), tag=_TAG, exclude_frozen_parameters=True)
+    yield folder
+    dist.barrier()  # the state says that the checkpoint is whole, so it comes after all ranks' files
     if context.get_world_rank() == 0:
-        write_progress(folder, progress)
+        write_state(folder, state)
     dist.barrier()
     ray.train.report(
         {"step": run_step},
@@ -86,6 +98,33 @@ def save_checkpoint(engine: Any, progress: Progress, run_step: int) -> None:
         checkpoint_dir_name=name,
         checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
     )
+
+
+@contextmanager
+def new_phase_folder(run: Path, state: TrainState) -> Iterator[Path]:
+    """A folder for the weights of a finished phase, which takes its final name once `state` is written there too.
+
+    Every rank enters this after the phase's last step and gets the same folder.
+    """
+    import torch.distributed as dist
+
+    folder = phase_folder(run, state.phase)
+    partial = folder.with_name(folder.name + ".part")
+    if dist.get_rank() == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    dist.barrier()
+    yield partial
+    if dist.get_rank() == 0:
+        write_state(partial, state)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+    dist.barrier()
+
+
+def save_engine(engine: Any, folder: Path) -> None:
+    """Write a rank's part of weights that learn and of optimizer states. Every rank calls this."""
+    engine.save_checkpoint(str(folder), tag=_TAG, exclude_frozen_parameters=True)
 
 
 def latest_checkpoint() -> Path | None:
@@ -103,7 +142,7 @@ def newest_on_disk(run: Path) -> Path | None:
     return max((path.parent for path in run.glob(f"step-*/{PROGRESS}")), default=None)
 
 
-def load_checkpoint(engine: Any, folder: Path) -> None:
+def load_engine(engine: Any, folder: Path) -> None:
     """Load weights and optimizer states into a fresh engine. Raises RuntimeError when they do not fit the model."""
 
     def load(src: dict[str, Any], dst: nn.Module) -> None:
@@ -132,3 +171,15 @@ def discard_torn_snapshot(run: Path) -> None:
         json.loads(snapshot.read_text())
     except ValueError:
         snapshot.unlink()
+
+
+class PeriodicCheckpoints(Hook):
+    """Requests a checkpoint every `checkpoint_every` steps of a phase."""
+
+    def __init__(self, checkpoint_every: int) -> None:
+        self._checkpoint_every = checkpoint_every
+
+    def on_step(self, trainer: Trainer, step: StepResult) -> None:
+        """Request one where it is due."""
+        if step.step % self._checkpoint_every == 0:
+            trainer.request_checkpoint()

@@ -1,87 +1,151 @@
-"""Means of the losses between two lines of the history, over ranks and accumulation steps alike."""
+"""The run's history: losses averaged over the steps between two lines, and the file the lines go to."""
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-_TOKENS, _REPLACED = "tokens", "replaced"
+from stages.base.contract import StageContext
+from stages.train.trainer.hooks import REPLACED, TOKENS, Hook, StepResult
+
+if TYPE_CHECKING:
+    from stages.train.trainer.trainer import Trainer
 
 
-@dataclass(frozen=True)
-class Window:
-    """The steps since the last line."""
+class StepTotals:
+    """Adds up the micro-batches of one optimizer step, on the device."""
 
-    losses: dict[str, float]
-    """Means, by name."""
-    tokens: float
-    """Text tokens seen by all ranks."""
-    replaced: float
-    """Samples replaced because they were damaged, over all ranks."""
-    steps: int
-    seconds: float
-    """Time these steps took in this process, after a restart only those since."""
+    def __init__(self) -> None:
+        self._values: dict[str, Tensor] = {}
+
+    def add(self, losses: Mapping[str, Tensor], tokens: Tensor, replaced: int, accumulation: int) -> None:
+        """One micro-batch: its losses, of which those count that are scalars, its tokens and replaced samples."""
+        values = {name: loss.detach().double() / accumulation for name, loss in losses.items() if loss.numel() == 1}
+        values[TOKENS] = tokens.double()
+        values[REPLACED] = torch.full_like(values[TOKENS], replaced)
+        values = {name: value.reshape(()) for name, value in values.items()}
+        self._values = {name: self._values[name] + value for name, value in values.items()} if self._values else values
+
+    def over_ranks(self) -> tuple[list[str], Tensor]:
+        """Names in order, and float64 [names], the sums over all ranks. Every rank calls this."""
+        names = sorted(self._values)
+        totals = torch.stack([self._values[name] for name in names])
+        dist.all_reduce(totals)
+        return names, totals
 
 
-class Meter:
-    """Adds up what the training task reports. Sums are agreed over ranks at each step, so they can be checkpointed."""
+class MetricsLog(Hook):
+    """Writes a line to the history every `log_every` steps: means of the losses since the last line, and speeds."""
 
-    def __init__(self, device: torch.device, sums: Mapping[str, float], steps: int) -> None:
+    name = "metrics"
+
+    def __init__(self, log_every: int, global_batch: int, device: torch.device) -> None:
+        self._log_every = log_every
+        self._global_batch = global_batch
         self._device = device
-        self._names = sorted(sums)
-        self._sums = torch.tensor([sums[name] for name in self._names], dtype=torch.float64, device=device)
-        self._step: Tensor | None = None
-        self.replaced = 0.0
-        """Samples replaced since the last micro-step was added; whoever loads adds to it."""
-        self._steps = steps
-        self._seen = 0
+        self._names: list[str] = []
+        self._sums: Tensor | None = None
+        """float64 [names]: totals of the steps since the last line."""
+        self._steps = 0
+        """Number of these steps."""
+        self._timed = 0
+        """Of these steps, those that this process took: a restarted one loads the others from a checkpoint."""
+        self._since = time.monotonic()
+        self._latest: StepResult | None = None
+        self.first_loss: float | None = None
+        self.last_loss: float | None = None
+
+    def on_phase_start(self, trainer: Trainer) -> None:
+        """Start the clock."""
         self._since = time.monotonic()
 
-    def add(self, losses: Mapping[str, Tensor], tokens: Tensor, accumulation: int) -> None:
-        """One micro-step: scalar losses, and its number of tokens."""
-        values = {name: loss.detach().double() / accumulation for name, loss in losses.items() if loss.numel() == 1}
-        values[_TOKENS] = tokens.double()
-        values[_REPLACED] = torch.full_like(values[_TOKENS], self.replaced)
-        self.replaced = 0.0
-        if not self._names:
-            self._names = sorted(values)
-            self._sums = torch.zeros(len(self._names), dtype=torch.float64, device=self._device)
-        row = torch.stack([values[name].reshape(()) for name in self._names])
-        self._step = row if self._step is None else self._step + row
-
-    def close_step(self) -> None:
-        """End an optimizer step. Every rank calls this."""
-        assert self._step is not None
-        dist.all_reduce(self._step)
-        self._sums += self._step
-        self._step = None
+    def on_step(self, trainer: Trainer, step: StepResult) -> None:
+        """Add the step; log where a line is due."""
+        if self._sums is None:
+            self._names = list(step.names)
+            self._sums = torch.zeros_like(step.totals)
+        self._sums += step.totals
         self._steps += 1
-        self._seen += 1
+        self._timed += 1
+        self._latest = step
+        if step.step % self._log_every == 0 or step.last:
+            self._log(trainer, step)
 
-    def close_window(self) -> Window:
-        """What was gathered since the last call; starts anew."""
+    def on_phase_end(self, trainer: Trainer) -> None:
+        """Log the steps since the last line, if the phase was stopped between two."""
+        if self._latest is not None:
+            self._log(trainer, self._latest)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The window under way, and the first and last mean loss that was logged."""
+        window = dict(zip(self._names, self._sums.tolist(), strict=True)) if self._sums is not None else {}
+        return {
+            "window": window if self._steps else {},
+            "window_steps": self._steps,
+            "first_loss": self.first_loss,
+            "last_loss": self.last_loss,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the window of a checkpoint."""
+        window = state["window"]
+        if window:
+            self._names = sorted(window)
+            sums = [window[name] for name in self._names]
+            self._sums = torch.tensor(sums, dtype=torch.float64, device=self._device)
+        self._steps = state["window_steps"]
+        self.first_loss, self.last_loss = state["first_loss"], state["last_loss"]
+
+    def _log(self, trainer: Trainer, step: StepResult) -> None:
+        assert self._sums is not None
         totals = dict(zip(self._names, self._sums.tolist(), strict=True))
         now = time.monotonic()
-        tokens, replaced = totals.pop(_TOKENS), totals.pop(_REPLACED)
-        ranks = dist.get_world_size()
-        share = self._seen / self._steps  # of the window's steps, those this process timed
-        window = Window(
-            losses={name: total / ranks / self._steps for name, total in totals.items()},
-            tokens=tokens,
-            replaced=replaced,
-            steps=self._steps,
-            seconds=max((now - self._since) / share, 1e-9),
-        )
+        tokens, replaced = totals.pop(TOKENS), totals.pop(REPLACED)
+        seconds = max((now - self._since) / (self._timed / self._steps), 1e-9)
+        losses = {name: total / step.world_size / self._steps for name, total in totals.items()}
+        metrics = {**losses, "lr": step.lr, "grad_norm": step.grad_norm, "replaced_samples": replaced}
+        metrics["samples_per_s"] = self._global_batch * self._steps / seconds
+        metrics["tokens_per_s"] = tokens / seconds
         self._sums.zero_()
-        self._steps = self._seen = 0
-        self._since = now
-        return window
+        self._steps = self._timed = 0
+        self._since, self._latest = now, None
+        self.last_loss = metrics["loss"]
+        if self.first_loss is None:
+            self.first_loss = metrics["loss"]
+        trainer.log(metrics)
 
-    def state(self) -> tuple[dict[str, float], int]:
-        """Sums so far and the number of their steps, equal on all ranks."""
-        return dict(zip(self._names, self._sums.tolist(), strict=True)), self._steps
+
+class History:
+    """The metrics file of a stage's scratch folder, in the format of :meth:`stages.base.contract.StageContext.log`.
+
+    One line per logged step, written by rank 0; each step once, whatever was killed.
+    """
+
+    def __init__(self, scratch: str) -> None:
+        self._context = StageContext(inputs={}, out=Path(scratch), intermediate=Path(scratch), scratch=scratch)
+        self.path = self._context.metrics_file
+
+    def log(self, step: int, metrics: Mapping[str, float], total: int | None = None) -> None:
+        """Append one step's metrics; `total` is the number of steps the run will have."""
+        self._context.log(step, metrics, time.time(), total)
+
+    def truncate(self, step: int) -> None:
+        """Drop lines after `step`, which will be written again, and a last line that a kill cut short."""
+        if not self.path.exists():
+            return
+        kept = [line for line in self.path.read_bytes().splitlines(keepends=True) if _step(line) <= step]
+        partial = self.path.with_name(self.path.name + ".part")
+        partial.write_bytes(b"".join(kept))
+        os.replace(partial, self.path)
+
+
+def _step(line: bytes) -> float:
+    return int(json.loads(line)["step"]) if line.endswith(b"\n") else float("inf")

@@ -1,10 +1,12 @@
-"""The learning rate of a step: linear warm-up, then cosine, linear or no decay."""
+"""The plan of a run: steps per phase, micro-batches per step, and the learning rate of each step."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from stages.train.config import OptimizationConfig
+from stages.base.contract import UserError
+from stages.train.config import OptimizationConfig, PhaseConfig
 
 
 def warmup_steps(settings: OptimizationConfig, steps: int) -> int:
@@ -28,3 +30,25 @@ def learning_rate(settings: OptimizationConfig, peak: float, step: int, steps: i
     left = 0.5 * (1 + math.cos(math.pi * done)) if settings.schedule == "cosine" else 1 - done
     low = min(settings.min_lr, peak)
     return low + (peak - low) * left
+
+
+def accumulation_steps(settings: OptimizationConfig, world_size: int, key: str) -> int:
+    """Micro-batches each of `world_size` data-parallel ranks takes per optimizer step.
+
+    Raises UserError naming `key` (``train`` or ``tasks.<name>``) when the global batch does not divide evenly.
+    """
+    per_pass = settings.micro_batch * world_size
+    if settings.global_batch % per_pass:
+        raise UserError(
+            f"{key}.global_batch={settings.global_batch} is not a multiple of {key}.micro_batch="
+            f"{settings.micro_batch} x {world_size} ranks = {per_pass}: change one of them"
+        )
+    return settings.global_batch // per_pass
+
+
+def phase_steps(phases: Sequence[PhaseConfig], global_batch: int, samples: int) -> list[int]:
+    """Optimizer steps of each phase over a data set of `samples` samples."""
+    return [
+        phase.steps if phase.steps is not None else math.ceil((phase.epochs or 0) * samples / global_batch)
+        for phase in phases
+    ]

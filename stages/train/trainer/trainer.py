@@ -1,260 +1,270 @@
-"""The training loop every rank runs: phases in order, each with its own DeepSpeed engine.
+"""The training loop of one rank: phases in turn, each with a DeepSpeed engine of its own; the rest are hooks.
 
 Ray Train calls :func:`train_loop` on each worker. What it needs to go on after a kill is on disk: finished phases leave
-their weights, the phase under way its newest checkpoint (see checkpoint.py). The data need no state (see order.py) and
-random numbers are seeded anew at each micro-step, so a run that was killed equals one that was not, bit for bit on CPU.
+their weights, the phase under way its newest checkpoint (see checkpoint.py). The data need no state (see
+data/shuffle.py) and random numbers are seeded anew at each micro-step, so a run that was killed equals one that was
+not, bit for bit on CPU.
 """
 
 from __future__ import annotations
 
 import gc
 import logging
-import os
-import shutil
-import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import nn
 
+from models.common.batch import Batch
 from stages.base.contract import UserError
 from stages.train.config import PhaseConfig
 from stages.train.data.dataset import Dataset
 from stages.train.data.loader import Loader
-from stages.train.job import TrainingJob
-from stages.train.open_dataset import open_dataset
-from stages.train.trainer.batching import accumulation_steps, phase_steps
+from stages.train.data.transform import ReplacedSample
+from stages.train.job import TrainingJob, open_dataset
 from stages.train.trainer.checkpoint import (
-    Progress,
+    PeriodicCheckpoints,
+    TrainState,
     finished_phases,
     latest_checkpoint,
-    load_checkpoint,
+    load_engine,
+    new_checkpoint,
+    new_phase_folder,
     phase_folder,
-    read_progress,
-    save_checkpoint,
-    write_progress,
+    read_state,
+    save_engine,
 )
-from stages.train.trainer.deepspeed_engine import deepspeed_config
-from stages.train.trainer.history import History
-from stages.train.trainer.metrics import Meter
-from stages.train.trainer.replaced_samples import Replacements
-from stages.train.trainer.schedule import learning_rate
-from stages.train.trainer.weights import parameter_groups, save_model
+from stages.train.trainer.deepspeed_engine import build_engine, save_model, unclipped_gradient_norm
+from stages.train.trainer.hooks import Hook, StepResult
+from stages.train.trainer.metrics import History, MetricsLog, StepTotals
+from stages.train.trainer.ranks import Ranks, set_up_process
+from stages.train.trainer.replaced_samples import ReplacedSamplesRecord
+from stages.train.trainer.schedule import accumulation_steps, learning_rate, phase_steps
+
+_LOG = logging.getLogger(__name__)
 
 
 def train_loop(config: dict[str, Any]) -> None:
     """Train one rank's share of the :class:`TrainingJob` under ``config["job"]``; returns when all phases are done.
 
-    A user's mistake is written down for the driver: Ray Train starts failed workers anew, which then return at once.
+    A UserError is written to a file for the driver: Ray Train restarts failed workers, which then return at once.
     """
     job: TrainingJob = config["job"]
-    if job.mistake.exists():
+    if job.user_error.exists():
         return
     try:
-        _train_phases(job)
+        ranks = set_up_process(job)
+        dataset = open_dataset(job)
+        steps = phase_steps(job.phases, job.settings.global_batch, len(dataset))
+        for phase in range(finished_phases(job.folder, len(job.phases)), len(job.phases)):
+            Trainer(job, ranks, dataset, phase, steps).train()
+            gc.collect()
     except UserError as error:
-        job.mistake.write_text(str(error), encoding="utf-8")
+        job.user_error.write_text(str(error), encoding="utf-8")
         raise
 
 
-def _train_phases(job: TrainingJob) -> None:
-    ranks = _prepare_process(job)
-    dataset = open_dataset(job)
-    steps = phase_steps(job.phases, job.settings.global_batch, len(dataset))
-    for index in range(finished_phases(job.folder, len(job.phases)), len(job.phases)):
-        _Phase(job, ranks, dataset, index, steps).run()
-        gc.collect()
+def make_hooks(job: TrainingJob, ranks: Ranks) -> dict[str, Hook]:
+    """The hooks of a phase by name, in the order in which they are called. Raises ValueError for two of one name."""
+    settings = job.settings
+    hooks: list[Hook] = [
+        ReplacedSamplesRecord(job.folder, ranks),
+        MetricsLog(settings.log_every, settings.global_batch, ranks.device),
+        PeriodicCheckpoints(settings.checkpoint_every),
+        *(make() for make in job.hooks),
+    ]
+    names = [hook.name for hook in hooks]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two hooks have the same name: {', '.join(names)}")
+    return dict(zip(names, hooks, strict=True))
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """Where this process stands among all."""
+def build_model(job: TrainingJob, phase: int) -> tuple[Any, nn.Module]:
+    """(model, objective) of a phase, equal on every rank: the model it starts from, and the model with its loss."""
+    from models import registry
 
-    rank: int
-    world_size: int
-    tensor_parallel: int
-    device: torch.device
-
-    @property
-    def data_rank(self) -> int:
-        """Rank among those that see different samples; neighbours share one copy of the weights."""
-        return self.rank // self.tensor_parallel
-
-    @property
-    def data_ranks(self) -> int:
-        """Number of ranks that see different samples."""
-        return self.world_size // self.tensor_parallel
+    torch.manual_seed(job.settings.seed)
+    start = str(phase_folder(job.folder, phase - 1) / "model") if phase else job.initial
+    if start is not None:
+        model = registry.load(start)
+    else:
+        ids = job.special
+        model = registry.build(job.model, pad_id=ids.pad, bos_id=ids.bos, eos_id=ids.eos)
+    config = job.phases[phase]
+    registry.set_trainable(model, config.trainable or registry.objective_parts(job.model, config.objective))
+    torch.manual_seed(job.settings.seed + 1 + phase)
+    return model, registry.objective(model, config.objective, config.settings)
 
 
-def _prepare_process(job: TrainingJob) -> Ranks:
-    import ray.train.torch
+class Trainer:
+    """Trains one phase on one rank. Hooks may read all its attributes."""
 
-    torch.set_num_threads(job.threads)
-    device = ray.train.torch.get_device()
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    if device.type == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    # DeepSpeed's autotuner, unused here, imports mlflow if it can: a third of the time a worker takes to start.
-    unwanted = "mlflow" not in sys.modules
-    if unwanted:
-        sys.modules["mlflow"] = None  # type: ignore[assignment]
-    import deepspeed
-
-    if unwanted:
-        del sys.modules["mlflow"]
-    # On a CPU DeepSpeed would compile a shared-memory all-reduce for minutes, and hang after a build that was killed.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    context = ray.train.get_context()
-    return Ranks(context.get_world_rank(), context.get_world_size(), job.tensor_parallel, device)
-
-
-class _Phase:
-    """One phase on one rank."""
-
-    def __init__(self, job: TrainingJob, ranks: Ranks, dataset: Dataset, index: int, steps: list[int]) -> None:
+    def __init__(self, job: TrainingJob, ranks: Ranks, dataset: Dataset, phase: int, steps: list[int]) -> None:
+        """`steps`: optimizer steps of every phase of the job."""
         self.job = job
         self.ranks = ranks
-        self.index = index
-        self.config: PhaseConfig = job.phases[index]
-        self.steps = steps[index]
-        self.before, self.total = sum(steps[:index]), sum(steps)
+        self.phase = phase
+        """Number of the phase."""
+        self.config: PhaseConfig = job.phases[phase]
+        self.steps = steps[phase]
+        """Optimizer steps of the phase."""
+        self.first_step, self.total_steps = sum(steps[:phase]), sum(steps)
+        """Steps of the phases before, and of all."""
         self.accumulation = accumulation_steps(job.settings, ranks.data_ranks, job.key)
+        """Micro-batches of a rank per optimizer step."""
         self.history = History(job.scratch)
-        self.progress = Progress(ranks=ranks.world_size, phase=index)
-        self.dtype = torch.bfloat16 if job.precision == "bf16" else torch.float32
-        self.model, task = self._built()
-        self.engine = self._engine(task)
-        image_size = job.model.vision.image_size
-        place = (ranks.data_rank, ranks.data_ranks, self.accumulation)
-        mixture = getattr(job.settings, "mixture", None)  # of pretraining alone: tasks have no sources
-        self.loader = Loader(dataset, job.settings, image_size, *place, special=job.special, mixture=mixture)
-        self.replacements = Replacements(job.folder, ranks.data_rank, report=ranks.rank % ranks.tensor_parallel == 0)
-
-    def _built(self) -> tuple[Any, nn.Module]:
-        """The model with what it is to learn, equal on every rank."""
-        from models import registry
-
-        job = self.job
-        torch.manual_seed(job.settings.seed)
-        start = str(phase_folder(job.folder, self.index - 1) / "model") if self.index else job.initial
-        if start is not None:
-            model = registry.load(start)
-        else:
-            ids = job.special
-            model = registry.build(job.model, pad_id=ids.pad, bos_id=ids.bos, eos_id=ids.eos)
-        objective = self.config.objective
-        registry.set_trainable(model, self.config.trainable or registry.used_parts(job.model, objective))
-        torch.manual_seed(job.settings.seed + 1 + self.index)
-        return model, registry.training_task(model, objective, self.config.settings)
-
-    def _engine(self, task: nn.Module) -> Any:
-        import deepspeed
-
-        job = self.job
-        groups = parameter_groups(task, job.settings.weight_decay)
-        config = deepspeed_config(
+        self.state = TrainState(ranks=ranks.world_size, phase=phase)
+        self.model, objective = build_model(job, phase)
+        self.engine = build_engine(job, ranks, objective, self.accumulation)
+        self.loader = Loader(
+            dataset,
             job.settings,
-            accumulation=self.accumulation,
-            precision=job.precision,
-            on_gpu=self.ranks.device.type == "cuda",
-            tensor_parallel=job.tensor_parallel,
-            trainable=sum(weight.numel() for group in groups for weight in group["params"]),
+            job.model.vision.image_size,
+            ranks.data_rank,
+            ranks.data_ranks,
+            self.accumulation,
+            special=job.special,
+            mixture=getattr(job.settings, "mixture", None),  # of pretraining alone: tasks have no sources
         )
-        engine, *_ = deepspeed.initialize(model=task, model_parameters=groups, config=config)
-        if job.tensor_parallel > 1:
-            # DeepSpeed would compare the first batch over the ranks that share weights, and fails on a dict of tensors;
-            # theirs are equal by construction (`data_rank`).
-            engine.first_dataloader_check.remove()
-        return engine
+        self.hooks = make_hooks(job, ranks)
+        self._dtype = torch.bfloat16 if job.precision == "bf16" else torch.float32
+        self._checkpoint_requested = False
+        self._stopped = False
 
-    def run(self) -> None:
-        """Go on from the newest checkpoint of this phase, if there is one, to the phase's end."""
-        checkpoint = latest_checkpoint()
-        if checkpoint and (found := read_progress(checkpoint)).phase == self.index:
-            load_checkpoint(self.engine, checkpoint)
-            self.progress = found
+    def train(self) -> None:
+        """Go on from the phase's newest checkpoint, if there is one, to the end of the phase."""
+        with self._exceptions_to_hooks():
+            self._resume()
+            self.engine.train()
+            for hook in self.hooks.values():
+                hook.on_phase_start(self)
+
+            started = time.monotonic() - self.state.seconds
+            with closing(self.loader.batches(self.run_step, self.first_step + self.steps)) as batches:
+                while self.state.step < self.steps and not self._stopped:
+                    step = self._train_step(batches)
+                    self.state.seconds = time.monotonic() - started
+                    for hook in self.hooks.values():
+                        hook.on_step(self, step)
+                    if self._checkpoint_requested and not (step.last or self._stopped):
+                        self._save_checkpoint()
+
+            for hook in self.hooks.values():
+                hook.on_phase_end(self)
+            self.loader.close()
+            self._save_phase()
+            self.engine.destroy()
+
+    @property
+    def run_step(self) -> int:
+        """Optimizer steps done, over all phases."""
+        return self.first_step + self.state.step
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        """Append figures of the current step to the run's history, which MLflow gets too. Only rank 0 writes."""
         if self.ranks.rank == 0:
-            self.history.truncate(self.before + self.progress.step)
-        self.engine.train()
-        self._train()
-        self._finish()
+            self.history.log(self.run_step, metrics, self.total_steps)
 
-    def _train(self) -> None:
-        settings, progress = self.job.settings, self.progress
-        first = progress.step
-        meter = Meter(self.ranks.device, progress.window, progress.window_steps)
-        batches = self.loader.batches(self.before + first, self.before + self.steps)
-        began = time.monotonic() - progress.seconds
-        for step in range(first, self.steps):
-            rate = learning_rate(settings, self.config.lr or settings.lr, step, self.steps)
-            for group in self.engine.optimizer.param_groups:
-                group["lr"] = rate
-            logged = (step + 1) % settings.log_every == 0 or step + 1 == self.steps
-            norm = None
-            for micro_step in range(self.accumulation):
-                batch = {name: self._placed(name, value) for name, value in next(batches).items()}
-                meter.replaced += self.replacements.note(self.loader.replaced)
-                self._seed(self.before + step, micro_step)
-                losses = self.engine(batch)
-                self.engine.backward(losses["loss"])
-                if logged and micro_step + 1 == self.accumulation and settings.zero.stage == 0:
-                    norm = self._plain_norm()
-                self.engine.step()
-                tokens = batch["prompt_mask"].sum() + batch["target_mask"].sum()
-                meter.add(losses, tokens / self.job.tensor_parallel, self.accumulation)
-            meter.close_step()
-            progress.step, progress.seconds = step + 1, time.monotonic() - began
-            if logged:
-                norm = self.engine.get_global_grad_norm() if norm is None else norm
-                self._log(meter, rate, norm)
-            if (step + 1) % settings.checkpoint_every == 0 and step + 1 < self.steps:
-                progress.window, progress.window_steps = meter.state()
-                save_checkpoint(self.engine, progress, self.before + step + 1)
+    def request_checkpoint(self) -> None:
+        """Write a checkpoint once all hooks have seen the step; not after the phase's last. All ranks must call it."""
+        self._checkpoint_requested = True
 
-    def _placed(self, name: str, value: Any) -> torch.Tensor:
-        return value.to(self.ranks.device, self.dtype if name == "pixels" else value.dtype, non_blocking=True)
+    def stop_phase(self) -> None:
+        """End the phase after this step, as if it were its last. All ranks must call it at the same step."""
+        self._stopped = True
 
-    def _seed(self, step: int, micro_step: int) -> None:
-        state = np.random.SeedSequence([self.job.settings.seed, step, micro_step, self.ranks.data_rank])
+    def _train_step(self, batches: Iterator[Batch]) -> StepResult:
+        """One optimizer step over the rank's micro-batches."""
+        lr = learning_rate(self.job.settings, self.config.lr or self.job.settings.lr, self.state.step, self.steps)
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr
+        totals = StepTotals()
+        replaced: list[ReplacedSample] = []
+        norm: torch.Tensor | None = None
+        for micro_step in range(self.accumulation):
+            batch = self._to_device(next(batches))
+            replaced_now = self.loader.take_replaced()
+            self._seed(micro_step)
+            losses = self.engine(batch)
+            self.engine.backward(losses["loss"])
+            if micro_step + 1 == self.accumulation and self.job.settings.zero.stage == 0:
+                norm = unclipped_gradient_norm(self.engine)
+            self.engine.step()
+            tokens = (batch["prompt_mask"].sum() + batch["target_mask"].sum()) / self.job.tensor_parallel
+            counted = len(replaced_now) if self.ranks.first_of_its_data else 0
+            totals.add(losses, tokens, counted, self.accumulation)
+            replaced += replaced_now
+        names, sums = totals.over_ranks()
+        self.state.step += 1
+        return StepResult(
+            step=self.state.step,
+            run_step=self.run_step,
+            last=self.state.step == self.steps,
+            lr=lr,
+            names=names,
+            totals=sums,
+            world_size=self.ranks.world_size,
+            replaced_here=replaced,
+            gradient_norm=lambda: float(self.engine.get_global_grad_norm() or 0.0 if norm is None else norm),
+        )
+
+    def _to_device(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """The batch on the rank's device, pixels in the precision of training."""
+        tensors: dict[str, Any] = dict(batch)
+        return {
+            name: value.to(self.ranks.device, self._dtype if name == "pixels" else value.dtype, non_blocking=True)
+            for name, value in tensors.items()
+        }
+
+    def _seed(self, micro_step: int) -> None:
+        """Seed dropout and masks by the position in the run, so that they do not depend on what ran before."""
+        state = np.random.SeedSequence([self.job.settings.seed, self.run_step, micro_step, self.ranks.data_rank])
         torch.manual_seed(int(state.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
-    def _plain_norm(self) -> float:
-        # Without ZeRO DeepSpeed clips but does not keep the norm; the gradients are averaged over ranks by now.
-        gradients = [w.grad for w in self.engine.module.parameters() if w.grad is not None]
-        return float(torch.nn.utils.get_total_norm(gradients))
-
-    def _log(self, meter: Meter, rate: float, norm: float | torch.Tensor | None) -> None:
-        window = meter.close_window()
-        samples = self.job.settings.global_batch * window.steps
-        metrics = {**window.losses, "lr": rate, "grad_norm": float(norm) if norm is not None else 0.0}
-        metrics["replaced_samples"] = window.replaced
-        metrics["samples_per_s"] = samples / window.seconds
-        metrics["tokens_per_s"] = window.tokens / window.seconds
-        self.progress.last_loss = metrics["loss"]
-        if self.progress.first_loss is None:
-            self.progress.first_loss = metrics["loss"]
+    def _resume(self) -> None:
+        """Load the newest checkpoint if it is of this phase, and drop what the history has of later steps."""
+        checkpoint = latest_checkpoint()
+        if checkpoint and (state := read_state(checkpoint)).phase == self.phase:
+            load_engine(self.engine, checkpoint)
+            self.state = state
+            for name, hook_state in state.hooks.items():
+                if hook_state and name in self.hooks:
+                    self.hooks[name].load_state_dict(hook_state)
         if self.ranks.rank == 0:
-            self.history.log(self.before + self.progress.step, metrics, self.total)
+            self.history.truncate(self.run_step)
 
-    def _finish(self) -> None:
+    def _save_checkpoint(self) -> None:
+        self._checkpoint_requested = False
+        with new_checkpoint(self.state, self.run_step) as folder:
+            save_engine(self.engine, folder)
+            for hook in self.hooks.values():
+                hook.on_checkpoint(self, folder)
+            self._collect_hook_states()
+
+    def _save_phase(self) -> None:
         """Leave the phase's weights, whole and in Hugging Face format, where the next phase and the driver look."""
-        self.loader.close()
-        folder = phase_folder(self.job.folder, self.index)
-        partial = folder.with_name(folder.name + ".part")
-        if self.ranks.rank == 0:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        dist.barrier()
-        save_model(self.engine, self.model, Path(partial, "model"), self.job)
-        if self.ranks.rank == 0:
-            self.progress.window, self.progress.window_steps = {}, 0
-            write_progress(partial, self.progress)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(partial, folder)
-        dist.barrier()
-        self.engine.destroy()
+        with new_phase_folder(self.job.folder, self.state) as folder:
+            save_model(self.engine, self.model, Path(folder, "model"), self.job)
+            self._collect_hook_states()
+
+    def _collect_hook_states(self) -> None:
+        states = {name: hook.state_dict() for name, hook in self.hooks.items()}
+        self.state.hooks = {name: state for name, state in states.items() if state}
+
+    @contextmanager
+    def _exceptions_to_hooks(self) -> Iterator[None]:
+        """Pass what the loop raises to all hooks, whatever any of them raises in turn, and raise it again."""
+        try:
+            yield
+        except BaseException as error:
+            for name, hook in self.hooks.items():
+                try:
+                    hook.on_exception(self, error)
+                except Exception:  # noqa: BLE001 - logged, so that the loop's own error comes through
+                    _LOG.exception("hook %s failed while it handled an exception of training", name)
+            raise

@@ -51,7 +51,7 @@ _NEITHER = (
 
 
 @dataclass(frozen=True)
-class Question:
+class ShapeQuestion:
     """One question on one image, with its one answer."""
 
     image_id: int
@@ -67,10 +67,10 @@ class Facts:
     shape: str | None
 
 
-def questions(split: Split, images: int) -> list[Question]:
+def questions(split: Split, images: int) -> list[ShapeQuestion]:
     """The questions on the first `images` images of a split, in the package's order."""
     listed = json.loads((_folder(split) / "questions.json").read_text("utf-8"))
-    return [Question(image_id, text, answer) for text, answer, image_id in listed if image_id < images]
+    return [ShapeQuestion(image_id, text, answer) for text, answer, image_id in listed if image_id < images]
 
 
 def copy_images(split: Split, images: int, out: Path) -> None:
@@ -85,7 +85,7 @@ def image(split: Split, image_id: int) -> Path:
     return _folder(split) / "images" / f"{image_id}.png"
 
 
-def facts(questions: Sequence[Question]) -> Facts:
+def facts(questions: Sequence[ShapeQuestion]) -> Facts:
     """Colour and shape of one image from the questions on it, by elimination too.
 
     "is there not a circle?" - "no" says that there is one; so does "no" to both other shapes.

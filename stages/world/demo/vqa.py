@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.world.demo.shapes import Facts, Question, Split, captions
+from stages.world.demo.shapes import Facts, ShapeQuestion, Split, captions
 
 #: Question ids of the two splits must not collide: people join files by them.
 _FIRST_ID = {"train": 0, "test": 1_000_000}
 _ANSWERS = 10  # annotators per question in VQAv2
 
 
-def write_vqa(split: Split, questions: Sequence[Question], out: Path) -> None:
+def write_vqa(split: Split, questions: Sequence[ShapeQuestion], out: Path) -> None:
     """Write `<split>_questions.json` and `<split>_annotations.json`; all ten annotators give easy-vqa's answer."""
     info = {"description": "easy-vqa 1.0 in the format of VQA v2.0", "version": "1.0"}
     shared = {"info": info, "data_type": "easy_vqa", "data_subtype": split, "license": {"name": "MIT"}}

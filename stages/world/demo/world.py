@@ -84,8 +84,8 @@ class DemoWorld(WorldBuilder):
         return homes
 
 
-def _facts(questions: Sequence[shapes.Question], images: int) -> dict[int, shapes.Facts]:
-    by_image: dict[int, list[shapes.Question]] = defaultdict(list)
+def _facts(questions: Sequence[shapes.ShapeQuestion], images: int) -> dict[int, shapes.Facts]:
+    by_image: dict[int, list[shapes.ShapeQuestion]] = defaultdict(list)
     for question in questions:
         by_image[question.image_id].append(question)
     return {image_id: shapes.facts(by_image[image_id]) for image_id in range(images)}

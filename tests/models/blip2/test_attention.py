@@ -1,4 +1,4 @@
-"""Who sees whom: the Q-Former's three masks and the language model's gated view of the image."""
+"""Attention masks: the Q-Former's three, and the language model's gated attention to the image."""
 
 from __future__ import annotations
 
@@ -20,28 +20,30 @@ IDS = torch.tensor([[1, 5, 6, 7, 2]])
 MASK = torch.ones_like(IDS)
 
 
-def test_writing_sees_the_image_and_what_precedes_but_not_what_follows(model: Any) -> None:
+def test_decoding_attends_to_the_image_and_earlier_tokens_but_not_to_later_ones(model: Any) -> None:
     image = model.vision.encode(torch.randn(1, 3, 64, 64))
-    before = model.qformer.write(image, IDS, MASK)
+    before = model.qformer.decode(image, IDS, MASK)
     changed = IDS.clone()
     changed[0, 3] = 9
-    after = model.qformer.write(image, changed, MASK)
+    after = model.qformer.decode(image, changed, MASK)
     torch.testing.assert_close(after[:, :3], before[:, :3])
     assert not torch.allclose(after[:, 3:], before[:, 3:])
-    assert not torch.allclose(model.qformer.write(image + torch.randn_like(image), IDS, MASK), before)
+    assert not torch.allclose(model.qformer.decode(image + torch.randn_like(image), IDS, MASK), before)
 
 
-def test_fused_queries_see_the_text(model: Any) -> None:
+def test_queries_of_a_pair_attend_to_the_text(model: Any) -> None:
     image = model.vision.encode(torch.randn(1, 3, 64, 64))
     changed = IDS.clone()
     changed[0, 3] = 9
-    assert not torch.allclose(model.qformer.fuse(image, IDS, MASK), model.qformer.fuse(image, changed, MASK))
+    assert not torch.allclose(
+        model.qformer.encode_pair(image, IDS, MASK), model.qformer.encode_pair(image, changed, MASK)
+    )
 
 
-def test_the_text_alone_is_read_in_both_directions(model: Any) -> None:
+def test_text_alone_is_encoded_in_both_directions(model: Any) -> None:
     changed = IDS.clone()
     changed[0, 3] = 9
-    assert not torch.allclose(model.qformer.read(IDS, MASK), model.qformer.read(changed, MASK))
+    assert not torch.allclose(model.qformer.encode_text(IDS, MASK), model.qformer.encode_text(changed, MASK))
 
 
 def test_a_closed_gate_leaves_the_language_model_blind_and_an_open_one_does_not(model: Any) -> None:

@@ -1,4 +1,4 @@
-"""Masked autoencoding: what is hidden is not seen, and only what is hidden is scored."""
+"""Masked autoencoding: masked patches are not encoded, and only they are scored."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def test_only_hidden_patches_are_scored_against_normalised_pixels() -> None:
 
 def test_three_quarters_are_hidden_and_the_seed_says_which(config: Any, batch: Any) -> None:
     model = registry.build(config("florence2_tiny", vocabulary=60))
-    task = registry.training_task(model, "masked_autoencoding")
-    seen: list[torch.Tensor] = []
+    objective = registry.objective(model, "masked_autoencoding")
+    encoded: list[torch.Tensor] = []
     encode = model.vision.encode
-    model.vision.encode = lambda pixels, kept: seen.append(kept) or encode(pixels, kept)
+    model.vision.encode = lambda pixels, kept: encoded.append(kept) or encode(pixels, kept)
     for _ in range(2):
         torch.manual_seed(6)
-        task(batch)
+        objective(batch)
     patches = model.vision.embeddings.patch_embeddings.num_patches
-    assert seen[0].shape[1] == patches // 4
-    assert torch.equal(seen[0], seen[1])
+    assert encoded[0].shape[1] == patches // 4
+    assert torch.equal(encoded[0], encoded[1])

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.forgetting.wanted import read_wanted
-from pipelines.forgetting.work import Outcome, forget
+from pipelines.forgetting.forget import ForgetResult, forget
+from pipelines.forgetting.forget_list import read_forget_list
 from stages.base.artifact import Artifact, file_sha256
 from stages.base.contract import UserError
 from stages.base.tombstones import Tombstones
@@ -24,8 +24,8 @@ from stages.shard.reader import ShardReader
 from stages.tokens.reader import TokenReader
 
 
-def forgetting(mill: Any, *entries: str, dry_run: bool = False) -> Outcome:
-    return forget(mill.store, read_wanted(entries, "list"), None, dry_run)
+def forgetting(mill: Any, *entries: str, dry_run: bool = False) -> ForgetResult:
+    return forget(mill.store, read_forget_list(entries, "list"), None, dry_run)
 
 
 def check_whole(mill: Any) -> None:
@@ -69,10 +69,10 @@ def test_a_pair_goes_alone_and_its_image_stays_for_the_others(mill: Any) -> None
     image = next(uid for uid, n in counts.items() if n > 1)
     first, *others = [row for row in kept_pairs(mill, "demo_coco") if row["image_uid"] == image]
     before = mill.files()
-    outcome = forgetting(mill, first["uid"])
+    result = forgetting(mill, first["uid"])
     check_whole(mill)
-    assert outcome.plan.pairs == {first["uid"]}
-    assert outcome.plan.images == set()
+    assert result.plan.pairs == {first["uid"]}
+    assert result.plan.images == set()
     assert {row["uid"] for row in mill.pairs("demo_coco")} >= {row["uid"] for row in others}
     verdict = mill.verdicts()[first["uid"]]
     assert (verdict["keep"], verdict["reason"], verdict["repeats"]) == (False, "forgotten", 0)
@@ -164,12 +164,12 @@ def test_later_runs_do_not_bring_it_back(mill: Any) -> None:
 
 
 def test_a_domain_stands_for_all_its_addresses(mill: Any) -> None:
-    outcome = forgetting(mill, "COCO.demo.pairmill.test")
+    result = forgetting(mill, "COCO.demo.pairmill.test")
     check_whole(mill)
     assert mill.pairs("demo_coco") == []
-    assert len(outcome.plan.images) > 5
+    assert len(result.plan.images) > 5
     assert mill.of("download", "demo_coco").counts["images"] == 0
-    assert Tombstones.load(mill.store.tombstones).address("http://coco.demo.pairmill.test/new.jpg")
+    assert Tombstones.load(mill.store.tombstones).covers_url("http://coco.demo.pairmill.test/new.jpg")
 
 
 def test_doing_it_again_changes_nothing(mill: Any) -> None:
@@ -177,7 +177,7 @@ def test_doing_it_again_changes_nothing(mill: Any) -> None:
     forgetting(mill, row["image_uid"])
     before = mill.files()
     again = forgetting(mill, row["image_uid"])
-    assert again.taken == []
+    assert again.removals == []
     assert mill.files() == before
 
 
@@ -189,8 +189,8 @@ def test_a_dry_run_says_the_same_and_changes_nothing(mill: Any) -> None:
     assert not (mill.root / "forgotten.json").exists()
     real = forgetting(mill, row["image_uid"])
 
-    def shape(outcome: Outcome) -> list[tuple[str, int, list[str], list[str]]]:
-        return [(a.url, t.samples, sorted(t.files), t.removed) for a, t in outcome.taken]
+    def shape(result: ForgetResult) -> list[tuple[str, int, list[str], list[str]]]:
+        return [(a.url, r.samples, sorted(r.rewritten), r.deleted) for a, r in result.removals]
 
     assert shape(dry) == shape(real)
 
@@ -256,8 +256,8 @@ def test_unfinished_work_that_holds_it_is_made_again_and_only_that(mill: Any) ->
         pq.write_table(table, Path(artifact_dir.url, f"attempts-{number:05}.parquet"))
         artifact_dir.commit(f"{number:05}", Commit([{"name": f"attempts-{number:05}.parquet"}], [], {}))
     image = pq.read_table(artifact.path(names[1]))["image_uid"][0].as_py()
-    outcome = forgetting(mill, image)
-    assert outcome.partitions == 1
+    result = forgetting(mill, image)
+    assert result.partitions == 1
     assert artifact_dir.committed() == {f"{n:05}" for n in range(len(names))} - {"00001"}
     assert not Path(artifact_dir.url, "attempts-00001.parquet").exists()
 
@@ -269,14 +269,14 @@ def test_a_workspace_at_work_is_refused(mill: Any) -> None:
 
 
 def test_a_list_says_which_line_is_wrong() -> None:
-    wanted = read_wanted(["# a comment", "", "A" * 32, "b" * 64, "http://x/y", "Example.com."], "list.txt")
-    assert (wanted.uids, wanted.sha256) == ({"a" * 32}, {"b" * 64})
-    assert (wanted.urls, wanted.domains) == ({"http://x/y"}, {"example.com"})
+    entries = read_forget_list(["# a comment", "", "A" * 32, "b" * 64, "http://x/y", "Example.com."], "list.txt")
+    assert (entries.uids, entries.sha256) == ({"a" * 32}, {"b" * 64})
+    assert (entries.urls, entries.domains) == ({"http://x/y"}, {"example.com"})
     for bad in ("example.com/path", "ftp://x/y", "deadbeef", "two words.com", "-"):
         with pytest.raises(UserError, match=r"list.txt, line 2: neither a uid"):
-            read_wanted(["a.com", bad], "list.txt")
+            read_forget_list(["a.com", bad], "list.txt")
     with pytest.raises(UserError, match="nothing to forget"):
-        read_wanted(["# only"], "list.txt")
+        read_forget_list(["# only"], "list.txt")
 
 
 def test_the_command_prints_what_it_did_and_never_the_list(mill: Any, tmp_path: Path) -> None:
@@ -302,10 +302,10 @@ def test_a_missing_list_is_one_line(mill: Any) -> None:
 
 
 def test_files_are_swapped_in_an_object_store_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines.forgetting.swap import STAGING, finish, staging, swap
+    from pipelines.forgetting.swap import STAGING, complete, replace_files, staging
     from pipelines.lineage import Lineage
     from pipelines.store import ArtifactDir, Store
-    from stages.base.forgetting import Taken
+    from stages.base.forgetting import Removal
 
     monkeypatch.setenv("PAIRMILL_CACHE", str(tmp_path / "cache"))
     store = Store("memory://forgetting/workspace")
@@ -316,11 +316,11 @@ def test_files_are_swapped_in_an_object_store_too(tmp_path: Path, monkeypatch: p
     identity = {"stage": "shard", "fingerprint": "a" * 64, "inputs": {}, "counts": {"samples": 9}, "files": files}
     artifact = artifact_dir.seal(identity, {})
     assert artifact.path("one.txt").read_text() == "one.txt"  # a copy on this machine, which must go too
-    taken = Taken(samples=2, files=["one.txt"], removed=["two.txt"])
-    taken.counts["samples"] = -2
+    removal = Removal(samples=2, rewritten=["one.txt"], deleted=["two.txt"])
+    removal.counts["samples"] = -2
     with staging(ArtifactDir(artifact.url)) as folder:
         (folder / "one.txt").write_text("new")
-        swap(artifact, taken, folder)
+        replace_files(artifact, removal, folder)
     (found,) = Lineage(store).of_stage("shard")
     assert found.names() == ["one.txt", "three.txt"]
     assert (found.counts, found.manifest["forgotten"]) == ({"samples": 7}, 2)
@@ -328,4 +328,4 @@ def test_files_are_swapped_in_an_object_store_too(tmp_path: Path, monkeypatch: p
     assert found.path("one.txt").read_text() == "new"
     assert artifact_dir.read("two.txt") is None
     assert not artifact_dir._fs.exists(f"{artifact_dir._root}/{STAGING}")
-    assert not finish(artifact_dir)
+    assert not complete(artifact_dir)

@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.tracking.backend import backend, environment
-from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.config import TrackingConfig, backend, environment
 from pipelines.tracking.deliver import main
-from pipelines.tracking.lookup import run_ids
 from pipelines.tracking.tracker import Tracker
 from stages.base.artifact import Artifact
 from stages.base.contract import Stage, StageConfig
@@ -21,6 +19,7 @@ from stages.base.contract import Stage, StageConfig
 class Train(Stage[StageConfig]):
     name = "pretrain"
     registers = True
+    holds_samples = False
 
     def partitions(self, inputs: Any) -> Any:
         return []
@@ -90,7 +89,7 @@ def test_models_and_reports_in_mlflow_follow_what_was_forgotten(
     (version,) = client.search_model_versions(f"run_id = '{runs['pretrain[toy]'].info.run_id}'")
     assert version.tags["pairmill.forgotten"] == seen
     key = json.loads((Path(model.url) / "_tracking.json").read_text())["key"]
-    assert run_ids(str(mill.root), [key, "none"]) == {key: runs["pretrain[toy]"].info.run_id}
+    assert store().run_ids([key, "none"]) == {key: runs["pretrain[toy]"].info.run_id}
     assert "forget" in runs
 
     page = Path(client.download_artifacts(runs["select"].info.run_id, "report.html", str(tmp_path))).read_text()

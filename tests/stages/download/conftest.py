@@ -48,11 +48,11 @@ Answer = tuple[int, dict[str, str], bytes | Iterator[bytes]]
 
 
 class Web:
-    """A server whose paths answer as told, and others 404; counts what was asked, and how much of it at once."""
+    """A server with configured responses, 404 for other paths; counts requests, and how many were concurrent."""
 
     def __init__(self) -> None:
         self.routes: dict[str, Callable[[int], Answer]] = {}
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
         self.unrouted: Counter[str] = Counter()
         self.agents: set[str] = set()
         self.connections = 0
@@ -77,12 +77,12 @@ class Web:
                     self.send_error(404)
                     return
                 with web._lock:
-                    web.asked[self.path] += 1
+                    web.requests[self.path] += 1
                     web.hosts.add(self.headers["Host"])
                     web.agents.add(self.headers["User-Agent"])
                     web._now += 1
                     web.most_at_once = max(web.most_at_once, web._now)
-                    turn = web.asked[self.path]
+                    turn = web.requests[self.path]
                 try:
                     try:
                         status, headers, body = web.routes[self.path](turn)

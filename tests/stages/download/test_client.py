@@ -89,8 +89,8 @@ def test_a_connection_that_the_server_closed_meanwhile_is_replaced_without_a_fai
     assert server.accepted == 2
 
 
-def test_an_answer_nobody_asked_for_is_not_taken_for_the_next_one(raw: Any) -> None:
-    server = raw([ok(b"one") + ok(b"not asked for")], [ok(b"two")])
+def test_an_unrequested_response_is_not_mistaken_for_the_next_one(raw: Any) -> None:
+    server = raw([ok(b"one") + ok(b"not requested")], [ok(b"two")])
     with client(server.address) as fetch:
         assert fetch.get(URL, 10).body == b"one"
         time.sleep(0.05)
@@ -146,11 +146,11 @@ def test_whatever_a_server_says_is_an_answer_or_a_failure(noise: bytes, start: b
     server = Raw([start + noise])
     with client(server.address, 1.0, 1.0) as fetch:
         try:
-            said = fetch.get(URL, 1000).status >= 200
+            outcome = fetch.get(URL, 1000).status >= 200
         except Failure as failure:
-            said = failure.host == "a.test"
+            outcome = failure.host == "a.test"
     server.listener.close()
-    assert said
+    assert outcome
 
 
 def test_headers_that_drip_end_at_the_deadline(raw: Any) -> None:
@@ -182,5 +182,5 @@ def test_a_body_above_the_limit_is_refused_by_its_announced_length_or_cut_on_req
         with pytest.raises(Failure) as failure:
             fetch.get("http://a.test/big", 9)
         assert failure.value.status == "too_large"
-        assert fetch.get("http://a.test/big", 4, cut=True).body == b"0123"
+        assert fetch.get("http://a.test/big", 4, truncate=True).body == b"0123"
         assert fetch.get("http://a.test/big", 10).body == b"0123456789"

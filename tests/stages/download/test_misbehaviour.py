@@ -148,10 +148,12 @@ def test_each_misbehaviour_ends_with_its_reason_in_one_row_whatever_the_number_o
     assert (turned["width"], turned["height"], turned["exif_orientation"]) == (48, 64, 6)
     assert turned["sha256"] != turned["source_sha256"]
     assert "a.test" in web.hosts
-    assert web.asked["/missing"] == web.asked["/no-ai.jpg"] == web.asked["/page"] == 1  # permanent: never retried
-    assert web.asked["/broken"] == web.asked["/cut-off.jpg"] == 3
+    assert (
+        web.requests["/missing"] == web.requests["/no-ai.jpg"] == web.requests["/page"] == 1
+    )  # permanent: never retried
+    assert web.requests["/broken"] == web.requests["/cut-off.jpg"] == 3
 
-    web.asked.clear()
+    web.requests.clear()
     single = download(pairs, hosts, threads=1, **limits)
     assert single.manifest["files"] == many.manifest["files"]
     assert single.counts == many.counts
@@ -165,4 +167,4 @@ def test_a_server_that_does_not_answer_or_drips_without_end_is_a_timeout(
     urls = ["http://a.test/slow", "http://a.test/drip"]
     artifact = download(pairs_of(urls), {"a.test": web.address}, timeout=0.3, total_timeout=0.5, retries=1)
     assert {row["status"] for row in attempts(artifact).values()} == {"timeout"}
-    assert web.asked == {"/slow": 2, "/drip": 2}
+    assert web.requests == {"/slow": 2, "/drip": 2}

@@ -14,46 +14,46 @@ from hypothesis import strategies as st
 
 from stages.base.contract import StageContext, UserError
 from stages.base.tombstones import Tombstones, domain_digest, url_digest
-from stages.download.attempts import Stored
+from stages.download.attempts import FetchedImage
 from stages.download.config import DownloadConfig
-from stages.download.image import Picture
+from stages.download.image import VerifiedImage
+from stages.download.journal import Journal
 from stages.download.outcome import Failure
-from stages.download.spool import Spool
 from stages.download.stage import Download
 from stages.ingest.config import SourceConfig
 
-BARE = Picture(b"", "jpeg", 4, 3, 1)
+BARE = VerifiedImage(b"", "jpeg", 4, 3, 1)
 
 
 @contextmanager
-def breaking_off(folder: Path) -> Iterator[Spool]:
-    """A spool whose partition fails at the end of the block."""
-    spool = Spool(folder, folder.parent)
+def breaking_off(folder: Path) -> Iterator[Journal]:
+    """A journal whose partition fails at the end of the block."""
+    journal = Journal(folder, folder.parent)
     try:
-        yield spool
+        yield journal
     finally:
-        spool.__exit__(KeyError, KeyError(), None)
+        journal.__exit__(KeyError, KeyError(), None)
 
 
-def put(spool: Spool, uid: str, data: bytes) -> Stored:
+def put(journal: Journal, uid: str, data: bytes) -> FetchedImage:
     digest = hashlib.sha256(data).hexdigest()
-    return spool.store(uid, data, BARE, digest, digest)
+    return journal.store(uid, data, BARE, digest, digest)
 
 
 def test_a_spool_keeps_what_it_has_when_its_block_fails_and_nothing_when_it_succeeds(tmp_path: Path) -> None:
-    with breaking_off(tmp_path / "s") as spool:
-        put(spool, "a", b"first")
-        spool.fail("b", Failure("http_404"))
-        spool.fail("c", Failure("timeout"))
-        spool.fail("d", Failure("forgotten"))
-    with Spool(tmp_path / "s", tmp_path) as spool:
-        assert set(spool.found) == {"a", "b"}  # what may pass is tried again
-        kept, failed = spool.found["a"], spool.found["b"]
-        assert isinstance(kept, Stored)
+    with breaking_off(tmp_path / "s") as journal:
+        put(journal, "a", b"first")
+        journal.fail("b", Failure("http_404"))
+        journal.fail("c", Failure("timeout"))
+        journal.fail("d", Failure("forgotten"))
+    with Journal(tmp_path / "s", tmp_path) as journal:
+        assert set(journal.outcomes) == {"a", "b"}  # what may pass is tried again
+        kept, failed = journal.outcomes["a"], journal.outcomes["b"]
+        assert isinstance(kept, FetchedImage)
         assert (kept.data, kept.picture) == (b"first", BARE)
         assert isinstance(failed, Failure)
         assert failed.status == "http_404"
-        assert put(spool, "e", b"next").data == b"next"
+        assert put(journal, "e", b"next").data == b"next"
         assert kept.data == b"first"
     assert not (tmp_path / "s").exists()
 
@@ -65,34 +65,34 @@ def test_a_spool_keeps_what_it_has_when_its_block_fails_and_nothing_when_it_succ
 def test_a_journal_cut_anywhere_gives_back_only_whole_pictures(
     tmp_path_factory: pytest.TempPathFactory, pictures: list[bytes], cut: float, lost: st.DataObject
 ) -> None:
-    folder = tmp_path_factory.mktemp("spool")
-    with breaking_off(folder / "s") as spool:
+    folder = tmp_path_factory.mktemp("journal")
+    with breaking_off(folder / "s") as journal:
         for number, data in enumerate(pictures):
-            put(spool, str(number), data)
-    journal = (folder / "s" / "journal").read_bytes()
-    (folder / "s" / "journal").write_bytes(journal[: int(cut * len(journal))])
+            put(journal, str(number), data)
+    lines = (folder / "s" / "journal").read_bytes()
+    (folder / "s" / "journal").write_bytes(lines[: int(cut * len(lines))])
     images = (folder / "s" / "images").read_bytes()
     (folder / "s" / "images").write_bytes(images[: lost.draw(st.integers(0, len(images)))])
-    with Spool(folder / "s", folder) as spool:
-        for uid, stored in spool.found.items():
-            assert isinstance(stored, Stored)
+    with Journal(folder / "s", folder) as journal:
+        for uid, stored in journal.outcomes.items():
+            assert isinstance(stored, FetchedImage)
             assert stored.data == pictures[int(uid)]
-        again = put(spool, "again", b"again")
+        again = put(journal, "again", b"again")
         assert again.data == b"again"
 
 
-def test_two_processes_never_share_a_spool(tmp_path: Path) -> None:
-    with Spool(tmp_path / "s", tmp_path) as one:
+def test_two_processes_never_share_a_journal(tmp_path: Path) -> None:
+    with Journal(tmp_path / "s", tmp_path) as one:
         put(one, "a", b"first")
-        with Spool(tmp_path / "s", tmp_path) as two:
-            assert two.found == {}
+        with Journal(tmp_path / "s", tmp_path) as two:
+            assert two.outcomes == {}
             put(two, "b", b"other")
-        assert one.found == {}
+        assert one.outcomes == {}
         put(one, "c", b"third")
         assert (tmp_path / "s" / "images").read_bytes() == b"firstthird"
 
 
-def test_a_partition_that_broke_off_asks_only_for_the_rest(
+def test_a_partition_that_broke_off_requests_only_the_rest(
     web: Any, make_picture: Callable[..., bytes], pairs_of: Callable[..., Any], tmp_path: Path
 ) -> None:
     broken = {"now": True}
@@ -126,13 +126,13 @@ def test_a_partition_that_broke_off_asks_only_for_the_rest(
 
     with pytest.raises(UserError, match="30 of the last 32"):
         make("first", watch_after=32, min_success_rate=1.0)
-    web.asked.clear()
+    web.requests.clear()
     broken["now"] = False
     second = make("second")
-    assert web.asked == {"/late.jpg": 1}
+    assert web.requests == {"/late.jpg": 1}
     assert not list((tmp_path / "scratch" / "download").iterdir())
     third = make("third")  # nothing to go on with: all anew, and the same bytes
-    assert web.asked["/3.jpg"] == 1
+    assert web.requests["/3.jpg"] == 1
     for path in second.iterdir():
         assert path.read_bytes() == (third / path.name).read_bytes()
 
@@ -153,11 +153,11 @@ def test_a_later_round_tries_only_what_may_pass_and_keeps_everything_else(
     first = download(pairs, {"a.test": web.address}, retries=0)
     assert first.counts["status.http_503"] == 1
 
-    web.asked.clear()
+    web.requests.clear()
     web.serve("/busy.jpg", make_picture(7))
     second = download(pairs, {"a.test": web.address}, retries=0, retry_pass=1, previous=first, min_success_rate=1.0)
 
-    assert web.asked == {"/busy.jpg": 1}
+    assert web.requests == {"/busy.jpg": 1}
     before, after = attempts(first), attempts(second)
     assert after["http://a.test/busy.jpg"]["status"] == "success"
     assert (second.counts["images"], second.counts["success"], second.counts["status.http_410"]) == (8, 7, 1)
@@ -170,7 +170,7 @@ def test_a_later_round_tries_only_what_may_pass_and_keeps_everything_else(
         assert second.path(name).read_bytes() == fresh.path(name).read_bytes()
 
 
-def test_what_is_forgotten_is_neither_asked_for_nor_kept(
+def test_what_is_forgotten_is_neither_requested_nor_kept(
     web: Any,
     make_picture: Callable[..., bytes],
     pairs_of: Callable[..., Any],
@@ -191,7 +191,7 @@ def test_what_is_forgotten_is_neither_asked_for_nor_kept(
     hosts = {"a.test": web.address, "sub.evil.test": web.address}
     everything = download(pairs_of(list(urls)), hosts)
     assert everything.counts["success"] == 5
-    web.asked.clear()
+    web.requests.clear()
     listed = tmp_path / "forgotten.json"
     marks = Tombstones(
         urls=frozenset({url_digest("http://a.test/0.jpg")}),
@@ -202,7 +202,7 @@ def test_what_is_forgotten_is_neither_asked_for_nor_kept(
 
     rows = attempts(download(pairs_of(list(urls)), hosts, tombstones=listed))
     assert {url: row["status"] for url, row in rows.items()} == urls
-    assert web.asked == {"/1.jpg": 1, "/2.jpg": 1, "/to-evil": 1}
+    assert web.requests == {"/1.jpg": 1, "/2.jpg": 1, "/to-evil": 1}
 
     later = download(pairs_of(list(urls)), hosts, tombstones=listed, retry_pass=1, previous=everything)
     kept = {url for url, row in attempts(later).items() if row["status"] == "success"}

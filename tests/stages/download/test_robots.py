@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.download.optout import OptOut, tdm_rules
+from stages.download.opt_out import OptOut, tdm_rules
 from stages.download.outcome import Failure
-from stages.download.robots import MAX_BYTES, Notices
+from stages.download.robots import MAX_BYTES, CrawlRules
 
 SETTINGS = {"backoff": 0.01, "max_wait": 0.05}
 
 
-def test_robots_txt_is_asked_for_once_per_host_and_obeyed(
+def test_robots_txt_is_read_once_per_host_and_obeyed(
     web: Any,
     make_picture: Callable[..., bytes],
     pairs_of: Callable[..., Any],
@@ -45,12 +45,12 @@ def test_robots_txt_is_asked_for_once_per_host_and_obeyed(
     artifact = download(pairs_of(list(urls)), hosts, **SETTINGS)
 
     assert {url: row["status"] for url, row in attempts(artifact).items()} == urls
-    assert web.asked["/robots.txt"] == 2
-    assert web.asked["/private/c.jpg"] == 0
-    web.asked.clear()
+    assert web.requests["/robots.txt"] == 2
+    assert web.requests["/private/c.jpg"] == 0
+    web.requests.clear()
     ignored = download(pairs_of(list(urls)), hosts, robots=False, **SETTINGS)
     assert ignored.counts["success"] == len(urls)
-    assert web.asked["/robots.txt"] == 0
+    assert web.requests["/robots.txt"] == 0
 
 
 @pytest.mark.parametrize(("status", "ends"), [(404, "success"), (403, "success"), (301, "success")])
@@ -68,11 +68,11 @@ def test_a_server_without_robots_txt_forbids_nothing(
     web.serve("/a.jpg", make_picture(1))
     artifact = download(pairs_of(["http://a.test/a.jpg"]), {"a.test": web.address}, **SETTINGS)
     assert [row["status"] for row in attempts(artifact).values()] == [ends]
-    assert web.asked["/rules"] == (status == 301)
+    assert web.requests["/rules"] == (status == 301)
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
-def test_a_server_that_cannot_say_its_rules_is_asked_again_and_then_left_alone(
+def test_rules_that_cannot_be_read_are_retried_and_then_forbid_everything(
     web: Any,
     make_picture: Callable[..., bytes],
     pairs_of: Callable[..., Any],
@@ -88,9 +88,9 @@ def test_a_server_that_cannot_say_its_rules_is_asked_again_and_then_left_alone(
     rows = attempts(download(pairs, {"a.test": web.address}, **SETTINGS)).values()
 
     assert {(row["status"], row["error"]) for row in rows} == {("robots_unavailable", f"robots.txt: http_{status}")}
-    assert web.asked == {"/robots.txt": 3}
+    assert web.requests == {"/robots.txt": 3}
 
-    web.asked.clear()
+    web.requests.clear()
     web.routes["/robots.txt"] = lambda turn: (status, {}, b"") if turn == 1 else (404, {}, b"")
     assert download(pairs, {"a.test": web.address}, **SETTINGS).counts["success"] == 30
 
@@ -148,8 +148,8 @@ def test_reserved_rights_and_directives_are_told_apart(
         "free.jpg": ("success", None),
         "r/x.jpg": ("opt_out", "reserved in tdmrep.json"),
     }
-    assert web.asked["/r/x.jpg"] == 0
-    assert web.asked["/.well-known/tdmrep.json"] == 1
+    assert web.requests["/r/x.jpg"] == 0
+    assert web.requests["/.well-known/tdmrep.json"] == 1
     free = download(pairs, {"a.test": web.address}, tdm_reservation="ignore", opt_out_directives=(), **SETTINGS)
     assert free.counts["success"] == 4
 
@@ -203,15 +203,15 @@ def test_tdmrep_json_reserves_what_it_says(content: bytes, url: str, allowed: bo
 
 @given(st.binary(max_size=400))
 def test_any_bytes_are_a_robots_txt(content: bytes) -> None:
-    notices = Notices("pairmill", True, True)
+    rules = CrawlRules("pairmill", True, True)
     for file in ("http://a.test/robots.txt", "http://a.test/.well-known/tdmrep.json"):
-        assert notices.claim(file)
-        notices.read(file, lambda url: (200, b"User-agent: *\nDisallow: /x\n" + content))
+        assert rules.claim(file)
+        rules.read(file, lambda url: (200, b"User-agent: *\nDisallow: /x\n" + content))
     try:
-        notices.check("http://a.test/x")
-        said = "allowed"
+        rules.check("http://a.test/x")
+        outcome = "allowed"
     except Failure as failure:
-        said = failure.status
-    assert said in ("allowed", "robots", "opt_out")
-    assert notices.missing("http://a.test/y") is None
-    assert notices.delay("http://a.test/y") >= 0
+        outcome = failure.status
+    assert outcome in ("allowed", "robots", "opt_out")
+    assert rules.missing("http://a.test/y") is None
+    assert rules.delay("http://a.test/y") >= 0

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from stages.download.address import Allowed, Dialer
+from stages.download.address import AllowedHosts, Dialer
 from stages.download.config import DownloadConfig
 from stages.download.outcome import Failure
 from stages.ingest.config import SourceConfig
@@ -71,11 +71,11 @@ def test_a_name_that_resolves_differently_the_second_time_gains_nothing(monkeypa
     assert connected == [("93.184.216.34", 80)] * 3
 
 
-def test_a_name_that_does_not_exist_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_a_name_that_does_not_exist_is_resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved = []
 
     def resolve(host: str, port: int, **_: Any) -> list[Any]:
-        asked.append(host)
+        resolved.append(host)
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
@@ -84,12 +84,12 @@ def test_a_name_that_does_not_exist_is_asked_for_once(monkeypatch: pytest.Monkey
         with pytest.raises(Failure) as failure:
             dialer.connect(("no.test", 80), 1.0)
         assert failure.value.status == "dns"
-    assert asked == ["no.test"]
-    assert dialer.death("no.test") == "dns"
+    assert resolved == ["no.test"]
+    assert dialer.dead_status("no.test") == "dns"
 
 
 def test_hosts_and_networks_are_allowed_by_name_and_by_address() -> None:
-    allowed = Allowed(("Intra.test", "10.1.0.0/16", "fd00::/8"))
+    allowed = AllowedHosts(("Intra.test", "10.1.0.0/16", "fd00::/8"))
     assert allowed("intra.test", "192.168.0.1")
     assert allowed("any.test", "10.1.2.3")
     assert allowed("any.test", "fd12::1")

@@ -149,7 +149,7 @@ def test_what_is_missing_is_named(run_stage, model_artifact, benchmark_files, ch
 def test_a_question_without_annotation_is_named(run_stage, model_artifact, benchmark_files):
     file = benchmark_files / "annotations.json"
     file.write_text(json.dumps({"annotations": json.loads(file.read_text())["annotations"][1:]}))
-    with pytest.raises(UserError, match="1 missing: annotation of question 0; mend it"):
+    with pytest.raises(UserError, match="1 missing: annotation of question 0; correct it"):
         run_stage(Evaluate(vqa(benchmark_files)), {"model": [model_artifact]})
 
 

@@ -17,7 +17,7 @@ import pytest
 from stages.base.contract import StageContext, UserError
 from stages.finetune.config import FinetuneConfig
 from stages.finetune.stage import Finetune
-from stages.train.trainer.checkpoint import Progress, write_progress
+from stages.train.trainer.checkpoint import TrainState, write_state
 
 ROOT = Path(__file__).resolve().parents[3]
 CLUSTER = {"workers": 2, "max_failures": 2, "cpus_per_worker": 1, "gpus_per_worker": 0, "precision": "fp32"}
@@ -132,6 +132,6 @@ def test_another_number_of_ranks_cannot_take_a_checkpoint_over(
 ) -> None:
     checkpoint = tmp_path / "run" / "scratch" / "train" / "ray" / "step-000000005"
     checkpoint.mkdir(parents=True)
-    write_progress(checkpoint, Progress(ranks=4))
+    write_state(checkpoint, TrainState(ranks=4))
     with pytest.raises(UserError, match=r"saved by 4 training workers .* cluster\.workers=4"):
         run(job, inputs, tmp_path / "run")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.base.artifact import Artifact
-from stages.base.forgetting import Gone
+from stages.base.forgetting import Forgotten
 from stages.index.forget import forget
 from stages.index.schema import BENCHMARK_EXACT, BENCHMARK_NEAR, BENCHMARK_TEXTS, IMAGES, NEAR, PAIRS
 
@@ -120,8 +120,8 @@ def test_forgetting_equals_never_having_listed(pixels: list[int | None], lost: s
         manifest = {"config": {}, "counts": {}, "files": [{"name": name} for name in before]}
         (held / "manifest.json").write_text(json.dumps(manifest))
         uids = frozenset(uid for uid, image in pairs if image in gone)
-        taken = forget(Artifact(folder), {}, Gone(uids, frozenset(gone)), out)
-        assert bool(taken) == bool(gone)
+        removal = forget(Artifact(folder), {}, Forgotten(uids, frozenset(gone)), out)
+        assert bool(removal) == bool(gone)
         if not gone:
             return
         expected = tables(left, pairs_left)
@@ -140,4 +140,4 @@ def test_forgetting_equals_never_having_listed(pixels: list[int | None], lost: s
             name.removesuffix(".arrow").replace("-", ".", 1): expected[name].num_rows - before[name].num_rows
             for name in ("images.arrow", "pairs.arrow", "near-phash.arrow", "benchmark-exact.arrow")
         }
-        assert {name: taken.counts[name] for name in change} == change
+        assert {name: removal.counts[name] for name in change} == change

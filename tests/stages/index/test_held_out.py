@@ -69,7 +69,7 @@ def test_files_in_a_world_are_known_by_their_manifest(world) -> None:
     files = {
         "i/1.png": b"1",
         "i/2.png": b"2",
-        "q.json": json.dumps({"questions": [{"image_id": 2, "question": "?"}]}).encode(),
+        "q.json": json.dumps({"questions": [{"question_id": 1, "image_id": 2, "question": "?"}]}).encode(),
     }
     made = world(files)
     where = BenchmarkImages(images="world:w/i", texts=("world:w/q.json",), image_pattern="{image_id}.png")
@@ -81,10 +81,20 @@ def test_files_in_a_world_are_known_by_their_manifest(world) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"questions": [{"image_id": 9, "question": "?"}]}', r"it lists COCO_000000000009\.jpg, which is not in"),
-        ('{"questions": [{"question": "?"}]}', r"a record in .* has no 'image_id'"),
-        ('{"questions": {}}', r"has no list of 'questions'"),
-        ('{"questions": []}', "name no image"),
+        (
+            '{"questions": [{"question_id": 1, "image_id": 9, "question": "?"}]}',
+            r"it lists COCO_000000000009\.jpg, which is not in",
+        ),
+        (
+            '{"questions": [{"question_id": 1, "question": "?"}]}',
+            r"no question in it .*1 malformed \(no image_id\): question 1",
+        ),
+        (
+            '{"questions": [{"image_id": 1, "question": "?"}]}',
+            r"no question in it that can be used \(1 malformed \(no question_id\)",
+        ),
+        ('{"questions": {}}', r"no list 'questions'"),
+        ('{"questions": []}', "no question in it"),
         ('{"images": [{"file_name": "a.jpg"}], "annotations": []}', "an image in .* has no id"),
         ("[]", "is it the right file"),
         ("{", "is not JSON"),

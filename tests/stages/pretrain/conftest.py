@@ -16,7 +16,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from stages.base.artifact import Artifact
 from stages.base.pairs import image_uid, pair_uid
-from stages.shard.index import scan_tar, to_table, write_index
+from stages.shard.index import to_table, write_index
+from stages.shard.scan import scan_tar
 
 COLORS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220), "white": (220, 220, 220)}
 SHARDS, SAMPLES = 2, 12

@@ -19,7 +19,7 @@ from stages.base.artifact import Artifact
 from stages.base.contract import UserError
 from stages.pretrain.embeddings import check_embeddings, check_start
 from stages.tokenizer.config import TokenizerConfig
-from stages.tokenizer.given import write_given
+from stages.tokenizer.imported import write_imported
 from stages.tokenizer.special import read_special
 
 VISION = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "heads": 2, "mlp_width": 64}
@@ -65,7 +65,7 @@ def brought(tmp_path: Path) -> Callable[..., Artifact]:
     def make(folder: Path, **config: Any) -> Artifact:
         out = tmp_path / "tokenizer"
         out.mkdir()
-        write_given(TokenizerConfig(folder=str(folder), **config), out)
+        write_imported(TokenizerConfig(folder=str(folder), **config), out)
         return Artifact(str(out))
 
     return make

@@ -20,10 +20,10 @@ from stages.pretrain.config import PretrainConfig
 from stages.pretrain.stage import Pretrain
 from stages.shard.reader import ShardReader
 from stages.tokenizer.config import TokenizerConfig
-from stages.tokenizer.given import write_given
+from stages.tokenizer.imported import write_imported
 from stages.tokenizer.load import load
 from stages.tokenizer.special import SpecialIds
-from stages.train.data.crop import View
+from stages.train.data.crop import Crop
 from stages.train.data.pairs import PairDataset
 
 VISION = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "heads": 2, "mlp_width": 64}
@@ -78,7 +78,7 @@ def test_pairs_come_with_the_tokens_of_their_caption_and_eos(inputs: Any) -> Non
     assert len(data) == 24
     for number in range(24):
         sample = data.sample(number, 0)
-        (text,) = sample.texts(View.whole(20, 20))
+        (text,) = sample.texts(Crop.whole(20, 20))
         assert data.lengths(number, 0) == (0, len(text.target))
         assert len(text.prompt) == 0
         assert text.target[-1] == captions["</s>"] == 2
@@ -135,7 +135,7 @@ def test_a_brought_tokenizers_own_ids_frame_the_texts_from_training_to_writing(
     (folder / "tokenizer_config.json").write_text('{"bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>"}')
     taken = tmp_path / "taken"
     taken.mkdir()
-    write_given(TokenizerConfig(folder=str(folder)), taken)
+    write_imported(TokenizerConfig(folder=str(folder)), taken)
     (taken / "manifest.json").write_text(json.dumps({"fingerprint": "e" * 64, "files": [], "counts": {}}))
     brought = {**inputs, "tokenizer": [Artifact(str(taken))]}
     made: Artifact = run_stage(

@@ -130,8 +130,8 @@ def make_index(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Index]
         for place, change in enumerate(pairs if pairs is not None else [{"image": n} for n in range(len(images))]):
             image = image_rows[change["image"]]
             fetched = image["status"] == "success"
-            said = GOOD_PAIR if fetched else dict.fromkeys(GOOD_PAIR)
-            row = {"uid": f"{place:032x}", "source": image["source"], "measured": fetched, **said, **change}
+            values = GOOD_PAIR if fetched else dict.fromkeys(GOOD_PAIR)
+            row = {"uid": f"{place:032x}", "source": image["source"], "measured": fetched, **values, **change}
             pair_rows.append(row)
         filled = {"difference": 0.5, "relative_difference": 0.01}
         folder = tmp_path_factory.mktemp("index")

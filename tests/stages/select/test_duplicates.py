@@ -125,7 +125,7 @@ def test_the_stated_order_decides_which_copy_survives(survivor: list[str], order
 
 def test_a_survivor_key_that_no_image_has_is_refused(make_index) -> None:
     selection = SelectionConfig(name="t", duplicates=Duplicates(survivor=["prettiness"]))
-    with pytest.raises(UserError, match=r"survivor=prettiness: no numeric column of images; .*sharpness"):
+    with pytest.raises(UserError, match=r"survivor=prettiness: not a numeric column of images; .*sharpness"):
         decide(make_index([{}]), SelectConfig(selection=selection))
 
 

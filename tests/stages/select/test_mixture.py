@@ -1,4 +1,4 @@
-"""The mixture: the largest set with the shares asked for, and pairs shown several times an epoch."""
+"""The mixture: the largest set with the given shares, and pairs shown several times an epoch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from stages.base.contract import UserError
 from stages.select.config import Portion, SelectConfig, SelectionConfig
-from stages.select.mixture import repeats, shown
+from stages.select.mixture import epoch_samples, repeats
 from stages.select.verdict import decide
 
 
@@ -99,7 +99,7 @@ def test_no_source_is_shown_more_than_it_has_and_shares_hold_to_the_last_sample(
     rest = [name for name in names if name not in shares]
     if shares and not rest:
         return  # shares of everything would have to add up to 1
-    number = shown(counts, names, mixture)
+    number = epoch_samples(counts, names, mixture)
     times = [Fraction(str(mixture[name].epochs)) if name in mixture else Fraction(1) for name in names]
     most = [count * each for count, each in zip(counts, times, strict=True)]
     assert all(0 <= mine <= top for mine, top in zip(number, most, strict=True))
@@ -116,9 +116,7 @@ def test_no_source_is_shown_more_than_it_has_and_shares_hold_to_the_last_sample(
 
 @settings(max_examples=100, deadline=None)
 @given(count=st.integers(0, 80), times=st.sampled_from([0.4, 1, 1.3, 2, 2.5, 9.99]), number=st.integers(0, 900))
-def test_repeats_show_as_many_samples_as_asked_for_where_there_are_enough(
-    count: int, times: float, number: int
-) -> None:
+def test_repeats_show_the_given_number_of_samples_if_there_are_enough(count: int, times: float, number: int) -> None:
     uids = pa.array(sorted(hashlib.md5(f"{n}".encode()).hexdigest() for n in range(count)), pa.string())
     found = repeats(uids, times, number)
     assert int(found.sum()) <= number
@@ -143,7 +141,7 @@ def test_a_mixture_that_does_not_fit_the_sources_is_refused(two_sources, mixture
 
 
 def test_a_share_of_a_source_of_which_nothing_is_kept_is_refused(two_sources) -> None:
-    with pytest.raises(UserError, match=r"mixture\.coco: it is to be 0\.2 of the set, but none of it is kept"):
+    with pytest.raises(UserError, match=r"mixture\.coco: its share is 0\.2, but none of its pairs are kept"):
         mixed(two_sources, max_pairs={"coco": 0}, mixture={"coco": {"share": 0.2}})
 
 

@@ -13,8 +13,7 @@ import pytest
 from stages.select.config import SelectConfig, SelectionConfig
 from stages.select.report.card import card
 from stages.select.report.charts import histogram
-from stages.select.report.columns import codes
-from stages.select.report.figures import figures
+from stages.select.report.figures import codes, figures
 from stages.select.report.page import share
 from stages.select.report.tables import tables
 from stages.select.verdict import decide

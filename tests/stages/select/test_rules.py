@@ -73,15 +73,15 @@ def test_languages_are_a_list_and_no_language_is_not_on_it(make_index: Callable[
     assert reasons(index, languages=["en", "de"]) == ["", "", "rule.language", "rule.language"]
 
 
-def test_a_similarity_may_be_asked_for_by_language(make_index: Callable[..., Index]) -> None:
-    said = [("en", 0.28), ("en", 0.27), ("de", 0.27), ("de", 0.25), (None, 0.25), ("en", None), (None, None)]
-    index = make_index([{}], [{"image": 0, "language": code, "similarity": value} for code, value in said])
+def test_a_similarity_may_be_bounded_by_language(make_index: Callable[..., Index]) -> None:
+    values = [("en", 0.28), ("en", 0.27), ("de", 0.27), ("de", 0.25), (None, 0.25), ("en", None), (None, None)]
+    index = make_index([{}], [{"image": 0, "language": code, "similarity": value} for code, value in values])
     low = "rule.min_similarity"
     assert reasons(index, min_similarity={"en": 0.28, "other": 0.26}) == ["", low, "", low, low, "", ""]
     assert reasons(index, min_similarity={"en": 0.28}) == ["", low, "", "", "", "", ""]
 
 
-def test_what_is_not_known_of_a_pair_is_held_against_it_only_where_asked(make_index: Callable[..., Index]) -> None:
+def test_a_pair_without_a_value_is_dropped_only_where_configured(make_index: Callable[..., Index]) -> None:
     silent = {"similarity": None, "unsafe": None, "watermark": math.nan}
     index = make_index([{}, {"nsfw": None}], [{"image": 0}, {"image": 0, **silent}, {"image": 1}])
     rules = {"min_similarity": 0.3, "max_unsafe": 0.5, "max_watermark": 0.8, "max_nsfw": 0.5}

@@ -188,9 +188,9 @@ def test_what_was_forgotten_is_not_kept_whatever_earlier_stages_did(inputs, conf
     listed.write_text(Tombstones(**{way: frozenset([named[way]])}).to_json())
     artifact = run_stage(Select(config), inputs, tombstones=listed)
     rows = {row["uid"]: row for row in pq.read_table(artifact.path("verdicts.parquet")).to_pylist()}
-    gone = {row["uid"] for row in rows.values() if row["reason"] == "forgotten"}
-    assert uid in gone
-    assert len(gone) == (4 if way == "domains" else 1) == artifact.counts["dropped.forgotten"]
+    forgotten = {row["uid"] for row in rows.values() if row["reason"] == "forgotten"}
+    assert uid in forgotten
+    assert len(forgotten) == (4 if way == "domains" else 1) == artifact.counts["dropped.forgotten"]
     # Its copies are judged without it.
     kept = {row["image_uid"] for row in rows.values() if row["keep"]}
     assert image not in kept

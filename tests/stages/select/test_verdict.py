@@ -31,7 +31,7 @@ def test_every_pair_has_one_verdict_and_a_copy_names_an_image_that_is_kept(rando
     uids, statuses = index.images["image_uid"].to_pylist(), index.images["status"].to_pylist()
     rows = table.to_pylist()
     kept = {row["image_uid"] for row in rows if row["keep"]}
-    assert kept == {uids[n] for n in decision.alive()}
+    assert kept == {uids[n] for n in decision.kept_images()}
     for row, image in zip(rows, index.pairs["image"].to_pylist(), strict=True):
         assert row["image_uid"] == uids[image]
         assert row["keep"] == (row["reason"] == "") == (row["repeats"] == 1)
@@ -42,9 +42,9 @@ def test_every_pair_has_one_verdict_and_a_copy_names_an_image_that_is_kept(rando
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1 << 30))
-def test_no_two_kept_images_are_copies_and_no_copy_falls_to_a_dropped_pair(random_index, seed: int) -> None:
+def test_no_two_kept_images_are_copies_and_no_copy_is_dropped_for_a_dropped_pair(random_index, seed: int) -> None:
     index = random_index(seed)
-    kept = set(decide(index, CONFIG).alive().tolist())
+    kept = set(decide(index, CONFIG).kept_images().tolist())
     groups = index.images["group"].to_numpy()[sorted(kept)]
     assert len(set(groups.tolist())) == len(groups)
     near = index.near("phash").to_pylist()

@@ -18,12 +18,12 @@ from PIL import Image
 
 from stages.base.artifact import Artifact
 from stages.base.contract import UserError
-from stages.base.forgetting import Gone
+from stages.base.forgetting import Forgotten
 from stages.shard.check import check, check_shard
 from stages.shard.forget import forget
-from stages.shard.index import Index, write_index
-from stages.shard.problem import Problem
+from stages.shard.index import ShardIndex, write_index
 from stages.shard.reader import ShardReader
+from stages.shard.tarcheck import ShardFault
 from stages.shard.verify import missing_or_short
 
 SETTINGS = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -34,7 +34,7 @@ def artifact(world: Any, shard: Callable[..., Artifact]) -> Artifact:
     return shard(world.inputs())
 
 
-def problems(where: Artifact | Path) -> list[Problem]:
+def problems(where: Artifact | Path) -> list[ShardFault]:
     reader = ShardReader(where)
     return check(reader, lambda numbers, by_index: (check_shard(reader, n, by_index) for n in numbers)).problems
 
@@ -118,15 +118,15 @@ def test_a_missing_shard_hides_no_other_fault(artifact: Artifact) -> None:
     assert (fault.shard, str(fault), fault.samples) == (0, "train-00000.tar: missing (7 samples)", range(7))
 
 
-def changed(artifact: Artifact, change: Callable[[list[dict[str, Any]]], Any]) -> list[Problem]:
+def changed(artifact: Artifact, change: Callable[[list[dict[str, Any]]], Any]) -> list[ShardFault]:
     """Problems after a change of the index's rows, but for the index's own hash."""
     path = artifact.path("index.arrow")
-    table = Index.open(path).table
+    table = ShardIndex.open(path).table
     rows = table.to_pylist()
     change(rows)
     del table
     rewritten = path.with_name("new.arrow")
-    write_index(rewritten, [pa.Table.from_pylist(rows, Index.open(path).table.schema)])
+    write_index(rewritten, [pa.Table.from_pylist(rows, ShardIndex.open(path).table.schema)])
     rewritten.replace(path)
     found = problems(artifact)
     hashed = [problem for problem in found if problem.file == "index.arrow" and "sha256" in problem.what]
@@ -150,9 +150,9 @@ def test_a_changed_row_is_named_with_both_places(artifact: Artifact, column: str
 
 
 def test_a_missing_row_names_the_members_the_index_does_not_list(artifact: Artifact) -> None:
-    gone = []
-    found = changed(artifact, lambda rows: gone.append(rows.pop(8)))
-    uid = gone[0]["uid"]
+    removed = []
+    found = changed(artifact, lambda rows: removed.append(rows.pop(8)))
+    uid = removed[0]["uid"]
     unlisted = [problem.what for problem in found if "does not list" in problem.what]
     assert len(unlisted) == 3
     assert all(f"the tar holds {uid}." in what for what in unlisted)
@@ -258,17 +258,17 @@ def rewritten(artifact: Artifact, tmp_path: Path) -> Path:
 
 
 def test_a_json_that_disagrees_with_caption_index_or_image_is_named(rewritten: Path) -> None:
-    from stages.shard.index import Row, checksum, to_table
+    from stages.shard.index import IndexRow, checksum, to_table
     from stages.shard.writer import ShardWriter
 
-    told = {"uid": "a" * 32, "image_uid": "other", "source": "s", "caption": "not so", "width": 41, "height": 30}
-    parts = {"jpg": picture(), "txt": b"words", "json": json.dumps(told).encode()}
+    record = {"uid": "a" * 32, "image_uid": "other", "source": "s", "caption": "not so", "width": 41, "height": 30}
+    parts = {"jpg": picture(), "txt": b"words", "json": json.dumps(record).encode()}
     for path in rewritten.glob("*.tar"):
         path.unlink()
     with ShardWriter(rewritten / "train-00000.tar") as shard:
         at = shard.add("a" * 32, parts)
     sums = [checksum(parts[ext]) for ext in ("jpg", "txt", "json")]
-    row = Row("a" * 32, "i", "s", 0, "jpg", *at["jpg"], *at["txt"], *at["json"], 1, *sums)
+    row = IndexRow("a" * 32, "i", "s", 0, "jpg", *at["jpg"], *at["txt"], *at["json"], 1, *sums)
     write_index(rewritten / "index.arrow", [to_table([row])])
     (rewritten / "dataset.json").write_text('{"samples": 1, "shards": [{"name": "train-00000.tar", "samples": 1}]}')
     found = [problem.what for problem in problems(rewritten)]
@@ -283,16 +283,16 @@ def test_a_json_that_disagrees_with_caption_index_or_image_is_named(rewritten: P
 def test_shards_are_sound_after_forgetting_from_them(artifact: Artifact, world: Any, older: bool) -> None:
     path = artifact.path("index.arrow")
     if older:  # an index of an earlier version, which knew no checksums
-        table = Index.open(path).table.drop_columns(["image_xxh3", "text_xxh3", "json_xxh3"])
+        table = ShardIndex.open(path).table.drop_columns(["image_xxh3", "text_xxh3", "json_xxh3"])
         with pa.ipc.new_file(str(path.with_name("older")), table.schema) as writer:
             writer.write_table(table)
         path.with_name("older").replace(path)
     uids = sorted(world.captions)[::4]
     out = path.parent / "out"
     out.mkdir()
-    taken = forget(artifact, {}, Gone(frozenset(uids), frozenset()), out)
-    assert taken.samples == len(uids)
-    for name in taken.files:
+    removal = forget(artifact, {}, Forgotten(frozenset(uids), frozenset()), out)
+    assert removal.samples == len(uids)
+    for name in removal.rewritten:
         (out / name).replace(path.parent / name)
     (path.parent / "manifest.json").unlink()
     assert problems(artifact) == []

@@ -21,9 +21,8 @@ from hypothesis import strategies as st
 from stages.base.artifact import Artifact
 from stages.base.contract import UserError
 from stages.shard.check import check, check_shard
-from stages.shard.damage import Damaged
 from stages.shard.pages import PageCache, page_cache
-from stages.shard.reader import ShardReader
+from stages.shard.reader import DamagedShard, ShardReader
 from stages.shard.verify import missing_or_short
 
 
@@ -108,11 +107,11 @@ def test_a_remote_artifact_reads_like_the_local_one_within_the_bound(
     assert check(there, lambda numbers, flag: (check_shard(there, n, flag) for n in numbers)).problems == []
     server.fail = 2
     shutil.rmtree(cache.folder)
-    assert there.sample(3) == here.sample(3)  # a store that is busy for a moment is asked again
+    assert there.sample(3) == here.sample(3)  # a request to a busy store is repeated
     (server.folder / "shards" / "train-00001.tar").unlink()
     fresh = ShardReader(f"{server.url}/shards")
     assert [fault.name for fault in missing_or_short(fresh)] == ["train-00001.tar"]
-    with pytest.raises(Damaged, match=rf"{re.escape(server.url)}/shards: shard train-00001\.tar, .* is missing"):
+    with pytest.raises(DamagedShard, match=rf"{re.escape(server.url)}/shards: shard train-00001\.tar, .* is missing"):
         fresh.sample(7)
 
 
@@ -201,8 +200,8 @@ def test_processes_share_pages_and_the_bound(tmp_path: Path) -> None:
     assert len(set(first)) == len(first)  # the common beginning was fetched once
 
 
-@pytest.mark.parametrize("told", ["much", "-1", "0", "0.001", "nan"])
-def test_a_bound_that_is_none_is_refused(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PAIRMILL_CACHE_GB", told)
-    with pytest.raises(UserError, match=rf"PAIRMILL_CACHE_GB={re.escape(told)}: .* at least 0\.034"):
+@pytest.mark.parametrize("bound", ["much", "-1", "0", "0.001", "nan"])
+def test_an_invalid_bound_is_refused(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAIRMILL_CACHE_GB", bound)
+    with pytest.raises(UserError, match=rf"PAIRMILL_CACHE_GB={re.escape(bound)}: .* at least 0\.034"):
         page_cache()

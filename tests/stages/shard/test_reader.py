@@ -16,8 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages.base.contract import UserError
-from stages.shard.damage import Damaged
-from stages.shard.reader import ShardReader
+from stages.shard.reader import DamagedShard, ShardReader
 
 
 def test_random_access_equals_iteration_over_shards(world: Any, shard: Callable[..., Any]) -> None:
@@ -65,7 +64,7 @@ def test_a_cut_shard_is_named_with_sample_and_offset(world: Any, shard: Callable
     artifact = shard(world.inputs())
     path = artifact.path("train-00000.tar")
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(Damaged, match=r"shard train-00000\.tar, sample [0-9a-f]{32} at offset \d+: .*ends after"):
+    with pytest.raises(DamagedShard, match=r"shard train-00000\.tar, sample [0-9a-f]{32} at offset \d+: .*ends after"):
         ShardReader(artifact).sample(6)
 
 

@@ -39,11 +39,11 @@ def test_every_kept_pair_is_in_exactly_one_shard_with_its_bytes_and_caption(
         assert [data for (u, ext), data in found.items() if u == uid and ext in ("jpg", "png", "webp")] == [
             world.images[uid]
         ]
-        told = json.loads(found[uid, "json"])
-        assert set(told) == {
+        record = json.loads(found[uid, "json"])
+        assert set(record) == {
             "uid", "image_uid", "source", "caption", "url", "license", "width", "height", "sha256",
         }  # fmt: skip
-        assert (told["uid"], told["caption"], told["license"]) == (uid, world.captions[uid], "CC0")
+        assert (record["uid"], record["caption"], record["license"]) == (uid, world.captions[uid], "CC0")
 
 
 def test_webdataset_and_gnu_tar_read_the_shards(world: Any, shard: Callable[..., Any]) -> None:
@@ -80,10 +80,10 @@ def test_sources_are_mixed_and_the_seed_decides_how(world: Any, shard: Callable[
 
 def test_dataset_json_tells_samples_size_and_hash_of_each_shard(world: Any, shard: Callable[..., Any]) -> None:
     artifact = shard(world.inputs())
-    told = artifact.read_json("dataset.json")
-    assert told["samples"] == len(world.captions) == artifact.counts["samples"]
-    assert [entry["name"] for entry in told["shards"]] == artifact.names("train-*.tar")
-    for entry in told["shards"]:
+    record = artifact.read_json("dataset.json")
+    assert record["samples"] == len(world.captions) == artifact.counts["samples"]
+    assert [entry["name"] for entry in record["shards"]] == artifact.names("train-*.tar")
+    for entry in record["shards"]:
         path = artifact.path(entry["name"])
         assert (entry["bytes"], entry["sha256"]) == (path.stat().st_size, file_sha256(path))
         assert entry["samples"] <= 7
@@ -117,10 +117,10 @@ def test_a_longest_side_scales_large_images_down_and_leaves_the_rest(world: Any,
     reader = ShardReader(shard(world.inputs(), longest_side=30))
     scaled = 0
     for i in range(len(reader)):
-        sample, told = reader.sample(i), reader.meta(i)
+        sample, record = reader.sample(i), reader.meta(i)
         with Image.open(io.BytesIO(sample.image_bytes)) as image:
             assert max(image.size) <= 30
-            assert image.size == (told["width"], told["height"])
+            assert image.size == (record["width"], record["height"])
         if sample.image_bytes != world.images[sample.uid]:
             assert sample.ext == "jpg"
             scaled += 1

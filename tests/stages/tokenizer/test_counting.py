@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from stages.tokenizer.config import TokenizerConfig
-from stages.tokenizer.counting import count_words, rows, total, write_counts
+from stages.tokenizer.counting import count_words, iter_counts, sum_counts, write_counts
 from stages.tokenizer.load import LoadedTokenizer, load
 from stages.tokenizer.pieces import PieceEncoder, can_split, texts_array
 from stages.tokenizer.train import train, write
@@ -68,7 +68,7 @@ def test_words_are_counted_as_the_pre_tokenizer_cuts_them(texts):
     expected: dict[str, int] = {}
     for word in chain.from_iterable(cut.pre_tokenize_str(text) for text in texts):
         expected[word[0]] = expected.get(word[0], 0) + 1
-    assert dict(rows(count_words([texts]))) == expected
+    assert dict(iter_counts(count_words([texts]))) == expected
 
 
 @pytest.mark.parametrize("size", [700, 3000])
@@ -88,7 +88,7 @@ def test_counts_of_pieces_add_up_in_any_order(tmp_path, coco):
         (tmp_path / name).mkdir()
         for number, start in enumerate(range(0, len(texts), step)):
             write_counts(count_words([texts[start : start + step]]), tmp_path / name / f"words-{number:05d}.parquet")
-    few, many = (total((tmp_path / name).iterdir()) for name in ("few", "many"))
+    few, many = (sum_counts((tmp_path / name).iterdir()) for name in ("few", "many"))
     assert few.equals(many)
     assert many.equals(count_words([texts[::-1]]))
 

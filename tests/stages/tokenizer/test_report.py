@@ -6,7 +6,7 @@ import pytest
 
 from stages.tokenizer.config import TokenizerConfig
 from stages.tokenizer.measure import _text
-from stages.tokenizer.scripts import Scripts
+from stages.tokenizer.scripts import ScriptDetector
 from stages.tokenizer.stage import Tokenizer
 
 TEXTS = ["two red cats", "a cat", "два красных кота", "二匹の猫、と犬", "12:30 !?", "naïve café"]
@@ -45,7 +45,7 @@ def test_figures_are_those_of_each_text_counted_by_hand(make):
     assert found["distinct_words"] >= len(words)
 
 
-def test_every_text_is_measured_by_default_and_as_many_as_asked_otherwise(make):
+def test_every_text_is_measured_unless_checked_captions_sets_a_limit(make):
     assert make().read_json("report.json")["corpora"]["web"]["texts"] == len(TEXTS)
     assert make(checked_captions=4).read_json("report.json")["corpora"]["web"]["texts"] == 4
     none = make(checked_captions=0).read_json("report.json")
@@ -80,9 +80,9 @@ def test_the_report_quotes_no_text(make):
     assert not [word for word in ("yzz", "red cats", "красных", "猫") if word in written]
 
 
-def test_scripts_are_told_by_most_letters():
+def test_the_script_of_a_text_is_that_of_most_letters():
     texts = ["abc", "абв a", "日本のひらがなです", "漢字", "123", "", "سلام", "a猫", "ไทย", "😀", "e\u0301"]
-    names = [Scripts.names[n] for n in Scripts().of(texts)]
+    names = [ScriptDetector.names[n] for n in ScriptDetector().detect(texts)]
     assert names == [
         *("Latin", "Cyrillic", "Hiragana", "Han", "Common", "Common", "Arabic", "Latin", "Thai", "Common", "Latin")
     ]

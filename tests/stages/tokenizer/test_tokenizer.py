@@ -45,7 +45,7 @@ def make(run_stage, corpus_inputs):
     return run
 
 
-def test_vocabulary_is_exactly_as_asked_and_ids_follow_the_documented_order(make):
+def test_vocabulary_is_exactly_as_configured_and_ids_follow_the_documented_order(make):
     artifact = make(vocabulary=1330, special_tokens=["<mask>"], task_tokens=["<caption>"], location_tokens=1000)
     content = artifact.read_json("tokenizer.json")
     ids = {token["content"]: token["id"] for token in content["added_tokens"]}
@@ -146,7 +146,7 @@ def test_private_captions_are_not_even_counted(corpus_inputs):
     assert [len(closed), len(opened)] == [1, 2]
 
 
-def test_private_captions_leave_no_trace_unless_asked_for(run_stage, corpus_inputs):
+def test_private_captions_leave_no_trace_unless_included(run_stage, corpus_inputs):
     inputs = corpus_inputs({"web": CAPTIONS, "clinic": ["Zyzzyva pneumothorax " * 9] * 60}, private=["clinic"])
     closed = run_stage(Tokenizer(TokenizerConfig(vocabulary=300)), inputs)
     assert "yzz" not in closed.path("tokenizer.json").read_text()

@@ -1,4 +1,4 @@
-"""A shard's ids are those the tokenizer gives caption by caption, and every caption that is lost is told."""
+"""A shard's ids are those of encoding caption by caption, and every caption that changes is reported."""
 
 from __future__ import annotations
 

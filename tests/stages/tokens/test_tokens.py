@@ -18,18 +18,19 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.forgetting.plan import Plan
-from pipelines.forgetting.remains import drop_cached
-from pipelines.forgetting.wanted import Wanted
+from pipelines.forgetting.forget_list import ForgetList
+from pipelines.forgetting.leftovers import drop_cache_entries
+from pipelines.forgetting.plan import ForgetPlan
 from pipelines.store import Store
 from stages.base.artifact import Artifact, file_sha256
 from stages.base.contract import UserError
-from stages.base.forgetting import Gone
-from stages.shard.index import scan_tar, to_table, write_index
+from stages.base.forgetting import Forgotten
+from stages.shard.index import to_table, write_index
+from stages.shard.scan import scan_tar
 from stages.tokenizer.config import TokenizerConfig
 from stages.tokenizer.load import load
 from stages.tokenizer.train import train, write
-from stages.tokens.cache import Kept
+from stages.tokens.cache import TokenCache
 from stages.tokens.config import TokensConfig
 from stages.tokens.encode import Encoded
 from stages.tokens.forget import forget
@@ -56,8 +57,8 @@ def write_shards(folder: Path, shards: list[list[str]], mark: str = "a") -> Arti
         name = f"train-{number:05}.tar"
         with open(folder / name, "wb") as file, webdataset.TarWriter(file, mtime=0) as tar:
             for caption in captions:
-                told = {"uid": uid(caption), "source": "near" if caption.isascii() else "far"}
-                tar.write({"__key__": uid(caption), "png": b"png", "txt": caption, "json": json.dumps(told).encode()})
+                record = {"uid": uid(caption), "source": "near" if caption.isascii() else "far"}
+                tar.write({"__key__": uid(caption), "png": b"png", "txt": caption, "json": json.dumps(record).encode()})
         tables.append(to_table(scan_tar(folder / name, number)))
         listed.append({"name": name, "samples": len(captions), "sha256": file_sha256(folder / name)})
     write_index(folder / "index.arrow", tables)
@@ -130,7 +131,7 @@ def test_only_a_shard_that_changed_is_encoded_again(
     assert run_stage(stage, second, cache=cache).manifest["files"] == fresh.manifest["files"]
     Path(second["shards"][0].url, "train-00001.tar").unlink()
     assert run_stage(stage, second, cache=cache).manifest["files"] == fresh.manifest["files"]
-    with pytest.raises(UserError, match=r"train-00000.tar, sample .* the shard is missing; make the shards anew"):
+    with pytest.raises(UserError, match=r"train-00000.tar, sample .* the shard is missing; run the shard stage again"):
         run_stage(stage, second)
 
 
@@ -151,7 +152,7 @@ def test_another_tokenizer_encodes_every_shard_again_but_another_frame_does_not(
     assert other.manifest["files"] != first.manifest["files"]
 
 
-def test_what_a_brought_tokenizer_loses_is_told_by_source_and_of_our_own_is_an_error(
+def test_losses_of_an_imported_tokenizer_are_counted_by_source_and_losses_of_our_own_are_an_error(
     run_stage: Callable[..., Artifact], inputs: Any
 ) -> None:
     folder = Path(inputs["tokenizer"][0].url)
@@ -185,17 +186,17 @@ def test_a_forgotten_captions_ids_stay_neither_in_the_artifact_nor_in_the_cache(
     artifact = run_stage(Tokens(TokensConfig()), inputs, cache=cache)
     kept = {path: path.read_bytes() for path in cache.rglob("*.parquet")}
     gone = uid("ein blauer Kreis")
-    wanted = Wanted(frozenset({gone}), frozenset(), frozenset(), frozenset())
-    assert drop_cached(store, Plan(pairs={gone}), wanted, dry_run=False) == 1
+    entries = ForgetList(frozenset({gone}), frozenset(), frozenset(), frozenset())
+    assert drop_cache_entries(store, ForgetPlan(pairs={gone}), entries, dry_run=False) == 1
     assert len(kept) == 2
     assert len(list(cache.rglob("*.parquet"))) == 1
     out = tmp_path / "out"
     out.mkdir()
-    taken = forget(artifact, {"shards": inputs["shards"]}, Gone(frozenset({gone}), frozenset()), out)
+    removal = forget(artifact, {"shards": inputs["shards"]}, Forgotten(frozenset({gone}), frozenset()), out)
     left = write_shards(tmp_path / "left", [CAPTIONS[0][:2], CAPTIONS[1]], "a")
     again = run_stage(Tokens(TokensConfig()), {**inputs, "shards": [left]})
-    assert sorted(taken.files) == ["tokens.json", "train-00000.ids.npy", "train-00000.offsets.npy"]
-    assert all((out / name).read_bytes() == again.path(name).read_bytes() for name in taken.files)
+    assert sorted(removal.rewritten) == ["tokens.json", "train-00000.ids.npy", "train-00000.offsets.npy"]
+    assert all((out / name).read_bytes() == again.path(name).read_bytes() for name in removal.rewritten)
 
 
 @given(st.lists(st.lists(st.integers(0, 299), max_size=5), max_size=9), st.booleans(), st.sampled_from([None, 0, 7]))
@@ -208,11 +209,11 @@ def test_kept_ids_come_back_as_they_were(rows: list[list[int]], wide: bool, unkn
     assert encoded.unknown(unknown).tolist() == [row.count(unknown) for row in rows]  # type: ignore[arg-type]
     uids = pa.array([f"{n:032x}" for n in range(len(rows))], pa.string())
     with tempfile.TemporaryDirectory() as folder:
-        kept = Kept(folder, "tokenizer")
-        kept.put("shard", uids, encoded)
-        back = kept.get("shard", uids)
-        assert kept.get("shard", pa.array(["other"] * len(rows), pa.string())) is None
-        assert kept.get("another", uids) is None
+        cache = TokenCache(folder, "tokenizer")
+        cache.put("shard", uids, encoded)
+        back = cache.get("shard", uids)
+        assert cache.get("shard", pa.array(["other"] * len(rows), pa.string())) is None
+        assert cache.get("another", uids) is None
     if not rows:
         assert back is None
         return

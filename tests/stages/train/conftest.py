@@ -15,11 +15,12 @@ from PIL import Image
 from xxhash import xxh3_64_intdigest
 
 from stages.base.artifact import Artifact, file_sha256
-from stages.shard.index import scan_tar, to_table, write_index
+from stages.shard.index import to_table, write_index
+from stages.shard.scan import scan_tar
 from stages.shard.writer import ShardWriter
 from stages.train.config import AugmentationConfig, OptimizationConfig
-from stages.train.data.crop import View
-from stages.train.data.dataset import Members, Sample, Text, target_ids
+from stages.train.data.crop import Crop
+from stages.train.data.dataset import Subset, TokenizedText, TrainingSample, target_ids
 
 
 def png(number: int, size: int = 8) -> bytes:
@@ -39,23 +40,23 @@ class Numbers:
     def __len__(self) -> int:
         return self.size
 
-    def sample(self, number: int, epoch: int) -> Sample:
+    def sample(self, number: int, epoch: int) -> TrainingSample:
         prompt = np.full(number % 3, 5, dtype=np.int64)
         target = target_ids(np.full(1 + number % 2, number + 3), 8)
 
-        def texts(view: View) -> tuple[Text, ...]:
-            return (Text(prompt, target),)
+        def texts(crop: Crop) -> tuple[TokenizedText, ...]:
+            return (TokenizedText(prompt, target),)
 
-        return Sample(str(number), number, png(number), texts)
+        return TrainingSample(str(number), number, png(number), texts)
 
     def lengths(self, number: int, epoch: int) -> tuple[int, int]:
         return number % 3, 2 + number % 2
 
     def longest(self, numbers: np.ndarray, epochs: np.ndarray) -> tuple[int, int]:
-        found = [self.lengths(int(number), int(epoch)) for number, epoch in zip(numbers, epochs, strict=True)]
-        return max(prompt for prompt, _ in found), max(target for _, target in found)
+        lengths = [self.lengths(int(number), int(epoch)) for number, epoch in zip(numbers, epochs, strict=True)]
+        return max(prompt for prompt, _ in lengths), max(target for _, target in lengths)
 
-    def members(self, sources: Sequence[str]) -> Mapping[str, Members]:
+    def subsets(self, sources: Sequence[str]) -> Mapping[str, Subset]:
         raise AssertionError("no test here mixes sources")
 
     def source(self, number: int) -> str:
@@ -104,8 +105,8 @@ def pair_files(tmp_path: Path) -> Callable[..., tuple[Artifact, Artifact]]:
                 for _ in range(samples):
                     uid = f"{number:032x}"
                     meta = {"uid": uid, "image_uid": uid, "source": sources[number] if sources else "s"}
-                    told = json.dumps(meta).encode()
-                    tar.add(uid, {"png": png(number, more.get("size", 8)), "txt": b"a", "json": told})
+                    encoded = json.dumps(meta).encode()
+                    tar.add(uid, {"png": png(number, more.get("size", 8)), "txt": b"a", "json": encoded})
                     ids.append([number + 3] * (1 + number % 3))
                     number += 1
             data = path.read_bytes()

@@ -10,10 +10,10 @@ import yaml
 from pydantic import ValidationError
 
 from models import registry
-from stages.finetune.config import WRITES, TaskConfig
+from stages.finetune.config import TaskConfig
 from stages.pretrain.config import PretrainConfig
 from stages.train.config import AugmentationConfig, PhaseConfig, TrainConfig, ZeroConfig
-from stages.train.trainer.batching import accumulation_steps
+from stages.train.trainer.schedule import accumulation_steps
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 RECIPES = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml"))
@@ -28,8 +28,8 @@ def load(group: str, name: str) -> Any:
 def test_a_recipe_fits_the_model_of_its_name(name: str) -> None:
     config = PretrainConfig.model_validate({"model": load("model", name), "train": load("recipe", name)})
     for phase in config.train.phases:
-        assert phase.objective in registry.objectives(config.model)
-        assert set(phase.trainable or ()) <= set(registry.used_parts(config.model, phase.objective))
+        assert phase.objective in registry.spec(config.model.architecture).objectives
+        assert set(phase.trainable or ()) <= set(registry.objective_parts(config.model, phase.objective))
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ def test_published_batches_divide_over_their_clusters(name: str, ranks: int, acc
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_writes_text_whatever_the_architecture(name: str) -> None:
     task = TaskConfig.model_validate(load("task", name))
-    for architecture, objective in WRITES.items():
-        assert task.phase(architecture).objective == objective
+    for architecture in registry.architectures():
+        assert task.phase(architecture).objective == registry.spec(architecture).text_objective
 
 
 @pytest.mark.parametrize(

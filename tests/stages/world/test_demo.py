@@ -145,7 +145,7 @@ def test_reference_captions_cover_all_test_images(world: Path, small: dict[str, 
 
 def test_facts_follow_from_questions_by_elimination_too() -> None:
     def ask(*asked: tuple[str, str]) -> shapes.Facts:
-        return shapes.facts([shapes.Question(0, text, answer) for text, answer in asked])
+        return shapes.facts([shapes.ShapeQuestion(0, text, answer) for text, answer in asked])
 
     assert ask(("what is the blue shape?", "circle")) == shapes.Facts("blue", "circle")
     assert ask(("is there not a red shape?", "no")) == shapes.Facts("red", None)

@@ -12,8 +12,7 @@ from itertools import chain
 
 import numpy as np
 
-from stages.evaluate.metrics.captions.words import Words, number
-from stages.evaluate.metrics.encoded import renumbered
+from stages.evaluate.metrics.captions.words import EncodedCaptions, number, renumbered
 
 LONGEST = 4
 
@@ -59,7 +58,7 @@ class Counted:
     """int64 [references]: each reference's image, ascending."""
     orders: tuple[Order, ...]
     """For n = 1 .. LONGEST."""
-    words: Words
+    words: EncodedCaptions
     """Of all captions, candidates first."""
 
     def text(self, order: int, ngrams: np.ndarray) -> list[str]:

@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 
 from stages.evaluate.metrics.additive import Additive, mean
-from stages.evaluate.metrics.captions.words import Words, number, ranges
+from stages.evaluate.metrics.captions.words import EncodedCaptions, number, ranges
 
 _BETA2 = 1.2**2
 _BITS = 64
@@ -39,7 +39,7 @@ def _best(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return np.maximum.reduceat(values, starts) if len(starts) else values
 
 
-def _common_subsequences(words: Words, first: np.ndarray, second: np.ndarray, batch: int) -> np.ndarray:
+def _common_subsequences(words: EncodedCaptions, first: np.ndarray, second: np.ndarray, batch: int) -> np.ndarray:
     """Length of the longest common subsequence of each pair of captions, int64 [pairs].
 
     Bit-parallel (Hyyrö 2004): a bit per word of the first caption, many pairs at once; the few captions of more than 64
@@ -60,7 +60,7 @@ def _common_subsequences(words: Words, first: np.ndarray, second: np.ndarray, ba
     return found
 
 
-def _padded(words: Words, captions: np.ndarray, pad: int) -> np.ndarray:
+def _padded(words: EncodedCaptions, captions: np.ndarray, pad: int) -> np.ndarray:
     """Word ids, int64 [longest, captions]."""
     lengths = words.lengths[captions]
     table = np.full((int(lengths.max(initial=0)), len(captions)), pad, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""All caption metrics at once; one that cannot be computed says why and leaves the others."""
+"""All caption metrics at once; one that cannot be computed is reported with the reason, and the others are scored."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ALGORITHMS: dict[CaptionMetric, str] = {
     "rouge_l": "coco-caption's ROUGE-L, beta 1.2",
     "cider_d": "CIDEr-D, n = 1..4, sigma 6",
     "spice": "SPICE 1.0, F-score of all propositions, CoreNLP 3.6.0",
-    "clipscore": "",  # its own module says
+    "clipscore": "",  # described in its own module
 }
 
 
@@ -56,9 +56,9 @@ class CaptionScores:
     scored: dict[CaptionMetric, Additive]
     """By metric; their names are those of :data:`SCORES`."""
     unavailable: dict[str, str]
-    """Name of a score -> why it is not there."""
+    """Score -> why it could not be computed."""
     protocol: dict[str, Any]
-    """How the scores came about."""
+    """How the scores were computed."""
 
     def total(self, chosen: np.ndarray | None = None) -> dict[str, float]:
         """Name -> score over all images, or those chosen."""
@@ -81,7 +81,7 @@ class CaptionScorer:
     workers: int = 1
     """Processes that METEOR may use; changes nothing but the time."""
     meteor_jar: bool = False
-    """Whether METEOR is asked of the reference's jar, one Java for the whole run, instead of our own exact METEOR."""
+    """Whether METEOR is computed by the reference's jar, one Java for the whole run, instead of our exact METEOR."""
     tokenizer: PtbTokenizer = field(default_factory=PtbTokenizer)
 
     def __post_init__(self) -> None:
@@ -112,7 +112,7 @@ class CaptionScorer:
                 except Unavailable as error:
                     unavailable.update(dict.fromkeys(SCORES[metric], str(error)))
         protocol: dict[str, Any] = {"tokenizer": self.tokenizer.describe()}
-        protocol["metrics"] = {metric: text for metric in scored if (text := _told(metric, self))}
+        protocol["metrics"] = {metric: text for metric in scored if (text := _description(metric, self))}
         return [
             CaptionScores({metric: of[i] for metric, of in scored.items()}, unavailable, protocol)
             for i in range(len(systems))
@@ -160,7 +160,7 @@ class _Run:
         }
         return made[metric]()
 
-    def _apart(self, everything: Additive) -> list[Additive]:
+    def _by_system(self, everything: Additive) -> list[Additive]:
         """Scores of :attr:`all_tokens`, by system."""
         images = len(self.scorer.references)
         return [everything.take(np.arange(i * images, (i + 1) * images)) for i in range(len(self.systems))]
@@ -188,12 +188,12 @@ class _Run:
             rows = meteor(*self.all_tokens, workers=self.scorer.workers).statistics
         sums = rows.astype(np.float64)
         names, each = SCORES["meteor"], score_of_sums(sums)[:, None]
-        return self._apart(Additive(names, each, sums, lambda sums: score_of_sums(sums)[..., None]))
+        return self._by_system(Additive(names, each, sums, lambda sums: score_of_sums(sums)[..., None]))
 
     def _spice(self) -> list[Additive]:
         from stages.evaluate.metrics.spice import spice
 
-        return self._apart(mean("SPICE", spice(*self.all_tokens).per_image))
+        return self._by_system(mean("SPICE", spice(*self.all_tokens).per_image))
 
     def _clip(self) -> list[Additive]:
         from stages.evaluate.metrics.clipscore import clipscore
@@ -209,7 +209,7 @@ class _Run:
         return scored
 
 
-def _told(metric: CaptionMetric, scorer: CaptionScorer) -> str:
+def _description(metric: CaptionMetric, scorer: CaptionScorer) -> str:
     if metric == "clipscore":
         from stages.evaluate.metrics.clipscore import PROTOCOL
 

@@ -1,4 +1,4 @@
-"""One file of several arrays that opens at once: a JSON header, then arrays that are read where they lie on disk."""
+"""One file of several arrays that opens instantly: a JSON header, then arrays, which are memory-mapped."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def write(path: Path, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, memoryview]]:
-    """Header and arrays of a file; the arrays are views of the mapped file, and keep it open while they are held.
+    """Header and arrays of a file; the arrays are views of the mapped file, which stays open with them.
 
-    Raises ValueError for a file that is not whole, FileNotFoundError where there is none.
+    Raises ValueError for an incomplete file, FileNotFoundError where there is none.
     """
     with path.open("rb") as file:
         if not (size := os.fstat(file.fileno()).st_size):

@@ -1,4 +1,4 @@
-"""METEOR by its reference: the jar that pycocoevalcap 1.2 carries, one Java process for a whole run."""
+"""METEOR by its reference: the jar in pycocoevalcap 1.2, one Java process for a whole run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from stages.evaluate.metrics.meteor.statistics import MeteorStatistics, read_lin
 
 _OPTIONS = ("-Xmx2G",)
 _ARGUMENTS = ("-", "-", "-stdio", "-l", "en", "-norm")
-#: The jar takes the URL of its own place for a path, so it finds its data only where the two are spelled alike.
-_SPELLED_ALIKE = re.compile(r"[A-Za-z0-9_./-]+")
+#: The jar uses the URL of its own location as a path, so it finds its data only where both are spelled the same.
+_SAME_AS_URL = re.compile(r"[A-Za-z0-9_./-]+")
 
 
 class MeteorJar:
-    """The reference, kept running. A context manager: leaving it ends the process.
+    """A running process of the reference. A context manager: leaving it ends the process.
 
     Starting takes as long as Java needs to read the paraphrases (6 to 60 s), and more than 1 GB of memory.
     """
@@ -29,7 +29,7 @@ class MeteorJar:
         """Raises Unavailable where Java or pycocoevalcap's files are missing."""
         jar, paraphrases = reference_file(*JAR), reference_file(*PARAPHRASES)
         with ExitStack() as stack:
-            if not _SPELLED_ALIKE.fullmatch(str(jar.resolve())):
+            if not _SAME_AS_URL.fullmatch(str(jar.resolve())):
                 scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="pairmill-", dir=_plain_folder()))
                 jar = staged({jar.name: jar, "data/paraphrase-en.gz": paraphrases}, Path(scratch)) / jar.name
             arguments = ["-jar", str(jar.resolve()), *_ARGUMENTS]
@@ -47,26 +47,26 @@ class MeteorJar:
         self._stack.close()
 
     def statistics(self, candidate: str, references: Sequence[str]) -> MeteorStatistics:
-        """As `Meteor.statistics`. Raises Unavailable where the process died or answers otherwise than with numbers."""
+        """As `Meteor.statistics`. Raises Unavailable where the process died or does not answer with numbers."""
         texts = [*(one_reference(text) for text in references or [""]), one_candidate(candidate)]
-        (line,) = self._process.ask(" ||| ".join(("SCORE", *texts)))
-        return _understood(line)
+        (line,) = self._process.request(" ||| ".join(("SCORE", *texts)))
+        return _parsed(line)
 
     def scores(self, statistics: Sequence[MeteorStatistics]) -> tuple[list[float], float]:
         """The score of each image and of the corpus, as the jar computes them. Raises Unavailable."""
         if not statistics:
             return [], 0.0
         line = " ||| ".join(("EVAL", *(one.line() for one in statistics)))
-        *each, corpus = self._process.ask(line, answers=len(statistics) + 1)
+        *each, corpus = self._process.request(line, answers=len(statistics) + 1)
         return [float(text) for text in each], float(corpus)
 
 
-def _understood(line: str) -> MeteorStatistics:
+def _parsed(line: str) -> MeteorStatistics:
     try:
         return read_line(line)
     except ValueError:
-        raise Unavailable(f"METEOR's jar answered {line[:80]!r} where statistics belong") from None
+        raise Unavailable(f"METEOR's jar answered {line[:80]!r} instead of statistics") from None
 
 
 def _plain_folder() -> str | None:
-    return None if _SPELLED_ALIKE.fullmatch(tempfile.gettempdir()) else "/tmp"
+    return None if _SAME_AS_URL.fullmatch(tempfile.gettempdir()) else "/tmp"

@@ -1,4 +1,4 @@
-"""Sorted words with numbers attached, looked up where they lie on disk."""
+"""Sorted words with sets of numbers, looked up in memory-mapped arrays."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 
-class Words:
+class WordTable:
     """Words in byte order, as views of one text and of where each starts in it."""
 
     def __init__(self, text: memoryview, starts: memoryview) -> None:
@@ -18,7 +18,7 @@ class Words:
         self._range = range(len(starts) - 1)
 
     def find(self, word: str) -> int:
-        """Place of a word, or -1."""
+        """Index of a word, or -1."""
         key = word.encode("utf-8", "surrogatepass")
         at = bisect_left(self._range, key, key=self._word)
         return at if at < len(self._range) and self._word(at) == key else -1
@@ -30,7 +30,7 @@ class Words:
 class Numbers:
     """A set of numbers for each of some words."""
 
-    def __init__(self, words: Words, starts: memoryview, values: memoryview) -> None:
+    def __init__(self, words: WordTable, starts: memoryview, values: memoryview) -> None:
         """`starts` uint32 [words + 1], `values` uint32 [numbers]."""
         self._words = words
         self._starts = starts
@@ -61,9 +61,9 @@ def pack_numbers(numbers: Mapping[str, Iterable[int]], name: str) -> dict[str, n
     }
 
 
-def open_words(arrays: Mapping[str, memoryview], name: str) -> Words:
+def open_words(arrays: Mapping[str, memoryview], name: str) -> WordTable:
     """What `pack_words` made."""
-    return Words(arrays[f"{name}.text"], arrays[f"{name}.starts"])
+    return WordTable(arrays[f"{name}.text"], arrays[f"{name}.starts"])
 
 
 def open_numbers(arrays: Mapping[str, memoryview], name: str) -> Numbers:

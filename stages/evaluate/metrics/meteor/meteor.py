@@ -15,10 +15,10 @@ from stages.evaluate.metrics.meteor.aligner import align
 from stages.evaluate.metrics.meteor.matchers import find_matches
 from stages.evaluate.metrics.meteor.normalize import one_candidate, one_reference
 from stages.evaluate.metrics.meteor.statistics import COLUMNS, MeteorStatistics, count, score, score_of_sums
-from stages.evaluate.metrics.meteor.tables import Tables, open_tables, tables_file
+from stages.evaluate.metrics.meteor.tables import MeteorTables, open_tables, tables_file
 from stages.evaluate.metrics.meteor.text import Lexicon
 
-#: Images a worker takes at a time, and how many each must have for its start (0.3 s) to pay.
+#: Images per task of a worker, and the fewest per worker for which its start (0.3 s) pays off.
 _CHUNK = 250
 _WORTH_A_WORKER = 1000
 
@@ -26,17 +26,17 @@ _Images = list[tuple[str, list[str]]]
 
 
 class Meteor:
-    """The metric with its tables open. Not for several threads at once."""
+    """The metric with its tables open. Not thread-safe."""
 
-    def __init__(self, tables: Tables | None = None) -> None:
-        """`tables`: those of the installed pycocoevalcap, built if need be. Raises Unavailable where it is missing."""
+    def __init__(self, tables: MeteorTables | None = None) -> None:
+        """`tables`: by default pycocoevalcap's, built if needed. Raises Unavailable where that is missing."""
         self._lexicon = Lexicon(tables or open_tables())
 
     def statistics(self, candidate: str, references: Sequence[str]) -> MeteorStatistics:
         """Statistics against the reference that scores best, the first of equals.
 
-        Texts are PTB-tokenized captions in lower case. Each stands alone: `|||` is taken out (pycocoevalcap takes it
-        out of candidates, and would split a reference by it), and a line break is a space. No reference at all counts
+        Texts are PTB-tokenized captions in lower case. Each is one text: `|||` is removed (pycocoevalcap removes it
+        from candidates, and would split a reference by it), and a line break is a space. No reference at all counts
         as one empty reference, as it does there.
         """
         text = self._lexicon.text(one_candidate(candidate))
@@ -68,8 +68,8 @@ class MeteorScores:
 def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]], workers: int = 1) -> MeteorScores:
     """METEOR of one candidate per image against its references; see `Meteor.statistics` for the texts.
 
-    `workers` processes share the images where there are enough of them; their number changes nothing. Raises
-    Unavailable where pycocoevalcap is missing, ValueError where the two lists differ in length.
+    `workers` processes share the images where there are enough of them; the scores do not depend on their number.
+    Raises Unavailable where pycocoevalcap is missing, ValueError where the two lists differ in length.
     """
     images = [(candidate, list(texts)) for candidate, texts in zip(candidates, references, strict=True)]
     workers = min(workers, len(images) // _WORTH_A_WORKER)
@@ -95,7 +95,7 @@ _worker: list[Meteor] = []
 
 
 def _open(path: Path) -> None:
-    _worker[:] = [Meteor(Tables(*container.read(path)))]
+    _worker[:] = [Meteor(MeteorTables(*container.read(path)))]
 
 
 def _rows_of_worker(images: _Images) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""METEOR's own tokenization of English (`-norm`): punctuation set apart, contractions split, quotes and dashes unified.
+"""METEOR's own tokenization of English (`-norm`): punctuation separated, contractions split, quotes and dashes unified.
 
 It runs on text that may be tokenized already. Each rule is one of the reference's, in its order: a rule sees what the
 ones before it left, and a character consumed by one match cannot be the context of the next.
@@ -49,7 +49,7 @@ _PLAIN = re.compile("[a-z0-9 ]*")
 
 
 def one_candidate(text: str) -> str:
-    """A candidate as pycocoevalcap hands it on: without `|||`, which separates texts there."""
+    """A candidate as pycocoevalcap passes it on: without `|||`, which separates texts there."""
     return _one_line(text).replace("|||", "").replace("  ", " ")
 
 

@@ -1,4 +1,4 @@
-"""METEOR's language data as pycocoevalcap carries it: inside its jar, and the paraphrases beside it."""
+"""METEOR's language data in the package pycocoevalcap: inside its jar, and the paraphrases beside it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _MEMBERS = (
     "synonym/english.exceptions",
     "synonym/english.synsets",
 )
-#: Raise it with the layout of the tables.
+#: Increase it with every change of the layout of the tables.
 _LAYOUT = 1
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the data lies and what it is."""
+    """The files that hold the data."""
 
     jar: Path
     paraphrases: Path
-    #: Names the data and the layout of what is made of it.
+    #: Identifies the data and the layout of the tables.
     digest: str
 
     def text(self, member: str) -> str:
@@ -61,5 +61,5 @@ def find_sources() -> Sources:
     with paraphrases.open("rb") as file:
         file.seek(max(size - 8, 0))
         trailer = file.read().hex()
-    said = repr((_LAYOUT, sys.byteorder, marks, size, trailer))
-    return Sources(jar, paraphrases, hashlib.sha256(said.encode()).hexdigest()[:16])
+    identity = repr((_LAYOUT, sys.byteorder, marks, size, trailer))
+    return Sources(jar, paraphrases, hashlib.sha256(identity.encode()).hexdigest()[:16])

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from stages.evaluate.metrics.meteor.lexicon import Numbers
 
 _NONE: frozenset[int] = frozenset()
-#: Endings of inflected words and what the base form has instead, in the order the reference tries them.
+#: Endings of inflected words and their replacements in the base form, in the order the reference tries them.
 _INFLECTIONS = (
     *(("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"), ("men", "man")),
     *(("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", "")),
@@ -16,7 +16,7 @@ _INFLECTIONS = (
 
 
 class Synonyms:
-    """The synonym dictionary; two words match where their synsets meet."""
+    """The synonym dictionary; two words match if they share a synset."""
 
     def __init__(self, synsets: Numbers, irregular: Numbers) -> None:
         """`synsets`: of base forms. `irregular`: of inflected forms, the union over their base forms."""

@@ -1,4 +1,4 @@
-"""The tables of METEOR: built once from pycocoevalcap's data, opened in milliseconds, read where they lie on disk."""
+"""The tables of METEOR: built once from pycocoevalcap's data, then memory-mapped in milliseconds."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from stages.evaluate.metrics.java import Unavailable
 from stages.evaluate.metrics.meteor import container
-from stages.evaluate.metrics.meteor.lexicon import open_numbers, open_words
-from stages.evaluate.metrics.meteor.normalize import normalizer
+from stages.evaluate.metrics.meteor.lexicon import open_numbers, open_words, pack_numbers, pack_words
+from stages.evaluate.metrics.meteor.normalize import normalizer, read_prefixes
 from stages.evaluate.metrics.meteor.sources import Sources, find_sources
-from stages.evaluate.metrics.meteor.synonyms import Synonyms
+from stages.evaluate.metrics.meteor.synonyms import Synonyms, read_irregular, read_synsets
 
 
-class Tables:
-    """What METEOR knows of English. Opening maps a file; only what is asked for is read."""
+class MeteorTables:
+    """METEOR's language data for English. Opening maps a file, of which only what is looked up is read."""
 
     def __init__(self, header: Mapping[str, Any], arrays: Mapping[str, memoryview]) -> None:
         self.function_words: frozenset[str] = frozenset(header["function_words"])
@@ -31,7 +34,7 @@ class Tables:
         self._paraphrase = arrays["paraphrase"]
 
     def vocabulary_place(self, word: str) -> int:
-        """Number of a word in the paraphrases' vocabulary, -1 where it is in none."""
+        """Number of a word in the paraphrases' vocabulary, -1 where it is missing."""
         return self._vocabulary.find(word)
 
     def walk(self, words: Sequence[int], start: int) -> list[int]:
@@ -54,13 +57,13 @@ class Tables:
         return self._paraphrase[self._first_paraphrase[node] : self._first_paraphrase[node + 1]].tolist()
 
 
-def open_tables(folder: Path | None = None) -> Tables:
-    """The tables of the installed pycocoevalcap, built into `folder` (default: see `cache_folder`) if need be.
+def open_tables(folder: Path | None = None) -> MeteorTables:
+    """The tables of the installed pycocoevalcap, built into `folder` (default: see `cache_folder`) if needed.
 
-    Building takes some seconds and says so on standard error; processes that build at once do not disturb each other.
+    Building takes some seconds and prints a line on standard error; processes may build at the same time.
     Raises Unavailable where pycocoevalcap's data is missing.
     """
-    return Tables(*container.read(tables_file(folder)))
+    return MeteorTables(*container.read(tables_file(folder)))
 
 
 def tables_file(folder: Path | None = None) -> Path:
@@ -75,16 +78,36 @@ def tables_file(folder: Path | None = None) -> Path:
 
 
 def _build(sources: Sources, path: Path) -> None:
-    from stages.evaluate.metrics.meteor.build import build
-
     sys.stderr.write("building METEOR's tables once ... ")
     sys.stderr.flush()
-    container.write(path, *build(sources))
+    container.write(path, *_tables_of(sources))
     sys.stderr.write(f"{path.stat().st_size / 1e6:.0f} MB in {path}\n")
 
 
+def _tables_of(sources: Sources) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and arrays of the tables, from the reference's data. Raises Unavailable where the data is damaged."""
+    from stages.evaluate.metrics.meteor.trie import build_trie  # only building needs pyarrow
+
+    try:
+        vocabulary, tree = build_trie(sources.paraphrase_bytes())
+    except ValueError as error:
+        raise Unavailable(f"{sources.paraphrases}: {error}; reinstall pycocoevalcap==1.2") from None
+    synsets = read_synsets(sources.text("synonym/english.synsets"))
+    irregular = read_irregular(sources.text("synonym/english.exceptions"), synsets)
+    header = {
+        "function_words": sources.text("function/english.words").splitlines(),
+        "prefixes": read_prefixes(sources.text("nonbreaking/english.prefixes")),
+    }
+    return header, {
+        **tree,
+        **pack_words(vocabulary, "vocabulary"),
+        **pack_numbers(synsets, "synsets"),
+        **pack_numbers(irregular, "irregular"),
+    }
+
+
 def cache_folder() -> Path:
-    """`meteor` in $PAIRMILL_CACHE, else in pairmill of $XDG_CACHE_HOME, else in ~/.cache/pairmill; made if need be.
+    """`meteor` in $PAIRMILL_CACHE, else in pairmill of $XDG_CACHE_HOME, else in ~/.cache/pairmill; created if need be.
 
     Where that cannot be written: a folder of this user's in the system's temporary folder.
     """
@@ -102,7 +125,7 @@ def _writable(folder: Path, private: bool = False) -> Path | None:
     try:
         if private:
             folder.parent.mkdir(mode=0o700, exist_ok=True)
-            # Anyone may make a folder of this name there; what another user owns is not to be read.
+            # Anyone may create a folder of this name there; one that another user owns must not be read.
             if folder.parent.is_symlink() or folder.parent.stat().st_uid != os.getuid():
                 return None
         folder.mkdir(parents=True, exist_ok=True)

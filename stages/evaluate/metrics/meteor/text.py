@@ -1,4 +1,4 @@
-"""A caption as METEOR compares it: its words, what each of them may match, and the phrases it holds."""
+"""A caption as METEOR compares it: its words, what each of them may match, and the phrases it contains."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from stages.evaluate.metrics.meteor.stemmer import stem
-from stages.evaluate.metrics.meteor.tables import Tables
+from stages.evaluate.metrics.meteor.tables import MeteorTables
 
 #: Bounds of what is remembered: words, and paraphrases over all remembered phrases.
 _MAX_WORDS = 50_000
@@ -15,7 +15,7 @@ _MAX_PARAPHRASES = 300_000
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What METEOR knows of one word."""
+    """One word with its properties that METEOR compares."""
 
     #: The reference compares words and stems by their 32-bit hashes; two words of one hash are equal to it.
     key: int
@@ -71,9 +71,9 @@ class Text:
 
 
 class Lexicon:
-    """Texts made of the tables; words and phrases are looked up once, as far as memory is bounded."""
+    """Makes texts by the tables; words and phrases are looked up once and remembered, within bounded memory."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: MeteorTables) -> None:
         self.tables = tables
         self._words: dict[str, Word] = {}
         self._paraphrases: dict[int, frozenset[int]] = {}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from stages.evaluate.metrics.ptb.lines import NEUTRAL
-from stages.evaluate.metrics.ptb.rules import RULES
+from stages.evaluate.metrics.ptb.rules import NEUTRAL, RULES
 
 #: The lexer reads UTF-16: no rule of it knows what is beyond the basic plane, nor the selectors behind an emoji.
 _UNKNOWN = re.compile("[\U00010000-\U0010ffff\ufe00-\ufe0f]")
@@ -42,7 +41,7 @@ _DROPPED = frozenset(
 
 
 def tokens_of(line: str) -> str:
-    """The tokens of a line joined by single spaces; the line holds no line separator (`lines.one_line`)."""
+    """The tokens of a line joined by single spaces; the line holds no line separator (`rules.one_line`)."""
     line = _UNKNOWN.sub("\ufffd", line)
     text = f"{line}\n{NEUTRAL}\n"
     tokens, position = [], 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stages.evaluate.metrics.java import Process, Unavailable, reference_file
-from stages.evaluate.metrics.ptb.lines import NEUTRAL
+from stages.evaluate.metrics.ptb.rules import NEUTRAL
 
 _ARGUMENTS = ("edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase")
 _NEUTRAL_TOKENS = "a '' ' < a"
@@ -16,8 +16,8 @@ _DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", 
 def tokens_of(lines: Sequence[str]) -> list[str]:
     """The tokens of each line joined by spaces, each line read on its own, by one start of Java (half a second).
 
-    A line holds no line separator (`lines.one_line`). Raises Unavailable when there is no Java or no jar, and when the
-    jar fails or answers with other lines than were asked.
+    A line holds no line separator (`rules.one_line`). Raises Unavailable when there is no Java or no jar, and when the
+    jar fails or its output does not have one line per line.
     """
     if not lines:
         return []
@@ -25,11 +25,11 @@ def tokens_of(lines: Sequence[str]) -> list[str]:
     text = "".join(f"{line}\n{NEUTRAL}\n" for line in lines)
     try:
         with Process(["-cp", jar.name, *_ARGUMENTS], cwd=jar.parent) as process:
-            written = process.talk(text.encode("utf-8")).decode("utf-8").split("\n")
+            written = process.communicate(text.encode("utf-8")).decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise Unavailable(f"{jar.name} could not be run: {error}") from None
     if len(written) != 2 * len(lines) + 1 or any(line.rstrip() != _NEUTRAL_TOKENS for line in written[1::2]):
-        raise Unavailable(f"{jar.name} answered {len(lines)} captions with other lines than were asked")
+        raise Unavailable(f"{jar.name} did not return one line for each of {len(lines)} captions")
     return [_without_punctuation(line) for line in written[:-1:2]]
 
 

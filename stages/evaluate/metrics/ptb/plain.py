@@ -64,7 +64,7 @@ _NUMBERS = re.compile(r"[0-9] +[0-9]")
 
 
 class _Memo(dict[str, str | None]):
-    """Word -> its tokens, each behind a space; None where the word is not one of ours."""
+    """Word -> its tokens, each behind a space; None where the word is not one that this module accepts."""
 
     def __missing__(self, word: str) -> str | None:
         if len(self) >= _WORDS:
@@ -77,7 +77,7 @@ _memo = _Memo()
 
 
 def tokens_of(captions: Sequence[str]) -> list[str | None]:
-    """The tokens of each caption joined by spaces, or None where they do not follow from what this module knows."""
+    """The tokens of each caption joined by spaces, or None where the rules above do not decide them."""
     return [_tokens(caption) for caption in captions]
 
 

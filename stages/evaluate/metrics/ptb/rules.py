@@ -1,4 +1,4 @@
-"""The lexical rules of Penn Treebank tokenization, as the caption benchmarks' tokenizer applies them.
+"""The lexical rules of Penn Treebank tokenization, as the caption benchmarks' tokenizer applies them to one line.
 
 Worked out by observing the reference (Stanford CoreNLP 3.4.1 with the options of pycocoevalcap 1.2) on half a
 million words in several contexts and on every character of the basic multilingual plane.
@@ -7,6 +7,32 @@ million words in several contexts and on every character of the basic multilingu
 from __future__ import annotations
 
 import regex
+
+#: Where the reference ends a line. It replaces only the first, so that any other gives every later caption the words of
+#: the one before; U+0085 is not among them.
+SEPARATORS = "\n\r\v\f\u2028\u2029"
+
+#: Put after every caption, whatever the next one is: the lexer looks over the line's end. `plan B.` keeps its stop
+#: unless a word that often begins a sentence follows, and an open `<a b="` goes on. `A` is such a word, so `plan B.` is
+#: two tokens: with it, all but 5 of COCO's 616,767 captions have the tokens that the reference gives them in their own
+#: order. Those 5 end in a lone letter and a full stop, which the reference keeps because of how the next caption begins
+#: (before a word that begins no sentence, 17 others differ). The quotation marks and `< ` end whatever else is open:
+#: no state of the lexer's automaton is left behind them.
+NEUTRAL = "A \"'< A"
+
+_TO_SPACE = dict.fromkeys(map(ord, SEPARATORS), " ")
+# Half a surrogate pair cannot be written as UTF-8; the lexer knows neither it nor this replacement.
+_NO_TEXT = dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
+
+
+def one_line(caption: str) -> str:
+    """The caption with a space for every line separator."""
+    line = caption.translate(_TO_SPACE)
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        line = line.translate(_NO_TEXT)
+    return line
 
 
 def _words(table: str) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stages.evaluate.metrics.java import Unavailable
 from stages.evaluate.metrics.ptb import by_rules, jar, plain
-from stages.evaluate.metrics.ptb.lines import one_line
+from stages.evaluate.metrics.ptb.rules import one_line
 
 #: Captions beyond the fast path that are remembered at most.
 REMEMBERED = 200_000
@@ -15,7 +15,7 @@ REMEMBERED = 200_000
 
 @dataclass
 class Counts:
-    """How many captions took which way; one that was remembered counts for the way it took first."""
+    """The number of captions by the way they took; one that was remembered counts for its first way."""
 
     plain: int = 0
     """The fast path."""
@@ -31,7 +31,7 @@ class Counts:
 
 
 class PtbTokenizer:
-    """Tokens of captions, each of them depending on that caption alone, and by which way they were found.
+    """Tokens of captions, each of them depending on that caption alone, and how many took which way.
 
     The fast path (`plain.py`) where it is certain, the reference's jar for the rest, and where that cannot be run, the
     rules (`by_rules.py`), from then on for every caption beyond the fast path.
@@ -47,7 +47,7 @@ class PtbTokenizer:
     def tokenize(self, captions: Sequence[str]) -> list[str]:
         """Each caption's tokens joined by single spaces; ``""`` for a caption of nothing but punctuation.
 
-        Tokens are those of pycocoevalcap 1.2 for the caption followed by `lines.NEUTRAL`; a line separator inside a
+        Tokens are those of pycocoevalcap 1.2 for the caption followed by `rules.NEUTRAL`; a line separator inside a
         caption is a space. A token may hold a no-break space (`1 1/2`). Java is started at most once. Raises nothing:
         why the jar was not used stands in `describe`.
         """
@@ -55,49 +55,49 @@ class PtbTokenizer:
         rest = {place: one_line(captions[place]) for place, tokens in enumerate(found) if tokens is None}
         for place, again in zip(rest, plain.tokens_of(list(rest.values())), strict=True):
             found[place] = again
-        asked = {place: line for place, line in rest.items() if found[place] is None}
-        known = self._tokens_of(dict.fromkeys(asked.values()))
-        for place, line in asked.items():
+        uncertain = {place: line for place, line in rest.items() if found[place] is None}
+        known = self._tokens_of(dict.fromkeys(uncertain.values()))
+        for place, line in uncertain.items():
             found[place] = known[line]
-        self.counts.plain += len(captions) - len(asked)
+        self.counts.plain += len(captions) - len(uncertain)
         if self._no_jar:
-            self.counts.rules += len(asked)
+            self.counts.rules += len(uncertain)
         else:
-            self.counts.jar += len(asked)
+            self.counts.jar += len(uncertain)
         return [tokens if tokens is not None else "" for tokens in found]
 
     def _tokens_of(self, lines: dict[str, None]) -> dict[str, str]:
         known = {line: self._known[line] for line in lines if line in self._known}
-        asked = [line for line in lines if line not in known]
-        if asked and not self._no_jar:
+        new = [line for line in lines if line not in known]
+        if new and not self._no_jar:
             try:
-                known.update(zip(asked, jar.tokens_of(asked), strict=True))
+                known.update(zip(new, jar.tokens_of(new), strict=True))
             except Unavailable as error:
-                # From here on by the rules, all of them: which captions were asked for before decides nothing.
+                # From here on by the rules, all of them: the tokens must not depend on which captions came before.
                 self._no_jar = str(error)
                 self._known.clear()
                 known.clear()
-                asked = list(lines)
+                new = list(lines)
         if self._no_jar:
-            known.update({line: by_rules.tokens_of(line) for line in asked})
-        for line in asked:
+            known.update({line: by_rules.tokens_of(line) for line in new})
+        for line in new:
             if len(self._known) >= self._remember:
                 break
             self._known[line] = known[line]
         return known
 
     def describe(self) -> str:
-        """What a result's protocol says of its tokens: which way they were found, and why not by the jar."""
+        """For a result's protocol: how many captions took which way, and why the jar was not used."""
         counts = self.counts
-        said = "PTB, lower case, punctuation dropped, as pycocoevalcap 1.2 reads each caption alone"
+        text = "PTB, lower case, punctuation dropped, as pycocoevalcap 1.2 reads each caption alone"
         if not counts.all:
-            return said
-        said += f": {counts.plain} of {counts.all} captions ({counts.plain / counts.all:.1%}) by the fast path"
+            return text
+        text += f": {counts.plain} of {counts.all} captions ({counts.plain / counts.all:.1%}) by the fast path"
         if counts.jar:
-            said += f", {counts.jar} by the CoreNLP 3.4.1 jar"
+            text += f", {counts.jar} by the CoreNLP 3.4.1 jar"
         if counts.rules:
-            said += f", {counts.rules} by Pairmill's rules ({self._no_jar})"
-        return said
+            text += f", {counts.rules} by Pairmill's rules ({self._no_jar})"
+        return text
 
 
 def tokenize(captions: Sequence[str]) -> list[str]:

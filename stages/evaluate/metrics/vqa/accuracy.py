@@ -21,7 +21,7 @@ def accuracies(
     """Mode -> accuracy in [0, 1] of each question, float64 [questions].
 
     The mean over all subsets that leave one annotator out of min(1, matches / 3). `official` normalises only where
-    the annotators differ (so "Yes" against ten "yes" scores 0); `normalized` always. Annotators are told apart by their
+    the annotators differ (so "Yes" against ten "yes" scores 0); `normalized` always. Annotators are identified by
     position; the official code compares whole records, which is the same as long as they carry their `answer_id`.
     Raises ValueError for a question without answers, or when the two lists differ in length.
     """
@@ -40,24 +40,27 @@ def accuracies(
         numbers = number[numbers]
     total = int(counts.sum())
     there = np.arange(counts.max()) < counts[:, None]
-    said = np.full(there.shape, len(cleaned), dtype=np.int32)  # [questions, annotators], padded with what nobody says
-    said[there] = numbers[:total]
+    # [questions, annotators], padded with a number that no text has
+    given = np.full(there.shape, len(cleaned), dtype=np.int32)
+    given[there] = numbers[:total]
     predicted = numbers[total:]
-    same = ((said == said[:, :1]) | ~there).all(axis=1)
+    same = ((given == given[:, :1]) | ~there).all(axis=1)
     found = {}
     for mode in modes:
-        kept = same if mode == "official" else np.zeros_like(same)
-        matches = np.count_nonzero(said == predicted[:, None], axis=1)
-        number = _normalized(cleaned, said[~kept], predicted[~kept])
-        matches[~kept] = np.count_nonzero(number[said[~kept]] == number[predicted[~kept], None], axis=1)
-        # A matching annotator left out leaves one match less.
+        as_written = same if mode == "official" else np.zeros_like(same)
+        matches = np.count_nonzero(given == predicted[:, None], axis=1)
+        number = _normalized(cleaned, given[~as_written], predicted[~as_written])
+        matches[~as_written] = np.count_nonzero(
+            number[given[~as_written]] == number[predicted[~as_written], None], axis=1
+        )
+        # Leaving out an annotator who matches leaves one match less.
         left_out = np.minimum(1.0, np.maximum(matches - 1, 0) / 3), np.minimum(1.0, matches / 3)
         found[mode] = (matches * left_out[0] + (counts - matches) * left_out[1]) / counts
     return found
 
 
 def _normalized(texts: Sequence[str], *used: np.ndarray) -> np.ndarray:
-    """For each text that is used the number of what it is normalised to, int32 [texts + 1]; the last is of no text."""
+    """For each text that is used, the number of its normalised form, int32 [texts + 1]; the last is of no text."""
     needed = np.zeros(len(texts) + 1, dtype=bool)
     for numbers in used:
         needed[numbers] = True
@@ -79,11 +82,11 @@ class Annotated(Protocol):
 
     @property
     def answers(self) -> Sequence[str]:
-        """What the annotators said."""
+        """The annotators' answers."""
 
     @property
     def multiple_choice_answer(self) -> str | None:
-        """What most of them said, where the file has it."""
+        """The most frequent of them, where the file has it."""
 
 
 def majority_answer(annotations: Sequence[Annotated]) -> str:

@@ -1,4 +1,4 @@
-"""Worker processes of one rank: hand out rows of micro-batches, collect them, notice who dies."""
+"""Worker processes of one rank: hand out rows of micro-batches, collect them, detect workers that die."""
 
 from __future__ import annotations
 
@@ -14,41 +14,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.base.contract import UserError
-from stages.train.data.transform import Prepared, Preparer
-from stages.train.data.workers.memory import Layout, attach, create
-from stages.train.data.workers.messages import Done, Failed, Work
+from stages.train.data.transform import SampleTransform, TransformedSample
+from stages.train.data.workers.protocol import Done, Failed, Layout, Work, attach_memory, create_memory
 
-#: Most samples handed out at once, and pieces of work a worker holds: one under way and one it can go on with.
+#: Most samples per piece of work, and pieces a worker holds: one under way and the next.
 _ROWS, _AHEAD = 8, 2
 #: glibc would give every decoded image's memory back to the system and take it anew, page by page, for the next one.
 _MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "1000000000"}
 
 
 class WorkerPool:
-    """Prepares micro-batches in shared memory; each is asked for with :meth:`submit` and had with :meth:`result`."""
+    """Makes micro-batches in shared memory: :meth:`submit` queues one, :meth:`result` waits for it."""
 
-    def __init__(self, preparer: Preparer, workers: int, layout: Layout) -> None:
+    def __init__(self, transform: SampleTransform, workers: int, layout: Layout) -> None:
         self.layout = layout
-        memory = create(layout)
+        memory = create_memory(layout)
         try:
-            self.slots: NDArray[np.float32] = attach(memory, layout)
+            self.slots: NDArray[np.float32] = attach_memory(memory, layout)
             self._workers = [_Worker(memory) for _ in range(workers)]
         finally:
             os.close(memory)
         self._rows = max(1, min(_ROWS, layout.rows // (2 * workers)))
         self._waiting: deque[Work] = deque()
-        self._parts: dict[int, dict[int, tuple[Prepared, ...]]] = {}
+        self._parts: dict[int, dict[int, tuple[TransformedSample, ...]]] = {}
         self._missing: dict[int, int] = {}
         self._failure: Exception | None = None
         self._closed = False
         self._changed = threading.Condition()
         for worker in self._workers:
-            worker.send((preparer, layout))
+            worker.send((transform, layout))
         self._receiver = threading.Thread(target=self._receive, name="loader", daemon=True)
         self._receiver.start()
 
     def submit(self, batch: int, slot: int, samples: Sequence[tuple[int, int]]) -> None:
-        """Ask for (epoch, number) of each row of a micro-batch to be prepared in a slot."""
+        """Queue a micro-batch, (epoch, number) of each row, to be made in a slot."""
         with self._changed:
             self._missing[batch] = len(samples)
             self._parts[batch] = {}
@@ -56,10 +55,10 @@ class WorkerPool:
                 self._waiting.append(Work(batch, slot, first, tuple(samples[first : first + self._rows])))
             self._hand_out()
 
-    def result(self, batch: int) -> list[Prepared]:
-        """What there is of a micro-batch besides its pixels, row by row, once all of it is done.
+    def result(self, batch: int) -> list[TransformedSample]:
+        """All of a micro-batch but its pixels, row by row, once all of it is done.
 
-        Raises UserError as a worker raised it, and RuntimeError for any other failure and for a worker that died.
+        Raises UserError where a worker raised it, and RuntimeError for any other failure and for a worker that died.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._failure is not None or not self._missing[batch])
@@ -67,7 +66,7 @@ class WorkerPool:
                 raise self._failure
             del self._missing[batch]
             parts = self._parts.pop(batch)
-        return [prepared for first in sorted(parts) for prepared in parts[first]]
+        return [sample for first in sorted(parts) for sample in parts[first]]
 
     def close(self) -> None:
         """End the workers."""
@@ -86,7 +85,7 @@ class WorkerPool:
             worker.held.append(work)
             try:
                 worker.send(work)
-            except OSError:  # it died; its end of the pipe tells the receiver
+            except OSError:  # it died; the receiver sees its end of the pipe close
                 return
 
     def _receive(self) -> None:
@@ -97,18 +96,19 @@ class WorkerPool:
                 try:
                     answer = worker.connection.recv()
                 except (EOFError, OSError):
-                    self._fail(worker.epitaph())
+                    self._fail(worker.death())
                     return
                 if isinstance(answer, Failed):
-                    self._fail(UserError(answer.text) if answer.users else RuntimeError(_in_worker(answer.text)))
+                    bug = RuntimeError(f"in a loader worker:\n{answer.text}")
+                    self._fail(UserError(answer.text) if answer.user_error else bug)
                     return
                 self._store(worker, answer)
 
     def _store(self, worker: _Worker, done: Done) -> None:
         with self._changed:
             worker.held.popleft()
-            self._parts[done.batch][done.first] = done.prepared
-            self._missing[done.batch] -= len(done.prepared)
+            self._parts[done.batch][done.first] = done.samples
+            self._missing[done.batch] -= len(done.samples)
             self._hand_out()
             if not self._missing[done.batch]:
                 self._changed.notify_all()
@@ -145,13 +145,10 @@ class _Worker:
         self.process.kill()
         self.process.wait()
 
-    def epitaph(self) -> RuntimeError:
+    def death(self) -> RuntimeError:
+        """The error of a process that ended: how, and with which samples."""
         code = self.process.wait()
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         hint = " (out of memory? lower loader_workers or prefetch)" if code == -9 else ""
         held = [number for work in self.held for _, number in work.samples]
-        return RuntimeError(f"a loader worker {how}{hint}; it held the samples number {held}")
-
-
-def _in_worker(text: str) -> str:
-    return f"in a loader worker:\n{text}"
+        return RuntimeError(f"a loader worker {ended}{hint}; it held the samples number {held}")

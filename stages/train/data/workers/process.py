@@ -16,36 +16,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.base.contract import UserError
-from stages.train.data.workers.memory import Layout, attach
-from stages.train.data.workers.messages import Done, Failed, Work
+from stages.train.data.workers.protocol import Done, Failed, Layout, Work, attach_memory
 
 if TYPE_CHECKING:
-    from stages.train.data.transform import Preparer
+    from stages.train.data.transform import SampleTransform
 
 
 def main(pipe: int, memory: int) -> None:
-    """Prepare what comes down the pipe until it is closed, which is also how the rank's death shows."""
+    """Answer the work that comes through the pipe until it is closed, by the rank or by its death."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the rank, which closes the pipe
     connection = Connection(pipe)
     try:
-        preparer: Preparer
+        transform: SampleTransform
         layout: Layout
-        preparer, layout = connection.recv()
-        slots = attach(memory, layout)
+        transform, layout = connection.recv()
+        slots = attach_memory(memory, layout)
         while True:
-            connection.send(_answer(preparer, slots, connection.recv()))
+            connection.send(_answer(transform, slots, connection.recv()))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
 
-def _answer(preparer: Preparer, slots: NDArray[np.float32], work: Work) -> Done | Failed:
+def _answer(transform: SampleTransform, slots: NDArray[np.float32], work: Work) -> Done | Failed:
     try:
         rows = slots[work.slot, work.first : work.first + len(work.samples)]
-        made = [preparer(epoch, number, row) for (epoch, number), row in zip(work.samples, rows, strict=True)]
+        made = [transform(epoch, number, row) for (epoch, number), row in zip(work.samples, rows, strict=True)]
     except UserError as error:
-        return Failed(str(error), users=True)
+        return Failed(str(error), user_error=True)
     except Exception:  # noqa: BLE001 - raised again in the rank's process
-        return Failed(traceback.format_exc(), users=False)
+        return Failed(traceback.format_exc(), user_error=False)
     return Done(work.batch, work.first, tuple(made))
 
 

@@ -81,7 +81,7 @@ def vqa(put):
 
 
 @pytest.mark.parametrize(
-    ("content", "name", "said"),
+    ("content", "name", "message"),
     [
         (b"", "c.json", "not JSON (Expecting value at line 1, column 1)"),
         (b'["secret', "c.json", "(Unterminated string starting at line 1, column 2)"),
@@ -96,14 +96,14 @@ def vqa(put):
         (b"[]", "c.json.gz", "Not a gzipped file"),
     ],
 )
-def test_a_broken_file_is_refused_in_one_line(run, captions, content, name, said):
+def test_a_broken_file_is_refused_in_one_line(run, captions, content, name, message):
     code, _, err = run(*captions(candidates=content, name=name), "--json")
     assert code == 2
-    assert said in err
+    assert message in err
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("entry", "message"),
     [
         ({"image_id": True, "caption": "secret"}, "image_id is neither a number nor a string): entry number 2"),
         ({"image_id": 1.0, "caption": "secret"}, "image_id is neither a number nor a string): entry number 2"),
@@ -117,14 +117,14 @@ def test_a_broken_file_is_refused_in_one_line(run, captions, content, name, said
         ({"caption": "secret"}, "1 malformed (no image_id): entry number 2"),
     ],
 )
-def test_a_broken_entry_is_named(run, captions, entry, said):
+def test_a_broken_entry_is_named(run, captions, entry, message):
     command = [*captions(candidates=[*CANDIDATES, entry]), "--json"]
     code, _, err = run(*command)
     assert code == 2
-    assert said in err
+    assert message in err
     code, out, err = run(*command, "--allow-missing")
     assert (code, json.loads(out)["partial"][0]["count"]) == (0, 1)
-    assert said in err
+    assert message in err
 
 
 @pytest.mark.parametrize(
@@ -235,22 +235,22 @@ def test_frequencies_are_not_written_for_what_is_refused(run, captions, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--per-sample", "x" * 300 + "/p.jsonl"], "no folder"),
-        (["--per-sample", "p.csv"], "the ending says the format"),
+        (["--per-sample", "p.csv"], "the ending decides the format"),
         (["--metrics", "foo"], "--metrics foo: no such metric"),
         (["--document-frequencies", "/dev/null"], "--write-document-frequencies"),
         (["--clip-model", "m", "--images", "i", "--image-pattern", "{image_id.x}"], "not possible for image 1"),
         (["--clip-model", "m", "--images", "i", "--image-pattern", "{image_id[0]}"], "not possible for image 1"),
     ],
 )
-def test_a_wrong_option_is_refused_in_one_line(run, captions, words, said):
+def test_a_wrong_option_is_refused_in_one_line(run, captions, words, message):
     command = captions()[:-2] if "--clip-model" in words else captions()
     command += ["--metrics", "CLIPScore"] if "--clip-model" in words else []
     code, _, err = run(*command, *words)
     assert code == 2
-    assert said in err
+    assert message in err
 
 
 @pytest.mark.parametrize("words", [["--seed", "-1"], ["--seed", "x"], ["--resamples", "0"], ["--resamples", "many"]])
@@ -260,7 +260,7 @@ def test_a_wrong_number_is_refused_by_what_it_must_be(capsys, vqa, words):
     assert stopped.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert "is no whole number of at least" in err
+    assert "is not a whole number of at least" in err
 
 
 def test_the_table_is_printed_whatever_the_encoding(put, monkeypatch):

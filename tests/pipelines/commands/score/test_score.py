@@ -115,7 +115,7 @@ def test_a_perfect_result_scores_the_maximum(scored, captions, put, tmp_path):
     files = ["--annotations", put("a.json", {"annotations": annotations})]
     files += ["--results", put("r.json", [{"question_id": i, "answer": "red"} for i in range(3)])]
     vqa = scored("vqa", *files)
-    assert (vqa["accuracy"]["overall"], vqa["normalized"]["overall"]) == (100, 100)
+    assert (vqa["accuracy"], vqa["accuracy_normalized"]) == (100, 100)
     np.save(tmp_path / "s.npy", np.eye(12))
     words = ["--scores", tmp_path / "s.npy", "--text-to-image", put("map.json", list(range(12)))]
     found = scored("retrieval", *words)
@@ -146,8 +146,8 @@ def test_a_mode_of_vqa_can_be_chosen_and_questions_are_checked(scored, score, pu
     annotations = [{"question_id": i, "image_id": 1, "answers": [{"answer": "yes"}] * 10} for i in range(2)]
     files = ["--annotations", put("a.json", {"annotations": annotations})]
     files += ["--results", put("r.json", [{"question_id": i, "answer": "Yes"} for i in range(2)])]
-    assert "normalized" not in scored("vqa", *files, "--mode", "official")
-    assert scored("vqa", *files, "--mode", "normalized")["normalized"]["overall"] == 100
+    assert "accuracy_normalized" not in scored("vqa", *files, "--mode", "official")
+    assert scored("vqa", *files, "--mode", "normalized")["accuracy_normalized"] == 100
     questions = put("q.json", {"questions": [{"question_id": 0, "image_id": 1, "question": "is it?"}]})
     code, _, err = score("vqa", *files, "--questions", questions)
     assert code == 2
@@ -209,7 +209,7 @@ def test_comparison_takes_answers_boxes_and_matrices(scored, put, tmp_path):
     questions = [{"question_id": i, "image_id": i, "answers": [{"answer": "yes"}] * 10} for i in range(20)]
     yes, no = ([{"question_id": i, "answer": answer} for i in range(20)] for answer in ("yes", "no"))
     files = ["--annotations", put("a.json", {"annotations": questions}), "--results", put("n", no), put("y", yes)]
-    assert scored("compare", *files)["metrics"]["accuracy.overall"]["difference"] == 100
+    assert scored("compare", *files)["metrics"]["accuracy"]["difference"] == 100
     boxes = [{"id": i, "image_id": i, "bbox": [0, 0, 9, 9]} for i in range(20)]
     files = ["--annotations", put("a.json", {"annotations": boxes}), "--results", put("x", boxes), put("y", boxes)]
     assert scored("compare", *files)["metrics"]["accuracy"]["second"] == 100

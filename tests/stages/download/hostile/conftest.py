@@ -55,14 +55,14 @@ class RawWeb:
             except OSError:  # the client had enough
                 return
 
-    def says(self, path: str, answer: bytes) -> None:
+    def respond(self, path: str, answer: bytes) -> None:
         """Send exactly these bytes, then close."""
         self.routes[path] = lambda connection: connection.sendall(answer)
 
     def serves(self, path: str, body: bytes, head: str = "HTTP/1.1 200 OK") -> None:
         """A well-formed answer; `head` may hold more header lines."""
         lines = f"{head}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        self.says(path, lines.encode("latin-1") + body)
+        self.respond(path, lines.encode("latin-1") + body)
 
     def close(self) -> None:
         self._listener.close()

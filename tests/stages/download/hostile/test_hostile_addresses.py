@@ -127,7 +127,7 @@ def test_no_redirect_leads_to_an_address_that_is_not_public(server: Any, ended: 
     expected = {}
     for number, (target, status) in enumerate(REDIRECTS.items()):
         location = target.format(port=server.port)
-        server.says(
+        server.respond(
             f"/hop/{number}",
             f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode("latin-1"),
         )
@@ -145,8 +145,8 @@ def test_no_redirect_leads_to_an_address_that_is_not_public(server: Any, ended: 
 
 def test_chains_of_redirects_end(server: Any, ended: Callable[..., Any]) -> None:
     def moved(path: str, target: str, code: int = 302) -> None:
-        head = f"HTTP/1.1 {code} Moved\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n"
-        server.says(path, head.encode())
+        head = f"HTTP/1.1 {code} Redirect\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n"
+        server.respond(path, head.encode())
 
     moved("/self", "/self")
     moved("/a", "/b", 301)
@@ -175,13 +175,13 @@ def test_a_name_that_resolves_to_a_public_address_first_and_a_private_one_later_
     server: Any, ended: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The name server is the attacker's; everything else is real."""
-    asked: list[str] = []
+    resolved: list[str] = []
     dialled: list[Any] = []
     public = "93.184.215.14"
 
     def answers(host: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:
-        asked.append(host)
-        turn = asked.count(host)
+        resolved.append(host)
+        turn = resolved.count(host)
         flip = public if turn == 1 else "127.0.0.1"
         found = {
             "rebinding.evil": [flip],

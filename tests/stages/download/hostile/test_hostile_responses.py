@@ -118,7 +118,7 @@ CASES: dict[str, tuple[bytes, str]] = {
     ),
     "retry-after-enormous": (answer(b"", f"Retry-After: {'9' * 5000}", status="HTTP/1.1 429 Busy"), "http_429"),
     "two-answers": (answer() + answer(b"<html>" * 30), "success"),
-    "keep-alive-with-unasked-answer": (
+    "keep-alive-with-unrequested-response": (
         answer(b"", status="HTTP/1.1 404 ?").replace(b"Connection: close\r\n", b"") + answer(),
         "http_404",
     ),
@@ -127,8 +127,8 @@ CASES: dict[str, tuple[bytes, str]] = {
 
 
 def test_each_broken_answer_ends_with_its_status(raw_web: Any, ended: Callable[..., Any]) -> None:
-    for name, (said, _) in CASES.items():
-        raw_web.says(f"/{name}", said)
+    for name, (response, _) in CASES.items():
+        raw_web.respond(f"/{name}", response)
     urls = {f"http://{name}.test/{name}": name for name in CASES}
     hosts = {f"{name}.test": raw_web.address for name in CASES}
 

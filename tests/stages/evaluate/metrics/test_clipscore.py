@@ -19,7 +19,7 @@ REFERENCES = [["a car", "the red road"], ["cat"], ["a cat", "car", "on on on"], 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
-        raise AssertionError("the network was asked")
+        raise AssertionError("the network was used")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
@@ -95,11 +95,11 @@ def test_scores_are_those_of_the_papers_formulas(folder, images, scores) -> None
                 out = model(**ids, pixel_values=pixels)
             texts.append(out.text_embeds[0])
         cosine = torch.nn.functional.cosine_similarity(out.image_embeds[0], texts[0], dim=0).item()
-        likest = max(torch.nn.functional.cosine_similarity(texts[0], ref, dim=0).item() for ref in texts[1:])
-        raw.append((cosine, likest))
+        closest = max(torch.nn.functional.cosine_similarity(texts[0], ref, dim=0).item() for ref in texts[1:])
+        raw.append((cosine, closest))
         assert clip == pytest.approx(2.5 * max(cosine, 0), abs=1e-5)
-        likest = max(likest, 0)
-        expected = 2 / (1 / (2.5 * cosine) + 1 / likest) if cosine > 0 and likest > 0 else 0
+        closest = max(closest, 0)
+        expected = 2 / (1 / (2.5 * cosine) + 1 / closest) if cosine > 0 and closest > 0 else 0
         assert ref_clip == pytest.approx(expected, abs=1e-5)
     for cosines in zip(*raw, strict=True):
         assert min(cosines) < 0 < max(cosines), "the model must give both signs for this test to mean anything"

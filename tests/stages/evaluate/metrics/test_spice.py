@@ -1,4 +1,4 @@
-"""SPICE's reference jar, run for real wherever it can be; what is missing is said in one line.
+"""SPICE's reference jar, run for real wherever it can be; what is missing is named in one line.
 
 CoreNLP 3.6.0 is not among what the tests install. Its place is taken by the CoreNLP of pycocoevalcap's tokenizer, which
 has the code that SPICE starts with and no models: enough to score captions whose parses lie in SPICE's cache.
@@ -76,23 +76,23 @@ def corenlp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def parsed(corenlp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """SPICE's cache, holding PARSES."""
-    kept = tmp_path / "kept parses"
-    kept.mkdir()
+    cache = tmp_path / "kept parses"
+    cache.mkdir()
     (tmp_path / "Keep.java").write_text(_KEEP)
-    told = "\n".join(f"{caption}\t{';'.join(tuples)}" for caption, tuples in PARSES.items())
+    parses = "\n".join(f"{caption}\t{';'.join(tuples)}" for caption, tuples in PARSES.items())
     opened = [f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in _OPENED]
     subprocess.run(
-        [find_java(), *OPTIONS, *opened, "-cp", _class_path(), f"-Dparses={told}", "Keep.java", str(kept)],
+        [find_java(), *OPTIONS, *opened, "-cp", _class_path(), f"-Dparses={parses}", "Keep.java", str(cache)],
         cwd=tmp_path,
         env={**os.environ, "LC_ALL": "C.UTF-8"},
         check=True,
     )
-    monkeypatch.setenv("SPICE_CACHE_DIR", str(kept))
-    return kept
+    monkeypatch.setenv("SPICE_CACHE_DIR", str(cache))
+    return cache
 
 
 def f(true: int, candidate: int, reference: int) -> float:
-    """F-score of so many propositions in common, of the candidate's and of the references'."""
+    """F-score from the numbers of propositions in common, of the candidate's and of the references'."""
     return pytest.approx(2 * true / (candidate + reference), abs=1e-12)
 
 

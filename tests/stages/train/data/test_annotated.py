@@ -16,8 +16,8 @@ from stages.tokenizer.load import LoadedTokenizer
 from stages.tokenizer.special import SpecialIds
 from stages.train.data.annotated import AnnotatedDataset
 from stages.train.data.annotated_files import AnnotatedFiles, read_annotated
-from stages.train.data.crop import View
-from stages.train.data.dataset import Sample, Text
+from stages.train.data.crop import Crop
+from stages.train.data.dataset import TokenizedText, TrainingSample
 from stages.train.data.decode import image_size
 
 
@@ -50,12 +50,12 @@ def dataset(files: AnnotatedFiles, tokenizer: LoadedTokenizer, **options: Any) -
     return AnnotatedDataset(files, tokenizer, **{**defaults, **options})
 
 
-def texts(sample: Sample, mirrored: bool = False) -> tuple[Text, ...]:
+def texts(sample: TrainingSample, flipped: bool = False) -> tuple[TokenizedText, ...]:
     width, height = image_size(sample.image)
-    return sample.texts(View(width, height, (0, 0, width, height), mirrored))
+    return sample.texts(Crop(width, height, (0, 0, width, height), flipped))
 
 
-def said(tokenizer: LoadedTokenizer, ids: Any) -> str:
+def decoded(tokenizer: LoadedTokenizer, ids: Any) -> str:
     return tokenizer.decode(list(ids))
 
 
@@ -63,14 +63,14 @@ def test_an_image_comes_with_some_of_its_questions_put_into_the_prompt(files: An
     sample = dataset(files, tokenizer).sample(1, 0)
     assert sample.image == Path(files.images, "0011.png").read_bytes()
     assert sample.boxes is None
-    pairs = {(said(tokenizer, t.prompt), said(tokenizer, t.target[:-1])) for t in texts(sample)}
+    pairs = {(decoded(tokenizer, t.prompt), decoded(tokenizer, t.target[:-1])) for t in texts(sample)}
     assert pairs == {("Q: q5? A:", " a5"), ("Q: q6? A:", " a6")}
     assert all(t.target[-1] == 2 for t in texts(sample))
 
 
 def test_epochs_cycle_through_all_questions_of_an_image(files: Any, tokenizer: LoadedTokenizer) -> None:
     data = dataset(files, tokenizer)
-    taken = [said(tokenizer, t.target[:-1]) for epoch in range(5) for t in texts(data.sample(0, epoch))]
+    taken = [decoded(tokenizer, t.target[:-1]) for epoch in range(5) for t in texts(data.sample(0, epoch))]
     assert len(taken) == 10
     assert all(taken.count(f" a{i}") == 2 for i in range(5))
 
@@ -87,7 +87,7 @@ def test_lengths_are_those_of_the_sample_even_when_cut(files: Any, tokenizer: Lo
 
 def test_a_prompt_that_is_cut_keeps_its_end(files: Any, tokenizer: LoadedTokenizer) -> None:
     text = texts(dataset(files, tokenizer, max_tokens=4).sample(2, 0))[0]
-    assert said(tokenizer, text.prompt) == "? A:"
+    assert decoded(tokenizer, text.prompt) == "? A:"
 
 
 def test_captions_follow_a_fixed_prompt(tmp_path: Path, tokenizer: LoadedTokenizer) -> None:
@@ -95,7 +95,7 @@ def test_captions_follow_a_fixed_prompt(tmp_path: Path, tokenizer: LoadedTokeniz
     Image.new("RGB", (4, 4)).save(tmp_path / "1.jpg")
     files = AnnotatedFiles(str(tmp_path / "c.json"), None, str(tmp_path), "{image_id}.jpg")
     text = texts(dataset(files, tokenizer, prompt="a photo of").sample(0, 0))[0]
-    assert said(tokenizer, [*text.prompt, *text.target[:-1]]) == "a photo of a cat"
+    assert decoded(tokenizer, [*text.prompt, *text.target[:-1]]) == "a photo of a cat"
 
 
 def test_the_tokenizers_own_end_ends_a_target(files: Any, tokenizer: LoadedTokenizer) -> None:
@@ -112,7 +112,7 @@ def test_an_image_whose_texts_say_a_side_is_not_mirrored(tmp_path: Path, tokeniz
     data = dataset(
         AnnotatedFiles(str(tmp_path / "c.json"), None, str(tmp_path), "{image_id}.jpg"), tokenizer, prompt=""
     )
-    assert [data.sample(i, 0).mirrorable for i in range(4)] == [True, False, False, True]
+    assert [data.sample(i, 0).flippable for i in range(4)] == [True, False, False, True]
 
 
 def test_a_copy_in_another_process_is_small_and_says_the_same(files: Any, tokenizer: LoadedTokenizer) -> None:
@@ -126,7 +126,7 @@ def test_a_copy_in_another_process_is_small_and_says_the_same(files: Any, tokeni
 
 def test_a_task_has_no_sources_to_mix(files: Any, tokenizer: LoadedTokenizer) -> None:
     with pytest.raises(UserError, match="no sources to mix"):
-        dataset(files, tokenizer).members(["a"])
+        dataset(files, tokenizer).subsets(["a"])
 
 
 def test_a_missing_image_is_named(files: AnnotatedFiles, tokenizer: LoadedTokenizer) -> None:
@@ -137,15 +137,35 @@ def test_a_missing_image_is_named(files: AnnotatedFiles, tokenizer: LoadedTokeni
 
 def test_answers_to_unknown_questions_are_refused(files: AnnotatedFiles) -> None:
     Path(files.questions or "").write_text(json.dumps({"questions": [{"question_id": 0, "question": "?"}]}))
-    with pytest.raises(UserError, match=r"annotations\[1\] answers question 1"):
+    with pytest.raises(UserError, match=r"questions\.json: 7 missing: question 1 2 .*belong together"):
         read_annotated(files)
 
 
+def test_what_training_needs_of_questions_and_answers_is_checked_by_id(files: AnnotatedFiles) -> None:
+    assert files.questions is not None
+    answers = [{"question_id": 0, "image_id": 10}, {"question_id": 1, "multiple_choice_answer": "a1"}]
+    answers += [{"question_id": 2, "image_id": 10, "multiple_choice_answer": a} for a in ("one", "two")]
+    Path(files.annotations).write_text(json.dumps({"annotations": answers}))
+    with pytest.raises(UserError) as refused:
+        read_annotated(files)
+    assert "no multiple_choice_answer that is a string): annotation of question 0" in str(refused.value)
+    assert "1 malformed (no image_id): annotation of question 1" in str(refused.value)
+    Path(files.annotations).write_text(json.dumps({"annotations": answers[2:]}))
+    assert [(a.image_id, a.question, a.text) for a in read_annotated(files)] == [(10, "q2?", "one"), (10, "q2?", "two")]
+
+
 @pytest.mark.parametrize(
-    ("content", "says"), [("{", "not JSON"), ("[]", "no list"), ('{"annotations": [{}]}', "no `image_id`")]
+    ("content", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "no list"),
+        ('{"annotations": []}', "no annotation in it"),
+        ('{"annotations": [{}]}', r"1 malformed \(no image_id\): annotation number 0"),
+        ('{"annotations": [{"image_id": 1}]}', "no caption that is a string"),
+    ],
 )
-def test_malformed_files_are_named(tmp_path: Path, content: str, says: str) -> None:
+def test_malformed_files_are_named(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "c.json"
     path.write_text(content)
-    with pytest.raises(UserError, match=rf"c\.json: .*{says}"):
+    with pytest.raises(UserError, match=rf"c\.json: .*{message}"):
         read_annotated(AnnotatedFiles(str(path), None, str(tmp_path), ""))

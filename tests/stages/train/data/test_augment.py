@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from stages.train.config import AugmentationConfig, ColorJitterConfig
-from stages.train.data.augment import draw_view, evaluation_transform, sample_random, training_pixels
-from stages.train.data.crop import View
+from stages.train.data.augment import draw_crop, evaluation_transform, sample_random, training_pixels
+from stages.train.data.crop import Crop
 from stages.train.data.decode import decode, image_size
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -41,8 +41,8 @@ def decoder(data: bytes) -> Callable[[int], np.ndarray]:
 
 def made(data: bytes, config: AugmentationConfig, draw: random.Random, size: int = 16) -> np.ndarray:
     """As the loader does it."""
-    view = draw_view(*image_size(data), None, True, config, draw)
-    return training_pixels(decoder(data), view, size, config, ZERO, ONE, draw)
+    crop = draw_crop(*image_size(data), None, True, config, draw)
+    return training_pixels(decoder(data), crop, size, config, ZERO, ONE, draw)
 
 
 def test_evaluation_normalises_each_channel() -> None:
@@ -62,9 +62,9 @@ def test_without_augmentation_and_resizing_training_sees_what_evaluation_sees_to
     square = noise.resize((16, 16))
     out = np.full((3, 16, 16), np.nan, dtype=np.float32)
     draw = sample_random(0, 0, "a")
-    view = draw_view(16, 16, None, True, PLAIN, draw)
-    assert view == View.whole(16, 16)
-    assert training_pixels(decoder(lossless(square)), view, 16, PLAIN, MEAN, STD, draw, out) is out
+    crop = draw_crop(16, 16, None, True, PLAIN, draw)
+    assert crop == Crop.whole(16, 16)
+    assert training_pixels(decoder(lossless(square)), crop, 16, PLAIN, MEAN, STD, draw, out) is out
     np.testing.assert_array_equal(out, evaluation_transform(square, 16, MEAN, STD))
 
 
@@ -85,9 +85,7 @@ def test_randomness_depends_on_seed_epoch_and_uid_alone(noise: Image.Image) -> N
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 500), st.integers(1, 500), st.floats(0.01, 0.99), st.randoms())
 def test_crops_lie_inside_the_image(width: int, height: int, low: float, draw: random.Random) -> None:
-    left, top, right, bottom = draw_view(
-        width, height, None, True, AugmentationConfig(crop_scale=(low, 1.0)), draw
-    ).crop
+    left, top, right, bottom = draw_crop(width, height, None, True, AugmentationConfig(crop_scale=(low, 1.0)), draw).box
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
 
@@ -95,7 +93,7 @@ def test_crops_lie_inside_the_image(width: int, height: int, low: float, draw: r
 def test_crops_have_the_areas_shapes_and_places_that_are_asked_for() -> None:
     config = AugmentationConfig(crop_scale=(0.1, 0.3), crop_ratio=(0.5, 2.0))
     draw = random.Random(0)
-    crops = np.array([draw_view(600, 400, None, True, config, draw).crop for _ in range(2000)], dtype=float)
+    crops = np.array([draw_crop(600, 400, None, True, config, draw).box for _ in range(2000)], dtype=float)
     w, h = crops[:, 2] - crops[:, 0], crops[:, 3] - crops[:, 1]
     area = w * h / 240_000
     assert area.min() > 0.095
@@ -113,9 +111,9 @@ def test_no_draw_moves_when_another_augmentation_is_turned_on_or_off() -> None:
     for config in (PLAIN, AugmentationConfig(crop_scale=(0.1, 0.2), horizontal_flip=0.5)):
         for own in (None, boxes):
             draw = random.Random(3)
-            view = draw_view(40, 30, own, False, config, draw)
-            assert not view.mirrored
-            training_pixels(lambda s: np.zeros((30, 40, 3), np.uint8), view, 8, config, ZERO, ONE, draw)
+            crop = draw_crop(40, 30, own, False, config, draw)
+            assert not crop.flipped
+            training_pixels(lambda s: np.zeros((30, 40, 3), np.uint8), crop, 8, config, ZERO, ONE, draw)
             states.add(draw.getstate())
     assert len(states) == 1
 
@@ -125,7 +123,7 @@ def test_mirroring_mirrors_unless_the_texts_forbid_it() -> None:
     image.putpixel((0, 0), (255, 255, 255))
     config = AugmentationConfig(horizontal_flip=1.0)
     assert made(lossless(image), config, random.Random(0), 2)[0].tolist() == [[0, 1], [0, 0]]
-    assert not draw_view(2, 2, None, False, config, random.Random(0)).mirrored
+    assert not draw_crop(2, 2, None, False, config, random.Random(0)).flipped
 
 
 def test_colours_change_as_pillow_and_torchvision_define_it() -> None:
@@ -135,7 +133,7 @@ def test_colours_change_as_pillow_and_torchvision_define_it() -> None:
     config = AugmentationConfig(color_jitter=jitter)
     for seed in range(5):
         pixels = training_pixels(
-            decoder(lossless(image)), View.whole(32, 32), 32, config, ZERO, ONE, random.Random(seed)
+            decoder(lossless(image)), Crop.whole(32, 32), 32, config, ZERO, ONE, random.Random(seed)
         )
         draw, expected = random.Random(seed), image
         for change, enhance in (
@@ -164,14 +162,14 @@ def test_the_smallest_scale_that_is_sharp_enough_is_decoded_and_shows_the_same()
         (64, (0, 0, 523, 411), 4),
         (100, (10, 20, 400, 160), 1),
     ):
-        asked: list[int] = []
+        shrinks: list[int] = []
 
-        def decoded(shrink: int, asked: list[int] = asked) -> np.ndarray:
-            asked.append(shrink)
+        def decoded(shrink: int, shrinks: list[int] = shrinks) -> np.ndarray:
+            shrinks.append(shrink)
             return decode(data, shrink)
 
-        pixels = training_pixels(decoded, View(523, 411, crop), size, PLAIN, ZERO, ONE, random.Random(0))
-        assert asked == [expected]
+        pixels = training_pixels(decoded, Crop(523, 411, crop), size, PLAIN, ZERO, ONE, random.Random(0))
+        assert shrinks == [expected]
         reference = image.resize((size, size), Image.Resampling.BICUBIC, box=crop)
         difference = np.abs(pixels.transpose(1, 2, 0) * 255 - np.asarray(reference))
         assert difference.mean() < 1.2, (size, crop)
@@ -180,7 +178,7 @@ def test_the_smallest_scale_that_is_sharp_enough_is_decoded_and_shows_the_same()
 @pytest.mark.parametrize("crop", [(0, 0, 1500, 130), (0, 0, 1499, 129), (4, 0, 68, 130)])
 def test_no_pixel_is_passed_over_however_narrow_an_image_is(crop: tuple[int, int, int, int]) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (130, 1500, 3), dtype=np.uint8))
-    pixels = training_pixels(decoder(lossless(image)), View(1500, 130, crop), 64, PLAIN, ZERO, ONE, random.Random(0))
+    pixels = training_pixels(decoder(lossless(image)), Crop(1500, 130, crop), 64, PLAIN, ZERO, ONE, random.Random(0))
     reference = np.asarray(image.resize((64, 64), Image.Resampling.HAMMING, box=crop), dtype=float)
     # Of noise a sparse sampling would keep all of the spread, and differ by about 60.
     assert np.abs(pixels.transpose(1, 2, 0) * 255 - reference).mean() < 12
@@ -190,8 +188,8 @@ def test_cached_images_are_not_written_to(noise: Image.Image) -> None:
     image = np.array(noise)
     image.setflags(write=False)
     config = AugmentationConfig(horizontal_flip=1.0, color_jitter=ColorJitterConfig(brightness=0.5))
-    for view in (View(30, 20, (0, 0, 16, 16), True), View(30, 20, (0, 0, 30, 20)), View(30, 20, (4, 4, 8, 8))):
-        training_pixels(lambda s: image, view, 16, config, ZERO, ONE, random.Random(0))
+    for crop in (Crop(30, 20, (0, 0, 16, 16), True), Crop(30, 20, (0, 0, 30, 20)), Crop(30, 20, (4, 4, 8, 8))):
+        training_pixels(lambda s: image, crop, 16, config, ZERO, ONE, random.Random(0))
 
 
 def test_photographs_look_as_pillows_antialiased_bicubic_makes_them(shared: Path) -> None:
@@ -202,9 +200,9 @@ def test_photographs_look_as_pillows_antialiased_bicubic_makes_them(shared: Path
         with Image.open(file) as opened:
             image = opened.convert("RGB")
         config = AugmentationConfig(crop_scale=(0.4, 1.0))
-        view = draw_view(*image.size, None, False, config, random.Random(number))
-        pixels = training_pixels(decoder(data), view, 224, config, ZERO, ONE, random.Random(0))
-        reference = np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC, box=view.crop), dtype=float)
+        crop = draw_crop(*image.size, None, False, config, random.Random(number))
+        pixels = training_pixels(decoder(data), crop, 224, config, ZERO, ONE, random.Random(0))
+        reference = np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC, box=crop.box), dtype=float)
         ratios.append(10 * np.log10(255**2 / ((pixels.transpose(1, 2, 0) * 255 - reference) ** 2).mean()))
     assert np.mean(ratios) > 35
     assert min(ratios) > 27

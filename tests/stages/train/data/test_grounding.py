@@ -1,4 +1,4 @@
-"""Regions: boxes and words that stay true of what the model is shown, however it is cropped and mirrored."""
+"""Regions: boxes and words that stay true of what the model is shown, however it is cropped and flipped."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from stages.tokenizer.load import LoadedTokenizer
 from stages.train.config import AugmentationConfig
 from stages.train.data.annotated import AnnotatedDataset
 from stages.train.data.annotated_files import AnnotatedFiles
-from stages.train.data.augment import draw_view, sample_random, training_pixels
-from stages.train.data.crop import View
+from stages.train.data.augment import draw_crop, sample_random, training_pixels
+from stages.train.data.crop import Crop, boxes_of_bins, location_bins
 from stages.train.data.decode import decode, image_size
-from stages.train.data.flip_text import mirrored_text
-from stages.train.data.locations import located_boxes, location_bins
+from stages.train.data.flip_text import flip_text
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 VARIED = AugmentationConfig(crop_scale=(0.2, 1.0), horizontal_flip=0.5)
@@ -76,10 +75,10 @@ def bins_in(tokenizer: LoadedTokenizer, ids: Any) -> list[int]:
     return [int(i) - first for i in ids if i >= first]
 
 
-def seen(sample: Any, epoch: int) -> tuple[View, np.ndarray]:
+def seen(sample: Any, epoch: int) -> tuple[Crop, np.ndarray]:
     draw = sample_random(0, epoch, sample.seed)
-    view = draw_view(*image_size(sample.image), sample.boxes, sample.mirrorable, VARIED, draw)
-    return view, training_pixels(lambda s: decode(sample.image, s), view, 128, VARIED, ZERO, ONE, draw)
+    crop = draw_crop(*image_size(sample.image), sample.boxes, sample.flippable, VARIED, draw)
+    return crop, training_pixels(lambda s: decode(sample.image, s), crop, 128, VARIED, ZERO, ONE, draw)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -90,26 +89,26 @@ def test_the_tokens_name_the_object_in_the_pixels_that_are_shown(
     views = set()
     for epoch in range(30):
         sample = data.sample(number, epoch)
-        view, pixels = seen(sample, epoch)
-        views.add((view.crop, view.mirrored))
-        (text,) = sample.texts(view)
+        crop, pixels = seen(sample, epoch)
+        views.add((crop.box, crop.flipped))
+        (text,) = sample.texts(crop)
         left, top, right, bottom = (b / 1000 * 128 for b in bins_in(tokenizer, text.target))
         y, x = np.nonzero(pixels[0] > 0.5)
         found = (x.min(), y.min(), x.max() + 1, y.max() + 1)
         assert np.abs(np.subtract(found, (left, top, right, bottom))).max() <= 1.5
     assert len(views) > 15 or number == 2  # whose box leaves no choice
-    assert len({mirrored for _, mirrored in views}) == (1 if number == 3 else 2)  # "right behind" may be no side
+    assert len({flipped for _, flipped in views}) == (1 if number == 3 else 2)  # "right behind" may be no side
 
 
 def test_words_swap_sides_when_the_view_is_mirrored_and_only_then(files: Any, tokenizer: LoadedTokenizer) -> None:
     data = dataset(files, tokenizer, texts_per_image=1)
 
-    def prompt(number: int, epoch: int, mirrored: bool) -> str:
-        (text,) = data.sample(number, epoch).texts(View(300, 200, (0, 0, 300, 200), mirrored))
+    def prompt(number: int, epoch: int, flipped: bool) -> str:
+        (text,) = data.sample(number, epoch).texts(Crop(300, 200, (0, 0, 300, 200), flipped))
         return tokenizer.decode(list(text.prompt))
 
-    for mirrored, side in ((False, "left"), (True, "right")):
-        assert {prompt(0, e, mirrored) for e in (0, 1)} == {
+    for flipped, side in ((False, "left"), (True, "right")):
+        assert {prompt(0, e, flipped) for e in (0, 1)} == {
             f"<referring> the red thing on the {side}",
             "<referring> no side",
         }
@@ -119,8 +118,8 @@ def test_words_swap_sides_when_the_view_is_mirrored_and_only_then(files: Any, to
 
 def test_the_other_direction_asks_with_the_box_and_writes_the_words(files: Any, tokenizer: LoadedTokenizer) -> None:
     data = dataset(files, tokenizer, prompt="<region_caption> {box}:")
-    (text,) = data.sample(1, 0).texts(View(300, 200, (100, 0, 300, 100), mirrored=True))
-    # 200..290 of a crop from 100 to 300, mirrored: 10..100 of 200; 10..80 of 100.
+    (text,) = data.sample(1, 0).texts(Crop(300, 200, (100, 0, 300, 100), flipped=True))
+    # 200..290 of a crop from 100 to 300, flipped: 10..100 of 200; 10..80 of 100.
     assert bins_in(tokenizer, text.prompt) == [50, 100, 500, 800]
     assert tokenizer.decode(list(text.prompt)) == "<region_caption> <loc_50><loc_100><loc_500><loc_800>:"
     assert tokenizer.decode(list(text.target[:-1])) == " leftmost"
@@ -136,7 +135,7 @@ def test_lengths_hold_in_any_view(
 ) -> None:
     data = dataset(files, tokenizer, prompt=prompt, max_tokens=longest)
     sample = data.sample(number, epoch)
-    both = [sample.texts(View(300, 200, (0, 0, 300, 200), mirrored)) for mirrored in (False, True)]
+    both = [sample.texts(Crop(300, 200, (0, 0, 300, 200), flipped)) for flipped in (False, True)]
     made = [text for texts in both for text in texts]
     assert data.lengths(number, epoch) == (max(len(t.prompt) for t in made), max(len(t.target) for t in made))
     assert all((t.prompt >= 0).all() and (t.target >= 0).all() for t in made)
@@ -149,26 +148,26 @@ def test_a_crop_holds_all_boxes_and_gives_them_back(seed: int, width: int, heigh
     edges = np.array([[sorted((draw.uniform(0, n), draw.uniform(0, n))) for n in (width, height)] for _ in range(2)])
     boxes = edges.transpose(0, 2, 1).reshape(2, 4).astype(np.float32)
     config = AugmentationConfig(crop_scale=(low, 1.0), horizontal_flip=0.5)
-    view = draw_view(width, height, boxes, True, config, draw)
-    left, top, right, bottom = view.crop
+    crop = draw_crop(width, height, boxes, True, config, draw)
+    left, top, right, bottom = crop.box
     assert 0 <= left <= boxes[:, 0].min()
     assert 0 <= top <= boxes[:, 1].min()
     assert boxes[:, 2].max() <= right <= width
     assert boxes[:, 3].max() <= bottom <= height
-    back = located_boxes(location_bins(boxes, view), view)
+    back = boxes_of_bins(location_bins(boxes, crop), crop)
     tolerance = np.array([right - left, bottom - top] * 2) / 1000
     assert (np.abs(back - boxes) <= tolerance).all()
 
 
 def test_bins_are_those_florence_2_writes() -> None:
-    view = View.whole(500, 2000)
+    crop = Crop.whole(500, 2000)
     # floor(x / 0.5), floor(y / 2); the far edge is the last bin; what lies outside is cut off.
     boxes = np.array([[0, 0, 500, 2000], [0.49, 3, 0.5, 4], [-9, 1999, 700, 2100]], dtype=np.float32)
-    assert location_bins(boxes, view).tolist() == [[0, 0, 999, 999], [0, 1, 1, 2], [0, 999, 999, 999]]
+    assert location_bins(boxes, crop).tolist() == [[0, 0, 999, 999], [0, 1, 1, 2], [0, 999, 999, 999]]
 
 
 @pytest.mark.parametrize(
-    ("text", "mirrored"),
+    ("text", "flipped"),
     [
         ("Left-hand cup, RIGHT of the leftmost one", "Right-hand cup, LEFT of the rightmost one"),
         ("guy on the left in the back", "guy on the right in the back"),
@@ -179,8 +178,8 @@ def test_bins_are_those_florence_2_writes() -> None:
         ("turned clockwise", None),
     ],
 )
-def test_sides_swap_only_where_they_are_sides(text: str, mirrored: str | None) -> None:
-    assert mirrored_text(text) == mirrored
+def test_sides_swap_only_where_they_are_sides(text: str, flipped: str | None) -> None:
+    assert flip_text(text) == flipped
 
 
 def test_a_tokenizer_without_locations_is_refused(files: AnnotatedFiles) -> None:
@@ -192,14 +191,14 @@ def test_a_tokenizer_without_locations_is_refused(files: AnnotatedFiles) -> None
 def test_a_malformed_box_is_named_by_record(tmp_path: Path, tokenizer: LoadedTokenizer, bbox: Any) -> None:
     rows = [{"image_id": 0, "bbox": [0, 0, 1, 1], "caption": "a"}, {"image_id": 0, "bbox": bbox, "caption": "a"}]
     (tmp_path / "r.json").write_text(json.dumps({"annotations": rows}))
-    with pytest.raises(UserError, match="record 1's `bbox`"):
+    with pytest.raises(UserError, match=r"1 malformed \(bbox .*\): annotation number 1"):
         dataset(AnnotatedFiles(str(tmp_path / "r.json"), None, ".", "{image_id}", regions=True), tokenizer)
 
 
 def test_a_box_outside_its_image_is_the_users_to_mend(files: AnnotatedFiles, tokenizer: LoadedTokenizer) -> None:
     sample = dataset(files, tokenizer).sample(1, 0)
     with pytest.raises(UserError, match="bbox of image 1 lies outside of it, which has 100 x 80 pixels"):
-        sample.texts(View.whole(100, 80))
+        sample.texts(Crop.whole(100, 80))
 
 
 def test_pixels_do_not_depend_on_where_boxes_are_when_nothing_is_cropped() -> None:
@@ -208,7 +207,7 @@ def test_pixels_do_not_depend_on_where_boxes_are_when_nothing_is_cropped() -> No
     config = AugmentationConfig(horizontal_flip=0.5)
     for epoch in range(4):
         plain, boxed = (
-            draw_view(40, 30, boxes, True, config, sample_random(0, epoch, "a"))
+            draw_crop(40, 30, boxes, True, config, sample_random(0, epoch, "a"))
             for boxes in (None, np.array([[1, 2, 3, 4]], dtype=np.float32))
         )
         assert plain == boxed

@@ -12,13 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from models.batch import Batch
+from models.common.batch import Batch
 from stages.base.contract import UserError
 from stages.train.config import OptimizationConfig
-from stages.train.data.collate import collate
-from stages.train.data.dataset import DamagedSample, Sample, Text
-from stages.train.data.loader import Loader
-from stages.train.trainer.batching import accumulation_steps
+from stages.train.data.dataset import DamagedSample, TokenizedText, TrainingSample
+from stages.train.data.loader import Loader, collate
+from stages.train.trainer.schedule import accumulation_steps
 
 
 def png(number: int) -> bytes:
@@ -75,7 +74,7 @@ def test_a_damaged_sample_is_replaced_alike_whoever_loads_it(numbers: Any, setti
     def damaged(data: Any) -> Any:
         whole = data.sample
 
-        def sample(number: int, epoch: int) -> Sample:
+        def sample(number: int, epoch: int) -> TrainingSample:
             if number % 5 == 2:
                 raise DamagedSample(f"uid {number}: cut short", str(number))
             if number == 6:
@@ -89,8 +88,8 @@ def test_a_damaged_sample_is_replaced_alike_whoever_loads_it(numbers: Any, setti
     for world in (1, 2, 4):
         ranks = [loader(damaged(numbers(20)), settings, rank, world) for rank in range(world)]
         batches = [batch for rank in ranks for batch in rank.batches(0, 5)]
-        told = sorted((r for rank in ranks for r in rank.replaced), key=repr)
-        seen.append((batches, told))
+        replaced = sorted((r for rank in ranks for r in rank.take_replaced()), key=repr)
+        seen.append((batches, replaced))
     assert Counter(record.uid for record in seen[0][1]) == {"2": 2, "7": 2, "12": 2, "17": 2, "6": 2}
     assert seen[0][1] == seen[1][1] == seen[2][1]
     assert all(int(record.by) % 5 != 2 and record.by != "6" for record in seen[0][1])
@@ -125,8 +124,8 @@ def test_an_error_while_preparing_reaches_the_reader(numbers: Any, settings: Opt
 
 
 def test_prompts_are_padded_left_and_targets_right() -> None:
-    def text(prompt: list[int], target: list[int]) -> Text:
-        return Text(np.array(prompt, dtype=np.int64), np.array(target, dtype=np.int64))
+    def text(prompt: list[int], target: list[int]) -> TokenizedText:
+        return TokenizedText(np.array(prompt, dtype=np.int64), np.array(target, dtype=np.int64))
 
     pixels = np.zeros((2, 3, 2, 2), dtype=np.float32)
     batch = collate(pixels, [7, 8], [[text([5, 6], [9, 2]), text([5], [9, 9, 2])], [text([], [2])]])
@@ -139,6 +138,6 @@ def test_prompts_are_padded_left_and_targets_right() -> None:
 
 
 def test_captions_alone_have_prompts_of_length_0() -> None:
-    text = Text(np.empty(0, dtype=np.int64), np.array([4, 2]))
+    text = TokenizedText(np.empty(0, dtype=np.int64), np.array([4, 2]))
     batch = collate(np.zeros((1, 3, 2, 2), dtype=np.float32), [0], [[text]])
     assert batch["prompt_ids"].shape == (1, 0)

@@ -14,15 +14,15 @@ import pyarrow as pa
 import pytest
 
 from stages.base.artifact import Artifact
-from stages.shard.index import Index, checksum
+from stages.shard.index import ShardIndex, checksum
 from stages.tokenizer.special import SpecialIds
-from stages.train.data.crop import View
+from stages.train.data.crop import Crop
 from stages.train.data.dataset import DamagedSample
 from stages.train.data.flip_text import mentions_side
 from stages.train.data.pairs import PairDataset
 
 Files = Callable[..., tuple[Artifact, Artifact]]
-WHOLE = View.whole(8, 8)
+WHOLE = Crop.whole(8, 8)
 
 
 def test_a_sample_is_its_stored_image_and_its_captions_ids_cut_and_ended(pair_files: Files) -> None:
@@ -47,8 +47,8 @@ def test_a_copy_in_another_process_is_small_and_gives_the_same(pair_files: Files
     copy = pickle.loads(pickled)
     for number, sample in enumerate(before):
         again = copy.sample(number, 0)
-        assert (again.uid, again.turn, again.image) == (sample.uid, sample.turn, sample.image)
-    assert [sample.seed for sample in before[40:]] == [f"{n:032x}/{turn}" for n, turn in ((3, 1), (21, 1), (21, 2))]
+        assert (again.uid, again.repeat, again.image) == (sample.uid, sample.repeat, sample.image)
+    assert [sample.seed for sample in before[40:]] == [f"{n:032x}/{repeat}" for n, repeat in ((3, 1), (21, 1), (21, 2))]
 
 
 def test_the_longest_of_many_is_found_in_whichever_shard(pair_files: Files) -> None:
@@ -71,7 +71,7 @@ def test_a_flipped_bit_is_a_damaged_sample_named_by_uid(pair_files: Files) -> No
     shards, tokens = pair_files([3, 3])
     clean = PairDataset(shards, tokens, max_tokens=8)
     _indexed(shards, "image_xxh3", [checksum(clean.sample(number, 0).image) for number in range(6)])
-    row = Index.open(shards.path("index.arrow"))[4]
+    row = ShardIndex.open(shards.path("index.arrow"))[4]
     path = shards.path("train-00001.tar")
     content = bytearray(path.read_bytes())
     content[row.image_offset + row.image_length // 2] ^= 1
@@ -112,8 +112,8 @@ def test_captions_that_tell_left_from_right_are_not_mirrored(caption: str, stays
 def test_captions_are_looked_at_only_where_images_are_mirrored(pair_files: Files, monkeypatch: Any) -> None:
     files = pair_files([1])
     monkeypatch.setattr("stages.train.data.pairs.mentions_side", lambda caption: caption == "a")  # the caption of all
-    assert PairDataset(*files, max_tokens=8).sample(0, 0).mirrorable
-    assert not PairDataset(*files, max_tokens=8, mirrors=True).sample(0, 0).mirrorable
+    assert PairDataset(*files, max_tokens=8).sample(0, 0).flippable
+    assert not PairDataset(*files, max_tokens=8, flips=True).sample(0, 0).flippable
 
 
 def _indexed(shards: Artifact, name: str, values: list[int]) -> None:
@@ -132,9 +132,9 @@ def test_reading_pairs_loads_neither_torch_nor_pandas(pair_files: Files) -> None
     shards, tokens = pair_files([3])
     program = (
         "import sys; from stages.base.artifact import Artifact; from stages.train.data.pairs import PairDataset;"
-        "from stages.train.data.sampler import Stream;"
-        f"data = PairDataset(Artifact({shards.url!r}), Artifact({tokens.url!r}), 8, mirrors=True);"
-        "data.sample(0, 0); data.lengths(1, 0); Stream(data, 0, 2, {'s': 1.0}).batch(0);"
+        "from stages.train.data.sampler import BatchSampler;"
+        f"data = PairDataset(Artifact({shards.url!r}), Artifact({tokens.url!r}), 8, flips=True);"
+        "data.sample(0, 0); data.lengths(1, 0); BatchSampler(data, 0, 2, {'s': 1.0}).batch(0);"
         "print(sorted({'torch', 'pandas'} & set(sys.modules)))"
     )
     told = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True)

@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stages.base.artifact import Artifact
-from stages.shard.index import Row, to_table, write_index
+from stages.shard.index import IndexRow, to_table, write_index
 from stages.shard.writer import ShardWriter
 from stages.train.config import OptimizationConfig
 from stages.train.data.loader import Loader
 from stages.train.data.pairs import PairDataset
 from stages.train.data.repeats import Repeats, shown_once
-from stages.train.data.sampler import Stream
-from stages.train.data.shuffle import Order
-from stages.train.data.source_subset import by_source
-from stages.train.trainer.batching import accumulation_steps
+from stages.train.data.sampler import BatchSampler
+from stages.train.data.shuffle import Shuffle
+from stages.train.data.source_subset import subsets_by_source
+from stages.train.trainer.schedule import accumulation_steps
 
 often = st.lists(st.integers(1, 5), min_size=1, max_size=60)
 
@@ -43,7 +43,7 @@ def test_each_pair_has_as_many_samples_as_it_is_to_be_shown(times: list[int], bl
     repeats = Repeats(column(times), block)
     found = [repeats(sample) for sample in range(len(repeats))]
     assert Counter(pair for pair, _ in found) == dict(enumerate(times))
-    assert sorted(found) == [(pair, turn) for pair, count in enumerate(times) for turn in range(count)]
+    assert sorted(found) == [(pair, repeat) for pair, count in enumerate(times) for repeat in range(count)]
     assert found == sorted(found, key=lambda one: (one[1], one[0]))  # pass by pass, in the order of the shards
     assert shown_once(column(times)) == (max(times) == 1)
 
@@ -58,7 +58,7 @@ def test_memory_grows_with_blocks_not_with_pairs() -> None:
 @given(times=often, seed=st.integers(0, 99), epoch=st.integers(0, 2))
 def test_every_epoch_shows_every_repeat_once(times: list[int], seed: int, epoch: int) -> None:
     repeats = Repeats(column(times), block=7)
-    order = Order(len(repeats), seed)
+    order = Shuffle(len(repeats), seed)
     epochs, numbers = order(np.arange(epoch * len(repeats), (epoch + 1) * len(repeats)))
     assert set(epochs.tolist()) == {epoch}
     assert Counter(repeats(number)[0] for number in numbers.tolist()) == dict(enumerate(times))
@@ -66,34 +66,34 @@ def test_every_epoch_shows_every_repeat_once(times: list[int], seed: int, epoch:
 
 @settings(max_examples=50, deadline=None)
 @given(times=often, data=st.data())
-def test_members_of_sources_are_all_samples_each_once_pass_by_pass(times: list[int], data: st.DataObject) -> None:
+def test_subsets_of_sources_are_all_samples_each_once_pass_by_pass(times: list[int], data: st.DataObject) -> None:
     sources = data.draw(st.lists(st.sampled_from("abc"), min_size=len(times), max_size=len(times)))
     repeats = Repeats(column(times))
     half = len(times) // 2
     parts = [pa.array(part, pa.string()).dictionary_encode() for part in (sources[:half], sources[half:])]
-    members = by_source(pa.chunked_array(parts), column(times), repeats)
-    found = {source: own(np.arange(len(own))).tolist() for source, own in members.items()}
+    subsets = subsets_by_source(pa.chunked_array(parts), column(times), repeats)
+    found = {source: own(np.arange(len(own))).tolist() for source, own in subsets.items()}
     assert set(found) == set(sources)
     for source, numbers in found.items():
         assert numbers == [n for n in range(len(repeats)) if sources[repeats(n)[0]] == source]
 
 
-@pytest.mark.parametrize("kept", [2, 1024])
-def test_members_are_found_across_many_blocks_however_few_are_kept(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.train.data.source_subset._SLOTS", kept)
+@pytest.mark.parametrize("cached", [2, 1024])
+def test_subsets_reach_many_blocks_however_few_are_cached(cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.train.data.source_subset._SLOTS", cached)
     random = np.random.default_rng(0)
     times, codes = random.integers(1, 4, 40_000), random.integers(0, 3, 40_000)
     shown = pa.chunked_array([pa.array(times, pa.int16())])
     repeats = Repeats(shown)
     names = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), ["a", "b", "c"])
-    members = by_source(pa.chunked_array([names]), shown, repeats)
-    assert sum(map(len, members.values())) == len(repeats)
-    whole = np.concatenate([np.flatnonzero(times > turn) for turn in range(3)])  # the pair of each sample
+    subsets = subsets_by_source(pa.chunked_array([names]), shown, repeats)
+    assert sum(map(len, subsets.values())) == len(repeats)
+    whole = np.concatenate([np.flatnonzero(times > repeat) for repeat in range(3)])  # the pair of each sample
     for code, name in enumerate("abc"):
-        numbers = members[name](np.arange(len(members[name])))
+        numbers = subsets[name](np.arange(len(subsets[name])))
         assert (numbers == np.flatnonzero(codes[whole] == code)).all()
-        asked = random.integers(0, len(numbers), 500)
-        assert (members[name](asked) == numbers[asked]).all()
+        positions = random.integers(0, len(numbers), 500)
+        assert (subsets[name](positions) == numbers[positions]).all()
 
 
 def sealed(folder: Path) -> Artifact:
@@ -108,7 +108,7 @@ def pair_data(root: Path, times: list[int] | None) -> PairDataset:
     shards, tokens = root / "shards", root / "tokens"
     shards.mkdir(parents=True)
     tokens.mkdir()
-    rows: list[Row] = []
+    rows: list[IndexRow] = []
     listed: list[dict[str, Any]] = []
     for shard in range(2):
         with ShardWriter(shards / f"train-{shard:05d}.tar") as tar:
@@ -120,7 +120,7 @@ def pair_data(root: Path, times: list[int] | None) -> PairDataset:
                 uid = f"{number:032x}"
                 at = tar.add(uid, {"png": image.getvalue(), "txt": b"a", "json": b"{}"})
                 repeats = times[number] if times else 1
-                rows.append(Row(uid, uid, "s", shard, "png", *at["png"], *at["txt"], *at["json"], repeats))
+                rows.append(IndexRow(uid, uid, "s", shard, "png", *at["png"], *at["txt"], *at["json"], repeats))
         np.save(tokens / f"train-{shard:05d}.ids.npy", np.arange(3, 9, dtype=np.uint16) + 6 * shard)
         np.save(tokens / f"train-{shard:05d}.offsets.npy", np.arange(7, dtype=np.int64))
         listed.append({"name": f"train-{shard:05d}.tar", "samples": 6})
@@ -173,7 +173,7 @@ def test_ranks_and_restarts_do_not_change_what_repeats_show(tmp_path: Path, sett
 @pytest.mark.parametrize("times", [None, [1] * 12])
 def test_pairs_shown_once_come_in_the_order_they_always_came(tmp_path: Path, settings: Any, times: Any) -> None:
     data = pair_data(tmp_path, times)
-    order = Stream(data, settings.seed, settings.global_batch)
+    order = BatchSampler(data, settings.seed, settings.global_batch)
     seen = stream(data, settings, range(3))
     assert [token - 3 for token, _ in seen] == [n for step in range(3) for n in order.batch(step)[1].tolist()]
     assert {data.sample(n, 0).seed for n in range(12)} == {f"{n:032x}" for n in range(12)}

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from stages.base.artifact import Artifact
 from stages.base.contract import UserError
-from stages.train.data.dataset import Sample
+from stages.train.config import OptimizationConfig
+from stages.train.data.dataset import TrainingSample
 from stages.train.data.repeats import Repeats
-from stages.train.data.sampler import Stream
-from stages.train.data.shuffle import LANES
-from stages.train.data.source_subset import SourceMembers, by_source, wanted_members
-from stages.train.trainer.batching import rows
+from stages.train.data.sampler import BatchSampler, rank_rows
+from stages.train.data.shuffle import STRIPES
+from stages.train.data.source_subset import SourceSubset, mixture_subsets, subsets_by_source
+from stages.train.trainer.schedule import accumulation_steps
 
 
 class Listed:
@@ -32,14 +33,14 @@ class Listed:
     def __len__(self) -> int:
         return len(self.repeats)
 
-    def sample(self, number: int, epoch: int) -> Sample:
+    def sample(self, number: int, epoch: int) -> TrainingSample:
         raise AssertionError("an order needs no sample")
 
     def lengths(self, number: int, epoch: int) -> tuple[int, int]:
         raise AssertionError("an order needs no text")
 
-    def members(self, sources: Sequence[str]) -> Mapping[str, SourceMembers]:
-        return wanted_members(by_source(self.column, self.times, self.repeats), sources)
+    def subsets(self, sources: Sequence[str]) -> Mapping[str, SourceSubset]:
+        return mixture_subsets(subsets_by_source(self.column, self.times, self.repeats), sources)
 
 
 data_sets = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3)), min_size=1, max_size=120).map(
@@ -52,7 +53,7 @@ def mixture_of(data: Listed, weights: Sequence[int]) -> dict[str, float]:
     return {name: float(weight) for name, weight in zip(names, weights, strict=False)}
 
 
-def run(stream: Stream, steps: Sequence[int]) -> list[tuple[int, int]]:
+def run(stream: BatchSampler, steps: Sequence[int]) -> list[tuple[int, int]]:
     batches = [stream.batch(step) for step in steps]
     return [pair for epochs, numbers in batches for pair in zip(epochs.tolist(), numbers.tolist(), strict=True)]
 
@@ -61,7 +62,7 @@ def run(stream: Stream, steps: Sequence[int]) -> list[tuple[int, int]]:
 @given(data_sets, st.integers(0, 99), st.sampled_from([1, 4, 7, 64]))
 def test_no_sample_is_lost_or_repeated_over_an_epoch(data: Listed, seed: int, batch: int) -> None:
     # Batches of 7 end in the middle of epochs; those of 64 hold several epochs of a small data set.
-    stream = Stream(data, seed, batch)
+    stream = BatchSampler(data, seed, batch)
     seen = run(stream, range(-(-3 * len(data) // batch)))
     whole = [pair for pair in seen if pair[0] < 3]
     assert Counter(whole) == Counter((epoch, number) for epoch in range(3) for number in range(len(data)))
@@ -74,16 +75,16 @@ def test_all_ranks_together_see_one_global_batch_at_each_step_wherever_they_star
     data: Listed, weights: tuple[int, int, int], mixed: bool, drawn: st.DataObject
 ) -> None:
     mixture = mixture_of(data, weights) if mixed else None
-    whole = {step: run(Stream(data, 5, 16, mixture), [step]) for step in range(6)}
+    whole = {step: run(BatchSampler(data, 5, 16, mixture), [step]) for step in range(6)}
     for world, micro in ((1, 4), (2, 4), (4, 2), (8, 1), (16, 1)):
         accumulation = 16 // (world * micro)
-        restarted = Stream(data, 5, 16, mixture)
+        restarted = BatchSampler(data, 5, 16, mixture)
         for step in drawn.draw(st.permutations(range(6)))[:3]:
             union = []
             for rank in range(world):
                 epochs, numbers = restarted.batch(step)
                 for part in range(accumulation):
-                    own = rows(part, rank, accumulation, micro)
+                    own = rank_rows(part, rank, accumulation, micro)
                     union += list(zip(epochs[own].tolist(), numbers[own].tolist(), strict=True))
             assert union == whole[step]
 
@@ -95,7 +96,7 @@ def test_a_mixture_takes_each_source_in_its_share_and_through_epochs_of_its_own(
 ) -> None:
     mixture = mixture_of(data, weights)
     total = int(sum(mixture.values()))
-    seen = run(Stream(data, seed, total, mixture), range(60))
+    seen = run(BatchSampler(data, seed, total, mixture), range(60))
     column, times = data.column.to_pylist(), data.times.to_pylist()
     shown = {name: sum(t for s, t in zip(column, times, strict=True) if s == name) for name in mixture}
     of = [column[data.repeats(number)[0]] for _, number in seen]
@@ -110,34 +111,36 @@ def test_a_mixture_takes_each_source_in_its_share_and_through_epochs_of_its_own(
 
 def test_a_source_keeps_its_order_when_another_one_joins() -> None:
     alone, joined = Listed("a" * 50, [1] * 50), Listed("b" * 30 + "a" * 50, [1] * 80)
-    first = [number for _, number in run(Stream(alone, 1, 10, {"a": 1}), range(10))]
-    second = [number - 30 for _, number in run(Stream(joined, 1, 20, {"b": 1, "a": 1}), range(10)) if number >= 30]
+    first = [number for _, number in run(BatchSampler(alone, 1, 10, {"a": 1}), range(10))]
+    second = [
+        number - 30 for _, number in run(BatchSampler(joined, 1, 20, {"b": 1, "a": 1}), range(10)) if number >= 30
+    ]
     for start in range(0, 100, 10):
         assert sorted(first[start : start + 10]) == sorted(second[start : start + 10])
 
 
 def test_a_mixture_must_name_the_sources_of_the_data_and_no_other() -> None:
     data = Listed("aab", [1, 1, 1])
-    with pytest.raises(UserError, match="nothing of b"):
-        Stream(data, 0, 4, {"a": 1})
+    with pytest.raises(UserError, match="does not name b"):
+        BatchSampler(data, 0, 4, {"a": 1})
     with pytest.raises(UserError, match="no sample of z, only of a, b"):
-        Stream(data, 0, 4, {"a": 1, "b": 0, "z": 0})
-    assert {n for _, n in run(Stream(data, 0, 4, {"a": 1, "b": 0}), range(3))} == {0, 1}
+        BatchSampler(data, 0, 4, {"a": 1, "b": 0, "z": 0})
+    assert {n for _, n in run(BatchSampler(data, 0, 4, {"a": 1, "b": 0}), range(3))} == {0, 1}
 
 
 def test_a_rank_takes_its_samples_from_its_own_lanes() -> None:
     size = 300_000
     batch = 1024
-    stream = Stream(Listed("a" * size, [1] * size), 3, batch)
+    stream = BatchSampler(Listed("a" * size, [1] * size), 3, batch)
     blocks: list[set[int]] = [set() for _ in range(4)]
     for step in range(size // batch):
         for rank, own in enumerate(np.split(stream.batch(step)[1], 4)):
             blocks[rank] |= set((own // 256).tolist())
-    assert sum(len(own) for own in blocks) <= -(-size // 256) + LANES
+    assert sum(len(own) for own in blocks) <= -(-size // 256) + STRIPES
 
 
 def test_a_batch_cannot_be_changed_by_whoever_asked_for_it() -> None:
-    stream = Stream(Listed("ab" * 10, [1] * 20), 0, 4)
+    stream = BatchSampler(Listed("ab" * 10, [1] * 20), 0, 4)
     with pytest.raises(ValueError, match="read-only"):
         stream.batch(0)[1][0] = 7
 
@@ -151,12 +154,12 @@ def test_uneven_shards_and_more_ranks_than_shards(
     data = PairDataset(*pair_files(per_shard), max_tokens=8)
     size = sum(per_shard)
     assert len(data) == size
-    stream = Stream(data, 1, 8)
+    stream = BatchSampler(data, 1, 8)
     ranks: list[list[str]] = [[] for _ in range(8)]
     for step in range(size):  # eight epochs
         epochs, numbers = stream.batch(step)
         for rank in range(8):
-            own = rows(0, rank, 1, 1)
+            own = rank_rows(0, rank, 1, 1)
             ranks[rank] += [
                 data.sample(n, e).uid for e, n in zip(epochs[own].tolist(), numbers[own].tolist(), strict=True)
             ]
@@ -166,4 +169,14 @@ def test_uneven_shards_and_more_ranks_than_shards(
 
 def test_without_a_sample_there_is_no_stream() -> None:
     with pytest.raises(UserError, match="no sample"):
-        Stream(Listed("", []), 0, 4)
+        BatchSampler(Listed("", []), 0, 4)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 8), st.integers(1, 5), st.integers(1, 6))
+def test_ranks_and_micro_steps_cover_a_step_exactly_once(micro: int, world: int, accumulation: int) -> None:
+    size = micro * world * accumulation
+    assert accumulation_steps(OptimizationConfig(global_batch=size, micro_batch=micro), world, "train") == accumulation
+    batch = list(range(size))
+    rows = [batch[rank_rows(part, rank, accumulation, micro)] for rank in range(world) for part in range(accumulation)]
+    assert [row for some in rows for row in some] == batch  # a rank's rows lie together

@@ -1,11 +1,12 @@
-"""The learning rate at the steps where it can be said in advance."""
+"""The learning rate at steps where it is known in advance, steps per phase, micro-batches per step."""
 
 from __future__ import annotations
 
 import pytest
 
-from stages.train.config import OptimizationConfig
-from stages.train.trainer.schedule import learning_rate, warmup_steps
+from stages.base.contract import UserError
+from stages.train.config import OptimizationConfig, PhaseConfig
+from stages.train.trainer.schedule import accumulation_steps, learning_rate, phase_steps, warmup_steps
 
 
 def test_warm_up_rises_linearly_to_the_peak() -> None:
@@ -36,3 +37,14 @@ def test_cosine_ends_above_its_floor_and_close_to_it() -> None:
 def test_a_peak_below_the_floor_stays_where_it_is() -> None:
     settings = OptimizationConfig(warmup=0, min_lr=1e-3)
     assert learning_rate(settings, 1e-5, 99, 100) == 1e-5
+
+
+def test_an_uneven_batch_is_refused_with_keys_and_numbers() -> None:
+    settings = OptimizationConfig(global_batch=64, micro_batch=24)
+    with pytest.raises(UserError, match=r"tasks.x.global_batch=64 .* tasks.x.micro_batch=24 x 2 ranks = 48"):
+        accumulation_steps(settings, 2, "tasks.x")
+
+
+def test_epochs_become_steps_that_reach_the_last_sample() -> None:
+    phases = [PhaseConfig(objective="a", epochs=1), PhaseConfig(objective="b", steps=7)]
+    assert phase_steps(phases, 64, 100) == [2, 7]

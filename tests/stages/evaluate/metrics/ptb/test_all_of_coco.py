@@ -9,7 +9,7 @@ import pytest
 
 from stages.evaluate.metrics.java import Unavailable, find_java, reference_file
 from stages.evaluate.metrics.ptb import by_rules, jar
-from stages.evaluate.metrics.ptb.lines import one_line
+from stages.evaluate.metrics.ptb.rules import one_line
 from stages.evaluate.metrics.ptb.tokenize import PtbTokenizer
 
 CAPTIONS = 616_767

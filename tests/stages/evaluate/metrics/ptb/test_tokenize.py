@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stages.evaluate.metrics import java
 from stages.evaluate.metrics.java import Unavailable
 from stages.evaluate.metrics.ptb import by_rules, jar, plain
-from stages.evaluate.metrics.ptb.lines import SEPARATORS, one_line
+from stages.evaluate.metrics.ptb.rules import SEPARATORS, one_line
 from stages.evaluate.metrics.ptb.tokenize import PtbTokenizer, tokenize
 
 HARD = [
@@ -114,13 +114,13 @@ def test_order_duplicates_and_what_is_remembered_change_nothing(use_java):
 
 @needs_java
 def test_java_starts_once_for_all_captions_and_not_again_for_those_remembered(monkeypatch):
-    asked = []
+    sent = []
     real = jar.tokens_of
-    monkeypatch.setattr(jar, "tokens_of", lambda lines: asked.append(list(lines)) or real(lines))
+    monkeypatch.setattr(jar, "tokens_of", lambda lines: sent.append(list(lines)) or real(lines))
     tokenizer = PtbTokenizer()
     tokenizer.tokenize(["a letter K.", "a dog", "a.m.", "a letter K."])
     tokenizer.tokenize(["a.m.", "a dog"])
-    assert asked == [["a letter K.", "a.m."]]
+    assert sent == [["a letter K.", "a.m."]]
     assert tokenizer.counts.plain == 2
     assert tokenizer.counts.jar == 4
     assert "2 of 6 captions (33.3%) by the fast path, 4 by the CoreNLP 3.4.1 jar" in tokenizer.describe()

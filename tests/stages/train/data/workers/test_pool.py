@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from models.batch import Batch
+from models.common.batch import Batch
 from stages.base.artifact import Artifact
 from stages.base.contract import UserError
 from stages.train.config import OptimizationConfig
 from stages.train.data.loader import Loader
 from stages.train.data.pairs import PairDataset
-from stages.train.trainer.batching import accumulation_steps
+from stages.train.trainer.schedule import accumulation_steps
 
 Files = Callable[..., tuple[Artifact, Artifact]]
 
@@ -49,7 +49,7 @@ def test_memory_of_a_batch_is_used_again_only_when_nobody_looks_at_it(pair_files
     busy = loader(pair_files([8]), settings, loader_workers=1, prefetch=1)
     held: list[tuple[torch.Tensor, torch.Tensor]] = []
     for turn, batch in enumerate(busy.batches(0, 10)):
-        part = batch["pixels"][:1]  # a view keeps the batch's memory
+        part = batch["pixels"][:1]  # a crop keeps the batch's memory
         held.append((part, part.clone()))
         if turn % 3 == 2:
             assert all(torch.equal(now, then) for now, then in held)
@@ -66,10 +66,11 @@ def test_a_damaged_image_is_replaced_in_workers_as_it_is_without(pair_files: Fil
     for one, other in zip(plain.batches(0, 3), busy.batches(0, 3), strict=True):
         assert equal(one, other)
     busy.close()
-    assert plain.replaced
-    assert plain.replaced == busy.replaced
-    assert {record.uid for record in plain.replaced} == {f"{8:032x}"}
-    assert all("train-00001.tar" in record.reason for record in plain.replaced)
+    replaced = plain.take_replaced()
+    assert replaced
+    assert replaced == busy.take_replaced()
+    assert {record.uid for record in replaced} == {f"{8:032x}"}
+    assert all("train-00001.tar" in record.reason for record in replaced)
 
 
 def test_a_workers_complaint_to_the_user_reaches_the_rank(pair_files: Files, settings: Any) -> None:

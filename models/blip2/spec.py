@@ -1,0 +1,30 @@
+"""What BLIP2-Adapter registers: see `models/common/spec.py`."""
+
+from __future__ import annotations
+
+from models.blip2.config import Blip2Config, RepresentationSettings
+from models.blip2.parameter_count import count_parameters
+from models.common.config import TextSettings
+from models.common.spec import ModelSpec, Objective
+
+SPEC = ModelSpec(
+    config=Blip2Config,
+    model="models.blip2.model:Blip2Adapter",
+    objectives={
+        "representation": Objective(
+            "models.blip2.objectives:Representation",
+            RepresentationSettings,
+            parts=("vision", "qformer", "qformer_text", "heads"),
+        ),
+        # Stage 2 and fine-tuning, through the adapters.
+        "language_modeling": Objective(
+            "models.common.objectives:TextGeneration",
+            TextSettings,
+            parts=("vision", "qformer", "adapters", "language"),
+        ),
+    },
+    text_objective="language_modeling",
+    count_parameters=count_parameters,
+    initialise="models.blip2.initialise:start_from",
+    language_model="opt",
+)

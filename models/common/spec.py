@@ -1,0 +1,51 @@
+"""What an architecture declares about itself: the one object it registers. Light: imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.common.config import ModelConfig, StrictConfig
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One way to train an architecture."""
+
+    module: str
+    """Import path (`package.module:Class`) of an nn.Module made as ``Class(model, settings)``, whose
+    ``forward(batch)`` takes a `models.common.batch.Batch` and returns ``{"loss": scalar, its terms...}``."""
+    settings: type[StrictConfig]
+    """Schema of its settings."""
+    parts: tuple[str, ...]
+    """The parts it uses, and trains unless a phase names fewer. The others get no gradient and are frozen."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """An architecture, registered under its name in the entry-point group `pairmill.models`.
+
+    Whatever needs torch is given by import path and imported when it is first used: specs are loaded by commands that
+    must answer at once.
+    """
+
+    config: type[ModelConfig]
+    """Schema of `model` in the configuration."""
+    model: str
+    """Import path of the subclass of `models.common.pretrained.VisionLanguageModel`."""
+    objectives: Mapping[str, Objective]
+    """By name."""
+    text_objective: str
+    """The objective that learns to write a target text; what fine-tuning uses unless a task names another."""
+    count_parameters: Callable[[Any], dict[str, int]]
+    """From a config, the number of parameters of each part, without torch. Weights that are tied count once."""
+    initialise: str | None = None
+    """Import path of ``start_from(model, config)``, which replaces the weights of the parts that
+    ``config.initialise_from`` gives a folder for and raises UserError; None where nothing can be given."""
+    language_model: str | None = None
+    """Family of the language model it can start from: `model_type` in the config.json of its weights, such as `opt`."""
+    conf: Path | None = None
+    """For an architecture in a package of its own: a folder with `model/NAME.yaml` and `recipe/NAME.yaml`, which
+    `model=NAME` chooses like those in `conf/`."""

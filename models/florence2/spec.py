@@ -1,0 +1,30 @@
+"""What Florence-2 registers: see `models/common/spec.py`."""
+
+from __future__ import annotations
+
+from models.common.config import TextSettings
+from models.common.spec import ModelSpec, Objective
+from models.florence2.config import Florence2Config, MaskedAutoencodingSettings
+from models.florence2.parameter_count import count_parameters
+
+SPEC = ModelSpec(
+    config=Florence2Config,
+    model="models.florence2.model:Florence2",
+    objectives={
+        "masked_autoencoding": Objective(
+            "models.florence2.objectives:MaskedAutoencoding",
+            MaskedAutoencodingSettings,
+            parts=("vision", "reconstruction"),
+        ),
+        # Every task with an answer in words.
+        "sequence_to_sequence": Objective(
+            "models.common.objectives:TextGeneration",
+            TextSettings,
+            parts=("vision", "projector", "language"),
+        ),
+    },
+    text_objective="sequence_to_sequence",
+    count_parameters=count_parameters,
+    initialise="models.florence2.initialise:start_from",
+    language_model="mbart",
+)
