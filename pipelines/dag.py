@@ -50,7 +50,7 @@ STAGES: tuple[type[Stage[Any]], ...] = (
 
 #: What `pairmill run` takes besides the name of a stage.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "data": tuple(stage.name for stage in STAGES[:9]),
+    "data": tuple(stage.name for stage in STAGES[: STAGES.index(Tokens) + 1]),
     "all": tuple(stage.name for stage in STAGES),
 }
 
