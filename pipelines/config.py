@@ -8,6 +8,7 @@ from models.registry import AnyModelConfig
 from pipelines.cluster import ClusterConfig
 from pipelines.tracking.config import TrackingConfig
 from stages.base.contract import StageConfig
+from stages.base.external_files import misplaced_addresses
 from stages.download.config import DownloadSettings
 from stages.evaluate.config import BenchmarkConfig, EvaluateSettings
 from stages.finetune.config import TaskConfig
@@ -49,6 +50,12 @@ class PairmillConfig(StageConfig):
     evaluate: EvaluateSettings
     cluster: ClusterConfig
     tracking: TrackingConfig
+
+    @model_validator(mode="after")
+    def _addresses_are_of_files(self) -> PairmillConfig:
+        if misplaced := misplaced_addresses(self):
+            raise ValueError("\n".join(misplaced))
+        return self
 
     @model_validator(mode="after")
     def _mixture_is_of_these_sources(self) -> PairmillConfig:

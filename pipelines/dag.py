@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,13 +11,14 @@ from pipelines import retry_passes
 from pipelines.config import PairmillConfig
 from pipelines.node import Dag, Node
 from stages.base.contract import Stage, StageConfig, UserError
+from stages.base.external_files import SEVERAL, SINGLE, addresses, own_files
 from stages.download.config import DownloadConfig
 from stages.download.stage import Download
 from stages.evaluate.config import EvaluateConfig
 from stages.evaluate.stage import Evaluate
 from stages.finetune.config import FinetuneConfig
 from stages.finetune.stage import Finetune
-from stages.index.config import BenchmarkImages, Hash, IndexConfig
+from stages.index.config import BenchmarkImages, IndexConfig, search_radius
 from stages.index.stage import BuildIndex
 from stages.ingest.config import IngestConfig
 from stages.ingest.stage import Ingest
@@ -48,7 +50,7 @@ STAGES: tuple[type[Stage[Any]], ...] = (
 
 #: What `pairmill run` takes besides the name of a stage.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "data": tuple(stage.name for stage in STAGES[:9]),
+    "data": tuple(stage.name for stage in STAGES[: STAGES.index(Tokens) + 1]),
     "all": tuple(stage.name for stage in STAGES),
 }
 
@@ -79,49 +81,53 @@ class _Builder:
         stage: type[Stage[Any]],
         instance: str,
         config: StageConfig,
-        inputs: Mapping[str, Iterable[str | None]],
+        inputs: Mapping[str, Iterable[str]],
+        files: Callable[[], Sequence[str]] | None = None,
+        files_key: str = "",
         kind: type[Node] = Node,
-        **files: Any,
     ) -> str:
-        """Add a node; input roles that nothing fills are left out."""
-        filled = {role: tuple(i for i in ids if i) for role, ids in inputs.items()}
-        node = kind(stage, instance, config, {role: ids for role, ids in filled.items() if ids}, **files)
+        """Add a node; input roles that nothing fills are left out, worlds that its config addresses are added.
+
+        `files` lists the outside files to digest, by default all that the config names.
+        """
+        filled = {role: tuple(ids) for role, ids in inputs.items()}
+        node = kind(stage, instance, config, files=files or partial(own_files, config), files_key=files_key)
+        filled[SEVERAL if stage in (BuildIndex, Tokenizer) else SINGLE] = self.worlds(node)
+        node = replace(node, inputs={role: ids for role, ids in filled.items() if ids})
         self.dag[node.id] = node
         return node.id
 
-    def world(self, name: str | None, key: str) -> str | None:
-        """The node of a world that config key `key` refers to; None for none."""
-        if name is None:
-            return None
-        if name not in self.config.worlds:
-            known = ", ".join(self.config.worlds) or "none"
-            raise UserError(f"{key}.world={name}: no such world is configured (known: {known}); add world=[{name}]")
-        return self.add(World, name, self.config.worlds[name], {})
+    def worlds(self, node: Node) -> tuple[str, ...]:
+        """The nodes of all worlds that a node's config addresses, in the order of first mention."""
+        found: dict[str, None] = {}
+        for path, address in addresses(node.config):
+            name = address.world
+            if name not in self.config.worlds:
+                known = ", ".join(self.config.worlds) or "none"
+                raise UserError(
+                    f"{node.config_key(path)}={address}: no world {name} is configured (known: {known});"
+                    f" add world=[{name}]"
+                )
+            found[self.add(World, name, self.config.worlds[name], {})] = None
+        return tuple(found)
 
     def source(self, name: str) -> dict[str, str]:
         """Ingest, download (all its retry passes) and signals of one source."""
         config, source, key = self.config, self.config.sources[name], f"sources.{name}"
-        home = self.world(source.world, key)
         ingest = IngestConfig(**dict(config.ingest), name=name, source=source)
-        lists: dict[str, Any] = {}
-        if home is None:
-            lists = {"files": partial(source.external_files, key), "files_key": f"{key}.paths"}
-        pairs = self.add(Ingest, name, ingest, {"world": [home]}, **lists)
+        pairs = self.add(Ingest, name, ingest, {}, partial(source.external_files, key), f"{key}.paths")
         download = DownloadConfig(**dict(config.download), name=name, source=source)
-        local = source.images is not None and home is None
-        images: dict[str, Any] = (
-            {"files": partial(source.external_images, key), "files_key": f"{key}.images"} if local else {}
-        )
+        images, images_key = partial(source.external_images, key), f"{key}.images"
         passes = retry_passes.newest(config.workspace, retry_passes.key(ingest, download))
-        previous: list[str | None] = []
-        for number in range(passes):
-            inputs: dict[str, list[str | None]] = {"pairs": [pairs], "world": [home], "previous": previous}
+        previous: list[str] = []
+        for number in range(passes + 1):
             settings = download.model_copy(update={"retry_pass": number})
-            previous = [self.add(Download, name, settings, inputs, kind=retry_passes.EarlierPass, **images)]
-        newest = download.model_copy(update={"retry_pass": passes})
-        raw = self.add(Download, name, newest, {"pairs": [pairs], "world": [home], "previous": previous}, **images)
-        models = _outside("signals.clip.model", config.signals.external_files())
-        signals = self.add(Signals, name, config.signals, {"pairs": [pairs], "raw": [raw]}, **models)
+            inputs = {"pairs": [pairs], "previous": previous}
+            kind = Node if number == passes else retry_passes.EarlierPass
+            previous = [self.add(Download, name, settings, inputs, images, images_key, kind)]
+        (raw,) = previous
+        measured = {"pairs": [pairs], "raw": [raw]}
+        signals = self.add(Signals, name, config.signals, measured, config.signals.external_files, "signals.clip.model")
         return {"pairs": pairs, "raw": raw, "signals": signals}
 
     def data(self, sources: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
@@ -132,15 +138,13 @@ class _Builder:
         select = SelectConfig(selection=config.selection, private_sources=self.private)
         verdicts = self.add(Select, "", select, {"index": [index], "pairs": pairs, "raw": raw})
         shards = self.add(Shard, "", config.shard, {"pairs": pairs, "raw": raw, "verdicts": [verdicts]})
-        corpora = [self.world(name, "tokenizer.text") for name in config.tokenizer.worlds()]
         tokenizer = self.add(
             Tokenizer,
             "",
             config.tokenizer,
-            {"pairs": pairs, "verdicts": [verdicts], "worlds": corpora},
-            **_outside(
-                "tokenizer.folder" if config.tokenizer.brought else "tokenizer.text", config.tokenizer.external_files()
-            ),
+            {"pairs": pairs, "verdicts": [verdicts]},
+            config.tokenizer.external_files,
+            "tokenizer.folder" if config.tokenizer.brought else "tokenizer.text",
         )
         tokens = self.add(Tokens, "", config.tokens, {"shards": [shards], "tokenizer": [tokenizer]})
         return {"shards": [shards], "tokens": [tokens], "tokenizer": [tokenizer]}
@@ -148,26 +152,16 @@ class _Builder:
     def index(self, pairs: Sequence[str], raw: Sequence[str], signals: Sequence[str]) -> str:
         """The table over all sources, searched as far as the selection asks for."""
         config, selection = self.config, self.config.selection
-        radius: dict[Hash, int] = {}
-        for near in (selection.duplicates.near, selection.contamination.near):
-            if near is not None:
-                radius[near.hash] = max(radius.get(near.hash, config.index.radius), near.radius)
         held_out = config.held_out.items() if selection.contamination.enabled else ()
-        benchmarks = {name: BenchmarkImages.model_validate(benchmark.held_out()) for name, benchmark in held_out}
-        worlds = [self.world(benchmark.world, f"benchmarks.{name}") for name, benchmark in held_out]
-        return self.add(
-            BuildIndex,
-            "",
-            IndexConfig(
-                radius=radius,
-                ngram=config.index.ngram,
-                max_near=config.index.max_near,
-                benchmarks=benchmarks,
-                private_sources=self.private,
-            ),
-            {"pairs": pairs, "raw": raw, "signals": signals, "worlds": dict.fromkeys(worlds)},
-            **_outside("held_out", [path for _, benchmark in held_out for path in benchmark.held_out_files()]),
+        index = IndexConfig(
+            search_radius=search_radius(config.index, [selection.duplicates.near, selection.contamination.near]),
+            ngram=config.index.ngram,
+            max_near=config.index.max_near,
+            benchmarks={name: BenchmarkImages.model_validate(it.held_out()) for name, it in held_out},
+            private_sources=self.private,
         )
+        inputs = {"pairs": pairs, "raw": raw, "signals": signals}
+        return self.add(BuildIndex, "", index, inputs, files_key="held_out")
 
     def pretrain(self, data: Mapping[str, Sequence[str]]) -> str:
         """The pretrained model."""
@@ -176,26 +170,16 @@ class _Builder:
 
     def finetune(self, name: str, model: str, tokenizer: str) -> str:
         """The model fine-tuned for one task."""
-        task = self.config.tasks[name]
-        home = self.world(task.world, f"tasks.{name}")
-        inputs: dict[str, list[str | None]] = {"model": [model], "tokenizer": [tokenizer], "world": [home]}
-        config = FinetuneConfig(name=name, task=task)
-        files = _outside(f"tasks.{name}", task.located())
-        return self.add(Finetune, f"{self.config.model.name}/{name}", config, inputs, **files)
+        config = FinetuneConfig(name=name, task=self.config.tasks[name])
+        inputs = {"model": [model], "tokenizer": [tokenizer]}
+        return self.add(Finetune, f"{self.config.model.name}/{name}", config, inputs, files_key=f"tasks.{name}")
 
     def evaluate(self, name: str, model: str) -> str:
         """The scores of a model on one benchmark."""
         benchmark = self.config.benchmarks[name]
-        home = self.world(benchmark.world, f"benchmarks.{name}")
         config = EvaluateConfig(**dict(self.config.evaluate), name=name, benchmark=benchmark)
-        inputs: dict[str, list[str | None]] = {"model": [model], "world": [home]}
-        files = _outside(f"benchmarks.{name}", benchmark.located())
-        return self.add(Evaluate, f"{self.config.model.name}/{name}", config, inputs, **files)
-
-
-def _outside(key: str, paths: Sequence[str]) -> dict[str, Any]:
-    """The part of a node that says its result depends on the contents of these files."""
-    return {"files": partial(list, paths), "files_key": key} if paths else {}
+        instance = f"{self.config.model.name}/{name}"
+        return self.add(Evaluate, instance, config, {"model": [model]}, files_key=f"benchmarks.{name}")
 
 
 def targets(dag: Dag, name: str) -> list[str]:

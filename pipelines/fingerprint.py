@@ -13,19 +13,28 @@ from pydantic import BaseModel
 
 from stages.base.artifact import canonical_json, file_sha256, is_remote
 from stages.base.contract import FingerprintedAs, NotFingerprinted, UserError
+from stages.base.external_files import ExternalFile, fingerprinted_files
 
 
 def fingerprinted(value: Any) -> Any:
-    """The fingerprinted half of a config as plain JSON values: every field except those marked `NotFingerprinted`."""
+    """The fingerprinted half of a config as plain JSON values.
+
+    Every field except those marked `NotFingerprinted`; of fields marked `ExternalFile`, the addresses.
+    """
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
-        kept = {name: field.metadata for name, field in fields.items() if NotFingerprinted not in field.metadata}
-        return dict(_spelled(name, getattr(value, name), marks) for name, marks in kept.items())
+        kept = {name: field.metadata for name, field in fields.items() if not _left_out(field.metadata)}
+        entries = dict(_spelled(name, getattr(value, name), marks) for name, marks in kept.items())
+        return entries | fingerprinted_files(value)
     if isinstance(value, Mapping):
         return {str(key): fingerprinted(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [fingerprinted(item) for item in value]
     return value
+
+
+def _left_out(marks: Sequence[Any]) -> bool:
+    return any(mark is NotFingerprinted or mark is ExternalFile for mark in marks)
 
 
 def _spelled(name: str, value: Any, marks: Sequence[Any]) -> tuple[str, Any]:
@@ -42,8 +51,8 @@ def fingerprint(
 ) -> str:
     """sha256 over the canonical JSON of all that determines an artifact.
 
-    `config` is what :func:`what` returns, `inputs` holds the fingerprints per role, `files` the digest of files
-    from outside the workspace (:class:`FileDigests`). No file time, host path or unrelated config takes part.
+    `config` is what :func:`fingerprinted` returns, `inputs` holds the fingerprints per role, `files` the digest of
+    files from outside the workspace (:class:`FileDigests`). No file time, host path or unrelated config takes part.
     """
     parts = [stage, version, config, {role: list(prints) for role, prints in inputs.items()}, files]
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()

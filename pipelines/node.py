@@ -15,11 +15,11 @@ class Node:
 
     stage: type[Stage[Any]]
     instance: str
-    """Which one of the stage: a source's, world's or model's name, `model/task`, `model/benchmark`, or empty."""
+    """Which one of the stage: the name of a source, a model or the like, `model/task`, `model/benchmark`, or empty."""
     config: StageConfig
     inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Role -> node ids."""
-    files: Callable[[], Sequence[str]] | None = None
+    files: Callable[[], Sequence[str]] = tuple
     """Lists files and folders from outside the workspace whose contents the result depends on; may raise UserError."""
     files_key: str = ""
     """Config key that names them, for error messages."""
@@ -29,12 +29,35 @@ class Node:
         """`stage[instance]`."""
         return f"{self.stage.name}[{self.instance}]" if self.instance else self.stage.name
 
+    def config_key(self, path: str) -> str:
+        """The full config key, as a user would override it, of a field of the node's config (dotted path)."""
+        stage, name = self.stage.name, self.instance.rsplit("/", 1)[-1]
+        head, _, rest = path.partition(".")
+        root = _ROOTS.get((stage, head))
+        if root is not None:
+            return f"{root.format(name)}.{rest}"
+        root = _ROOTS.get((stage, ""), stage).format(name)
+        return f"{root}.{path}" if root else path
+
     def parents(self) -> list[str]:
         """Ids of all inputs, in order, each once."""
         return list(dict.fromkeys(parent for role in self.inputs.values() for parent in role))
 
 
 Dag = dict[str, Node]
+
+#: (Stage, first part of a path in its config) -> the key in the run's config; with an empty path of everything else,
+#: where that is not the stage's name. `{}` stands for the last part of the instance's name.
+_ROOTS: Mapping[tuple[str, str], str] = {
+    ("world", ""): "worlds.{}",
+    ("ingest", "source"): "sources.{}",
+    ("download", "source"): "sources.{}",
+    ("index", "benchmarks"): "held_out",
+    ("select", ""): "",
+    ("pretrain", ""): "",
+    ("finetune", "task"): "tasks.{}",
+    ("evaluate", "benchmark"): "benchmarks.{}",
+}
 
 
 def with_ancestors(dag: Dag, wanted: Sequence[str]) -> list[Node]:

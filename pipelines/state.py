@@ -13,6 +13,7 @@ from pipelines.node import Dag, Node
 from pipelines.store import ArtifactDir, Store
 from stages.base.artifact import Artifact, is_remote
 from stages.base.contract import UserError
+from stages.base.external_files import readable
 
 Standing = Literal["up to date", "partly done", "stale", "missing", "blocked"]
 
@@ -56,7 +57,8 @@ class Workspace:
                 prints[node.id] = (None, f"waits for {lacking[0]}: {prints[lacking[0]][1]}")
                 continue
             try:
-                files = self._digests.digest(node.files(), node.files_key) if node.files else None
+                outside = node.files()
+                files = self._digests.digest(outside, node.files_key) if outside else None
             except UserError as error:
                 prints[node.id] = (None, str(error))
                 continue
@@ -103,19 +105,18 @@ class Workspace:
         latest = self.store.latest(node.id)
         if latest is None:
             return ""
-        key = CONFIG_KEYS.get(node.stage.name, node.stage.name)
+        before, now = readable(latest["config"]), readable(fingerprinted(node.config))
         found = [
-            f"{prefixed(key, node, path)}: {_short(old)} → {_short(new)}"
-            for path, old, new in differences(latest["config"], fingerprinted(node.config))
+            f"{node.config_key(path)}: {_short(old)} → {_short(new)}" for path, old, new in differences(before, now)
         ]
         if latest["version"] != node.stage.version:
             found.append(f"{node.stage.name} version {latest['version']} → {node.stage.version}")
-        for role, ids in node.inputs.items():
-            before: dict[str, str] = dict(latest["inputs"].get(role, []))
-            now = {i: str(self.fingerprints[i]) for i in ids}
-            found += [f"input {i} changed" for i in now if i in before and before[i] != now[i]]
-            found += [f"input {i} is new" for i in now if i not in before]
-            found += [f"input {i} is gone" for i in before if i not in now]
+        for role in dict.fromkeys([*node.inputs, *latest["inputs"]]):
+            then: dict[str, str] = dict(latest["inputs"].get(role, []))
+            new = {i: str(self.fingerprints[i]) for i in node.inputs.get(role, ())}
+            found += [f"input {i} changed" for i in new if i in then and then[i] != new[i]]
+            found += [f"input {i} is new" for i in new if i not in then]
+            found += [f"input {i} was removed" for i in then if i not in new]
         if not found and self.fingerprints[node.id] != latest["fingerprint"]:
             found.append(f"contents of {node.files_key or 'its files'} changed")
         return "; ".join(dict.fromkeys(found))
@@ -128,22 +129,6 @@ class Workspace:
             "config": fingerprinted(node.config),
             "inputs": {role: [[i, self.fingerprints[i]] for i in ids] for role, ids in node.inputs.items()},
         }
-
-
-#: Stages whose config lies under another key than their name.
-CONFIG_KEYS = {"select": "", "pretrain": "", "world": "worlds"}
-
-
-def prefixed(key: str, node: Node, path: str) -> str:
-    """The full config key, as a user would override it, of a field of a node's config."""
-    head, _, rest = path.partition(".")
-    name = node.instance.rsplit("/", 1)[-1]
-    instance_of = {"source": f"sources.{name}", "task": f"tasks.{name}", "benchmark": f"benchmarks.{name}"}
-    if head in instance_of and key in ("ingest", "download", "finetune", "evaluate"):
-        return f"{instance_of[head]}.{rest}"
-    if key == "worlds":
-        return f"worlds.{name}.{path}"
-    return f"{key}.{path}" if key else path
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:

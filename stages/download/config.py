@@ -54,8 +54,8 @@ class DownloadSettings(StageConfig):
     per_host: Annotated[int, NotFingerprinted, Field(ge=1, le=1024)] = 8
     """Requests in flight per host, shared among the partitions that run at a time (each may make one)."""
     per_host_rate: Annotated[float, NotFingerprinted, Field(gt=0, le=100_000)] = 20.0
-    """Requests per second and host, shared likewise. A robots.txt with a Crawl-delay can only lower it. A world's
-    own server is exempt."""
+    """Requests per second and host, shared likewise. A robots.txt with a Crawl-delay can only lower it. A
+    server that plays the hosts of a demonstration is exempt."""
     decode_threads: Annotated[int, NotFingerprinted, Field(ge=1, le=64)] = 2
     """Images decoded at the same time; bounds memory to this many times `max_pixels` × 4 bytes."""
     timeout: Annotated[float, NotFingerprinted, Field(gt=0, le=600)] = 10.0

@@ -70,7 +70,7 @@ def user_agent(token: str, contact: str) -> str:
 
 @contextmanager
 def web(config: DownloadConfig, served: Mapping[str, str], run: str = "") -> Iterator[Web]:
-    """A fetcher for one partition; `served` maps host names to the ``ip:port`` of a world's server.
+    """A fetcher for one partition; `served` maps host names to the ``ip:port`` of a server on this machine.
 
     `run` names the artifact: its partitions in one process share the rules of robots.txt files.
     """

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext
+from stages.base.external_files import resolve
 from stages.base.forgetting import ForgetInputs, Forgotten, Removal
 from stages.download.config import DownloadConfig
 
@@ -56,6 +57,7 @@ class Download(Stage[DownloadConfig]):
         from stages.download.outcome import Failure
         from stages.download.partition import PartitionDownload
         from stages.download.success_rate import Window, report
+        from stages.world.plugin import served_hosts
 
         config, private = self.config, self.config.source.private
         pairs = context.input("pairs")
@@ -69,7 +71,7 @@ class Download(Stage[DownloadConfig]):
             known = dict(journal.outcomes)
             if config.retry_pass:
                 known |= held.enter_context(PreviousPass(context.input("previous"), partition.id)).outcomes
-            served = held.enter_context(self._served(context, remote))
+            served = held.enter_context(served_hosts(context.inputs)) if remote else {}
             fetch = held.enter_context(web(config, served, context.scratch))
             download = PartitionDownload(
                 images,
@@ -152,25 +154,10 @@ class Download(Stage[DownloadConfig]):
             return 1
         return max(1, min(partitions, int(ray.cluster_resources().get("CPU", 1) / self.cpus)))
 
-    @contextmanager
-    def _served(self, context: StageContext, remote: bool) -> Iterator[Mapping[str, str]]:
-        """Host name -> ``ip:port`` while the world's server runs; empty for the real web and local files."""
-        worlds: tuple[Artifact, ...] = context.inputs.get("world", ())
-        if not (remote and worlds):
-            yield {}
-            return
-        from stages.world.serve import serving
-
-        with serving(worlds[0], worlds[0].manifest["config"]["kind"]) as served:
-            yield served
-
     def _root(self, context: StageContext) -> str:
         """Where relative paths of a local source start, unless the ingest artifact holds the file."""
         images = self.config.source.images
-        worlds: tuple[Artifact, ...] = context.inputs.get("world", ())
-        if worlds:
-            return str(worlds[0].path() / (images or ""))
-        return images or ""
+        return resolve(images, context.inputs) if images else ""
 
     @classmethod
     def forget(cls, artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:

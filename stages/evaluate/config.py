@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages.base.contract import NotFingerprinted, StageConfig
-from stages.base.external_files import ExternalFilesConfig
+from stages.base.contract import StageConfig
+from stages.base.external_files import ExternalFile, ExternalFilesConfig, named_files
 
 CaptionMetric = Literal["bleu", "meteor", "rouge_l", "cider_d", "spice"]
 
@@ -17,7 +17,7 @@ class _Benchmark(ExternalFilesConfig):
 
     split: str
     """The split's name as it is published (`val2014`, `karpathy test`); part of the protocol."""
-    images: Annotated[str, NotFingerprinted]
+    images: Annotated[str, ExternalFile]
     """Folder of the images. Their contents count, not where they lie."""
     image_pattern: str = "{image_id}.jpg"
     """File name of an image below `images`; `{image_id:012d}` pads with zeros as COCO does, and `{file_name}` is the
@@ -44,38 +44,27 @@ class _Benchmark(ExternalFilesConfig):
 
     def lists(self) -> list[str]:
         """Question, annotation and reference files as configured: all but the images."""
-        return [path for key in self.file_keys if key != "images" and (path := getattr(self, key))]
+        return [path for path in named_files(self) if path != self.images]
 
     def held_out(self) -> dict[str, Any]:
         """What must not be trained on, as `stages.index.config.BenchmarkImages` takes it."""
-        return {
-            "world": self.world,
-            "images": self.images,
-            "texts": self.texts(),
-            "image_pattern": self.image_pattern,
-        }
+        return {"images": self.images, "texts": self.texts(), "image_pattern": self.image_pattern}
 
     def texts(self) -> tuple[str, ...]:
         """The files with its questions or captions."""
         return ()
 
-    def held_out_files(self) -> list[str]:
-        """Files and folders outside any world that :meth:`held_out` names."""
-        return [] if self.world else [self.images, *self.texts()]
-
 
 class VqaBenchmark(_Benchmark):
     """Open-ended questions in VQAv2's format, scored by VQA accuracy."""
 
-    file_keys: ClassVar[tuple[str, ...]] = ("questions", "annotations", "train_annotations", "images")
-
     kind: Literal["vqa"]
     """`vqa`."""
-    questions: Annotated[str, NotFingerprinted]
+    questions: Annotated[str, ExternalFile]
     """`questions: [{question_id, image_id, question}]`."""
-    annotations: Annotated[str, NotFingerprinted]
+    annotations: Annotated[str, ExternalFile]
     """`annotations: [{question_id, answers: [{answer}], answer_type, question_type}]`."""
-    train_annotations: Annotated[str | None, NotFingerprinted] = None
+    train_annotations: Annotated[str | None, ExternalFile] = None
     """The training split's annotations, whose most frequent answer is the baseline; null takes the test split's."""
 
     @model_validator(mode="after")
@@ -92,11 +81,9 @@ class VqaBenchmark(_Benchmark):
 class CaptionBenchmark(_Benchmark):
     """Captions in COCO's format, scored by coco-caption's metrics."""
 
-    file_keys: ClassVar[tuple[str, ...]] = ("references", "images")
-
     kind: Literal["captions"]
     """`captions`."""
-    references: Annotated[str, NotFingerprinted]
+    references: Annotated[str, ExternalFile]
     """COCO's captions JSON (`images`, `annotations: [{image_id, caption}]`; NoCaps' `domain` of an image is reported
     by), or Karpathy's (`images: [{filename, split, sentences: [{raw}]}]`)."""
     karpathy_split: str = "test"

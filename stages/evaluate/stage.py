@@ -11,7 +11,8 @@ from stages.evaluate.config import EvaluateConfig
 
 
 class Evaluate(Stage[EvaluateConfig]):
-    """Inputs: `model` (a `pretrain` or `finetune` artifact), and `world` where the benchmark's files are in one."""
+    """Inputs: `model` (a `pretrain` or `finetune` artifact), and what holds files that the benchmark addresses
+    (`stages/base/external_files.py`)."""
 
     name = "evaluate"
     version = 2
@@ -37,7 +38,7 @@ class Evaluate(Stage[EvaluateConfig]):
 
         benchmark = self.config.benchmark
         images = examples_by_image(self.config, context.inputs)[partition.spec["first"] : partition.spec["last"]]
-        folder = locator(self.config, context.inputs)(benchmark.images)
+        folder = locator(context.inputs)(benchmark.images)
         generator = load_generator(context.input("model"), benchmark, gpu=context.cluster.get("gpus_per_worker", 0) > 0)
         # The number of threads decides the order of sums, so it is the same on every machine.
         threads = torch.get_num_threads()
@@ -62,7 +63,7 @@ class Evaluate(Stage[EvaluateConfig]):
         images = examples_by_image(self.config, context.inputs)
         examples = [example for of_image in images for example in of_image]
         result = open_benchmark(self.config, context.inputs).score(examples, generated)
-        locate = locator(self.config, context.inputs)
+        locate = locator(context.inputs)
         write_results(self.config, context.input("model"), result, len(images), locate, context.out)
 
     def summary(self, artifact: Artifact) -> dict[str, float]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from models import registry
-from stages.base.contract import FingerprintedAs, NotFingerprinted, StageConfig
-from stages.base.external_files import ExternalFilesConfig
+from stages.base.contract import FingerprintedAs, StageConfig
+from stages.base.external_files import ExternalFile, ExternalFilesConfig
 from stages.train.config import OptimizationConfig, PhaseConfig
 
 #: Tokens of a box, with the end of the text.
@@ -18,19 +18,17 @@ BOX_TEXT = 5
 class TaskConfig(OptimizationConfig, ExternalFilesConfig):
     """`conf/task/*.yaml`, under `tasks.<name>`."""
 
-    file_keys: ClassVar[tuple[str, ...]] = ("questions", "annotations", "images")
-
     kind: Annotated[Literal["vqa", "captions", "grounding"], FingerprintedAs(values={"grounding": "regions"})]
     """`vqa`: questions and answers in VQAv2's format. `captions`: COCO's captions format. `grounding`: the same with
     a box for each caption, as RefCOCO's and Visual Genome's expressions are put; needs a tokenizer with location
     tokens."""
-    questions: Annotated[str | None, NotFingerprinted] = None
+    questions: Annotated[str | None, ExternalFile] = None
     """VQAv2 questions JSON: `questions: [{question_id, image_id, question}]`; only for `vqa`."""
-    annotations: Annotated[str, NotFingerprinted]
+    annotations: Annotated[str, ExternalFile]
     """VQAv2 annotations JSON (`annotations: [{question_id, image_id, multiple_choice_answer}]`), COCO captions JSON
     (`annotations: [{image_id, caption}]`), or regions (`annotations: [{image_id, bbox, caption}]`, where `bbox` is
     `[x, y, width, height]` in pixels of the upright image)."""
-    images: Annotated[str, NotFingerprinted]
+    images: Annotated[str, ExternalFile]
     """Folder of the images."""
     image_pattern: str = "{image_id}.jpg"
     """File name of an image below `images`; `{image_id:012d}` pads with zeros as COCO does."""

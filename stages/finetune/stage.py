@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext
+from stages.base.external_files import local_path
 from stages.finetune.config import FinetuneConfig
 
 
 class Finetune(Stage[FinetuneConfig]):
-    """Trains a pretrained model on one task. Inputs: `model`, `tokenizer`, and `world` where the data lie there."""
+    """Trains a pretrained model on one task. Inputs: `model`, `tokenizer`, and what holds files that the task
+    addresses (`stages/base/external_files.py`)."""
 
     name = "finetune"
     version = 2
@@ -37,11 +38,14 @@ class Finetune(Stage[FinetuneConfig]):
         folder = context.input("model").path() / "model"
         model = saved_config(folder)
         check_vocabulary(model.vocabulary, tokenizer_vocabulary(context.input("tokenizer")))
-        root = context.input("world").path().absolute() if config.world else Path.cwd()
+
+        def local(file: str) -> str:
+            return str(local_path(file, context.inputs).absolute())
+
         files = AnnotatedFiles(
-            annotations=str(root / config.annotations),
-            questions=str(root / config.questions) if config.questions else None,
-            images=str(root / config.images),
+            annotations=local(config.annotations),
+            questions=local(config.questions) if config.questions else None,
+            images=local(config.images),
             image_pattern=config.image_pattern,
             regions=config.kind == "grounding",
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field, model_validator
 
-from stages.base.contract import NotFingerprinted, StageConfig
+from stages.base.contract import FingerprintedAs, NotFingerprinted, StageConfig
+from stages.base.external_files import ExternalFile, ExternalFilesConfig
 
 #: Columns of the signals that hold a perceptual hash. `phash_d4` finds copies in all eight positions (quarter turns,
 #: mirrored or not) and compares thumbnails in the one that fits best.
@@ -17,65 +19,73 @@ class IndexSettings(StageConfig):
     """The root key `index`."""
 
     radius: Annotated[int, Field(ge=0, le=24)] = 8
-    """Bits of perceptual hash up to which near copies are searched: any smaller radius re-selects at once. A
-    selection that asks for more raises it by itself."""
+    """Bits of perceptual hash up to which near copies are searched at least: any smaller radius re-selects at once. A
+    selection that compares further is searched that far (:func:`search_radius`)."""
     ngram: Annotated[int, Field(ge=3, le=32)] = 8
     """Words in a row that a caption must share with a benchmark's text to count as a hit."""
     max_near: Annotated[int, NotFingerprinted, Field(ge=1)] = 100_000_000
     """Near pairs above which the index gives up instead of filling the memory (18 bytes each in the artifact)."""
 
 
-class BenchmarkImages(StageConfig):
-    """Where a benchmark's images and texts lie: inside `world`, or, without a world, in any folder or URL."""
+class BenchmarkImages(ExternalFilesConfig):
+    """A benchmark's images and texts, which must not be trained on."""
 
-    world: str | None = None
-    """The world that holds them."""
-    images: str = ""
-    """Folder inside the world; the empty string is the whole world."""
-    texts: tuple[str, ...] = ()
-    """Files inside the world with the benchmark's captions or questions (its public JSON formats)."""
+    images: Annotated[str, ExternalFile, Field(min_length=1)]
+    """Folder of the images. The result depends on what is in it, not on where it is."""
+    texts: Annotated[tuple[str, ...], ExternalFile] = ()
+    """Files with the benchmark's captions or questions (its public JSON formats)."""
     image_pattern: str | None = None
     """File name below `images` of an image that the texts list, as in :class:`stages.evaluate.config.VqaBenchmark`:
     only those are held out, so that a split's images may lie among those of another. Null holds out all there."""
     karpathy_split: str = "test"
     """Which images of a Karpathy JSON are meant."""
-    folder: Annotated[str | None, NotFingerprinted] = None
-    """Folder outside any world. The result depends on what is in it, not on where it is."""
-    files: Annotated[tuple[str, ...], NotFingerprinted] = ()
-    """Text files outside any world."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _outside(cls, value: Any) -> Any:
-        if not isinstance(value, dict | BenchmarkImages):  # another schema that describes the same thing
-            value = {name: getattr(value, name) for name in ("world", "images", "texts") if hasattr(value, name)}
-        if isinstance(value, dict) and value.get("world") is None and value.get("images"):
-            texts = value.get("texts") or ()
-            return {**value, "images": "", "folder": value["images"], "texts": (), "files": texts}
-        return value
 
     @model_validator(mode="after")
-    def _somewhere(self) -> BenchmarkImages:
-        if (self.world is None) == (self.folder is None):
-            raise ValueError("benchmark images need a world, or a folder outside of one")
-        if self.image_pattern is not None and not (self.texts or self.files):
+    def _pattern_has_a_list(self) -> BenchmarkImages:
+        if self.image_pattern is not None and not self.texts:
             raise ValueError("an image_pattern needs the file that lists the images, in texts")
         return self
 
+    def fingerprinted_addresses(self) -> dict[str, Any]:
+        """The same under the fields' own names."""
+        found = super().fingerprinted_addresses()
+        return {"images": "", "texts": [], **found.pop("world_files"), **found}
+
 
 class IndexConfig(StageConfig):
-    """All that the `index` stage depends on.
+    """All that the `index` stage depends on."""
 
-    Its input `worlds` holds one artifact per world that `benchmarks` names, in the order of first mention.
-    """
-
-    radius: dict[Hash, Annotated[int, Field(ge=0, le=48)]]
+    search_radius: Annotated[dict[Hash, Annotated[int, Field(ge=0, le=48)]], FingerprintedAs("radius")]
     """Perceptual hash -> bits up to which its near copies are searched, among the images and in the benchmarks."""
     ngram: Annotated[int, Field(ge=3, le=32)] = 8
     """As in :class:`IndexSettings`."""
     benchmarks: dict[str, BenchmarkImages] = {}
     """Name -> what must not be trained on."""
     private_sources: list[str] = []
-    """Sources whose hosts are not told."""
+    """Sources whose hosts are not shown."""
     max_near: Annotated[int, NotFingerprinted, Field(ge=1)] = 100_000_000
     """As in :class:`IndexSettings`."""
+
+
+class NearRule(Protocol):
+    """What a selection states of near copies, as far as the search depends on it."""
+
+    @property
+    def hash(self) -> Hash:
+        """The perceptual hash that is compared."""
+
+    @property
+    def radius(self) -> int:
+        """Bits that may differ."""
+
+
+def search_radius(settings: IndexSettings, rules: Iterable[NearRule | None]) -> dict[Hash, int]:
+    """Perceptual hash -> bits up to which the index is searched by it: `IndexConfig.search_radius`.
+
+    Only hashes that a rule compares are searched, each as far as the rules need, and at least as far as `index.radius`.
+    """
+    radius: dict[Hash, int] = {}
+    for rule in rules:
+        if rule is not None:
+            radius[rule.hash] = max(radius.get(rule.hash, settings.radius), rule.radius)
+    return radius

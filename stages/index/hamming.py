@@ -64,8 +64,8 @@ class Blocks:
 def cut(words: Words, radius: int, agree: int) -> Blocks:
     """Cut hashes [n, bits / 64] into radius + agree blocks, dealing the bits out in turn.
 
-    Neighbouring bits of a perceptual hash are neighbouring frequencies and say much the same; dealt out, every block
-    tells pictures apart about as well. With `agree` 0 there is one table, of all hashes: brute force.
+    Neighbouring bits of a perceptual hash are neighbouring frequencies and carry much the same; dealt out, every block
+    separates pictures about as well. With `agree` 0 there is one table, of all hashes: brute force.
     """
     bits, count = 64 * words.shape[1], radius + agree
     if agree == 0 or count > bits:
@@ -124,16 +124,16 @@ def near_between(queries: Words, base: Words, radius: int) -> Iterator[tuple[Row
     if not len(queries) or not len(base):
         return
     held = _lookup_plan(queries, base, radius)
-    asked = cut(queries, radius, held.agree)
+    query_blocks = cut(queries, radius, held.agree)
     for table in held.tables():
         key = held.key(table)
         order = np.argsort(key, kind="stable")
         starts = np.zeros((1 << _KEY_BITS) + 1, dtype=np.int64)
         np.cumsum(np.bincount(key, minlength=1 << _KEY_BITS), out=starts[1:])
         hashes = base[order]
-        wanted = asked.key(table).astype(np.int64)
+        keys = query_blocks.key(table).astype(np.int64)
         for begin in range(0, len(queries), _STEP):
-            mine = wanted[begin : begin + _STEP]
+            mine = keys[begin : begin + _STEP]
             place, stop = starts[mine], starts[mine + 1]
             row = np.flatnonzero(place < stop)
             place, stop = place[row], stop[row]
@@ -141,7 +141,7 @@ def near_between(queries: Words, base: Words, radius: int) -> Iterator[tuple[Row
             while len(row):
                 close = distances(queries[row], hashes[place]) <= radius
                 if close.any():
-                    found, other = _reported(asked, row[close], held, order[place[close]], table)
+                    found, other = _reported(query_blocks, row[close], held, order[place[close]], table)
                     if len(found):
                         yield found, other
                 place = place + 1
@@ -231,10 +231,10 @@ def _lookup_plan(queries: Words, base: Words, radius: int) -> Blocks:
         number = comb(radius + agree, agree)
         if number > _MOST_TABLES or number * count * _ROW_COST > cheapest:
             break
-        blocks, asked = cut(base, radius, agree), cut(sample, radius, agree)
+        blocks, query_blocks = cut(base, radius, agree), cut(sample, radius, agree)
         tables = blocks.tables()
         judged = tables[:: max(1, number // 3)][:3]
-        met = sum(_meetings(blocks.key(table), asked.key(table)) for table in judged) / len(judged)
+        met = sum(_meetings(blocks.key(table), query_blocks.key(table)) for table in judged) / len(judged)
         cost = number * (count * _ROW_COST + met * count / len(sample) * _LOOKUP_COST)
         if cost < cheapest:
             best, cheapest = blocks, cost

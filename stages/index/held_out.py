@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.base.artifact import Artifact
-from stages.base.contract import UserError
+from stages.base.contract import Inputs, UserError
+from stages.base.external_files import in_inputs
 from stages.formats.vqa import Question, parse_questions
 from stages.index.config import BenchmarkImages
 
@@ -31,27 +32,26 @@ class HeldOut:
     """Digest of files where it is known without reading them."""
 
 
-def held_out(name: str, where: BenchmarkImages, worlds: Mapping[str, Artifact]) -> HeldOut:
+def held_out(name: str, where: BenchmarkImages, inputs: Inputs) -> HeldOut:
     """What benchmark `name` consists of.
 
     Raises UserError for a benchmark without images, for a listed image that is not there, and for a malformed list.
     """
-    if where.world is not None:
-        world = worlds[where.world]
-        folder, place = world.url, f"{where.images!r} of world {where.world}"
-        prefix = f"{where.images.strip('/')}/" if where.images.strip("/") else ""
-        digests = {file["name"]: file["sha256"] for file in world.manifest["files"]}
+    home = in_inputs(where.images, inputs)
+    if home is not None:
+        artifact, below = home
+        folder = artifact.url
+        prefix = f"{below.strip('/')}/" if below.strip("/") else ""
+        digests = {file["name"]: file["sha256"] for file in artifact.manifest["files"]}
         there = {file for file in digests if file.startswith(prefix)}
-        lists = [(text, _read(name, world, text)) for text in where.texts]
     else:
-        folder = place = str(where.folder)
-        prefix, digests, there = "", {}, _listing(name, folder)
-        lists = [(text, _read(name, Artifact(os.path.dirname(text)), os.path.basename(text))) for text in where.files]
+        folder, prefix, digests, there = where.images, "", {}, _listing(name, where.images)
+    lists = [(text, _read(name, text, inputs)) for text in where.texts]
     texts = [text for file, content in lists for text in _texts(name, file, content, where)]
     if where.image_pattern is None:
         files = {file for file in there if file.lower().endswith(_EXTENSIONS)}
         if not files:
-            raise UserError(f"benchmarks.{name}: no image in {place}; name the folder that holds them")
+            raise UserError(f"benchmarks.{name}: no image in {where.images}; name the folder that holds them")
     else:
         listed = [image for file, content in lists for image in _images(name, file, content, where)]
         try:
@@ -65,7 +65,7 @@ def held_out(name: str, where: BenchmarkImages, worlds: Mapping[str, Artifact]) 
         missing = min(files - there, default=None)
         if missing is not None:
             raise UserError(
-                f"benchmarks.{name}: it lists {missing}, which is not in {place}; get it, or mend the pattern"
+                f"benchmarks.{name}: it lists {missing}, which is not in {where.images}; get it, or mend the pattern"
             )
     return HeldOut(folder, sorted(files), texts, digests)
 
@@ -81,9 +81,10 @@ def _listing(name: str, folder: str) -> set[str]:
     return {path.removeprefix(root).lstrip("/") for path in files.find(root)}
 
 
-def _read(name: str, place: Artifact, file: str) -> dict[str, Any]:
+def _read(name: str, file: str, inputs: Inputs) -> dict[str, Any]:
+    artifact, inside = in_inputs(file, inputs) or (Artifact(os.path.dirname(file)), os.path.basename(file))
     try:
-        with place.open(file) as opened:
+        with artifact.open(inside) as opened:
             content = json.loads(opened.read())
     except FileNotFoundError:
         raise UserError(f"benchmarks.{name}: no file {file}; put the benchmark's list there or name it") from None
@@ -109,7 +110,7 @@ def _texts(name: str, file: str, content: Mapping[str, Any], where: BenchmarkIma
 
 
 def _images(name: str, file: str, content: Mapping[str, Any], where: BenchmarkImages) -> Iterator[dict[str, Any]]:
-    """Keys of the pattern for each image that is asked about or has a reference: the ones that are scored."""
+    """Keys of the pattern for each image that has a question or a reference: the ones that are scored."""
     if "questions" in content:
         for question in _questions(name, file, content, images_required=True):
             yield {"image_id": question.image_id, "file_name": question.file_name}

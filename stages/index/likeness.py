@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from stages.imaging.perceptual_hash import THUMBNAIL_BYTES, THUMBNAIL_SIDE
 
-_DARK, _LIGHT = 8, 235  # outside of these a channel says little about a change of brightness: noise, clipping
+_DARK, _LIGHT = 8, 235  # outside of these a channel hardly shows a change of brightness: noise, clipping
 _FLAT = 4  # grey levels of contrast below which any plain picture is a brighter version of any other
 _GRID = np.arange(THUMBNAIL_BYTES).reshape(THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)
 #: Per position of a picture (quarter turns, then the same mirrored) where each byte of its thumbnail is taken from.
@@ -56,10 +56,10 @@ def relative_difference(left: NDArray[np.float32], right: NDArray[np.float32]) -
     swap = left.sum(axis=1) > right.sum(axis=1)
     dark = np.where(swap[:, None], right, left)
     light = np.where(swap[:, None], left, right)
-    tells = (dark > _DARK) & (light < _LIGHT)
+    informative = (dark > _DARK) & (light < _LIGHT)
     # Sorting with the uninformative ones last gives a median over the rest without a Python loop.
-    ratios = np.sort(np.where(tells, light / np.maximum(dark, 1), np.inf), axis=1)
-    count = tells.sum(axis=1)
+    ratios = np.sort(np.where(informative, light / np.maximum(dark, 1), np.inf), axis=1)
+    count = informative.sum(axis=1)
     rows = np.arange(len(dark))
     middle = (ratios[rows, np.maximum(count - 1, 0) // 2] + ratios[rows, count // 2 * (count > 0)]) / 2
     factor = np.where(count > 0, middle, 1).astype(np.float32)

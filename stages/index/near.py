@@ -146,11 +146,11 @@ def near_matches(pictures: Pictures, base: Pictures, radius: int, most: int) -> 
     Of `pictures` with equal hash and thumbnail only the first is named. Raises UserError for more than `most`.
     """
     leaders = np.flatnonzero(pictures.first_equal == np.arange(len(pictures)))
-    asked, held = _Distinct.of(pictures.words[leaders]), _Distinct.of(base.words)
-    words = ray.put((asked.words, held.words, radius))
-    asking = ((words, begin, begin + _QUERIES) for begin in range(0, len(asked.words), _QUERIES))
-    one, other = _gathered(in_order(_search_between, asking))
-    expansion = _Expansion.of(asked, held, one, other)
+    queries, held = _Distinct.of(pictures.words[leaders]), _Distinct.of(base.words)
+    words = ray.put((queries.words, held.words, radius))
+    calls = ((words, begin, begin + _QUERIES) for begin in range(0, len(queries.words), _QUERIES))
+    one, other = _gathered(in_order(_search_between, calls))
+    expansion = _Expansion.of(queries, held, one, other)
     _refuse_crowds(expansion, most)
     shared = ray.put((pictures.take(leaders), base, expansion))
     ranges = ((shared, begin, begin + _PAIRS) for begin in range(0, len(expansion), _PAIRS))

@@ -41,7 +41,7 @@ PAIRS = pa.schema(
 #: listing every pair of thousands of equal placeholders would be quadratic. So a class gives a star: one row (first
 #: member, other member) with distance 0 and difference 0 per other member, and the first member alone carries the rows
 #: to pictures of other classes, which hold for all members. No row between two classes has distance 0 and difference 0,
-#: so the table itself tells the two kinds apart; `stages.index.reader.Index.classes` does it.
+#: so the two kinds can be told apart by the table alone; `stages.index.reader.Index.classes` does it.
 NEAR = pa.schema(
     [
         ("first", _INT),

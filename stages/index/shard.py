@@ -22,8 +22,8 @@ _HOST = r"^[a-zA-Z][a-zA-Z0-9+.\-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]/?#]*\]|[^/?#
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the parts of one shard are."""
+class ShardInputs:
+    """The artifacts that hold the parts of one shard."""
 
     source: int
     """Number of the source."""
@@ -38,7 +38,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Shard:
+class IndexedShard:
     """Rows as in `stages/index/schema.py`, before those of all shards are put together."""
 
     images: pa.Table
@@ -50,43 +50,43 @@ class Shard:
     """As `benchmark-texts.arrow`; `pair` counts within the shard."""
 
 
-def read(place: Place, hashes: Sequence[Hash], phrases: Phrases) -> Shard:
+def read(inputs: ShardInputs, hashes: Sequence[Hash], phrases: Phrases) -> IndexedShard:
     """Join the tables of one shard. Raises UserError where they disagree, or were measured without a hash needed."""
-    number = f"{place.number}.parquet"
-    listed = _table(place.pairs, f"pairs-{number}", "ingest", ["uid", "image_uid", "url", "caption"])
-    tried = _table(place.raw, f"attempts-{number}", "download", ["image_uid", "status", "offset", "length"])
-    measured = _table(place.signals, f"images-{number}", "signals")
-    said = _table(place.signals, f"pairs-{number}", "signals")
+    number = f"{inputs.number}.parquet"
+    listed = _table(inputs.pairs, f"pairs-{number}", "ingest", ["uid", "image_uid", "url", "caption"])
+    tried = _table(inputs.raw, f"attempts-{number}", "download", ["image_uid", "status", "offset", "length"])
+    measured = _table(inputs.signals, f"images-{number}", "signals")
+    texts = _table(inputs.signals, f"pairs-{number}", "signals")
     image_of = _position(listed["image_uid"], tried["image_uid"])
-    _refuse(listed["image_uid"], pc.is_null(image_of), place, "image {} was never tried", "download")
+    _refuse(listed["image_uid"], pc.is_null(image_of), inputs, "image {} was never tried", "download")
     row = _position(tried["image_uid"], measured["image_uid"])
     fetched = pc.equal(tried["status"], "success")
     unmeasured = pc.and_(fetched, pc.is_null(row))
-    _refuse(tried["image_uid"], unmeasured, place, "image {} was fetched but not measured", "signals")
-    caption = _position(listed["uid"], said["uid"])
+    _refuse(tried["image_uid"], unmeasured, inputs, "image {} was fetched but not measured", "signals")
+    caption = _position(listed["uid"], texts["uid"])
     silent = pc.and_(pc.is_null(caption), pc.take(fetched, image_of))
-    _refuse(listed["uid"], silent, place, "the caption of {} was not measured", "signals")
+    _refuse(listed["uid"], silent, inputs, "the caption of {} was not measured", "signals")
     taken = measured.take(row)
     images = {
         "image_uid": tried["image_uid"],
-        "source": _constant(place.source, tried.num_rows, pa.int16()),
+        "source": _constant(inputs.source, tried.num_rows, pa.int16()),
         "status": tried["status"],
-        "host": _hosts(tried["image_uid"], listed, place.private),
-        "shard": pc.if_else(fetched, pa.scalar(int(place.number), pa.int32()), pa.scalar(None, pa.int32())),
+        "host": _hosts(tried["image_uid"], listed, inputs.private),
+        "shard": pc.if_else(fetched, pa.scalar(int(inputs.number), pa.int32()), pa.scalar(None, pa.int32())),
         "offset": tried["offset"],
         "length": tried["length"],
         "decoded": taken["decoded"],
-        **_scalars(taken, {"image_uid", "source", "decoded"}, {*IMAGES.names, "thumbnail"}, place),
-        **_identity(taken, hashes, place),
+        **_scalars(taken, {"image_uid", "source", "decoded"}, {*IMAGES.names, "thumbnail"}, inputs),
+        **_identity(taken, hashes, inputs),
     }
     pairs = {
         "uid": listed["uid"],
         "image": image_of,
-        "source": _constant(place.source, listed.num_rows, pa.int16()),
+        "source": _constant(inputs.source, listed.num_rows, pa.int16()),
         "measured": pc.is_valid(caption),
-        **_scalars(said.take(caption), {"uid", "image_uid", "source"}, set(PAIRS.names), place),
+        **_scalars(texts.take(caption), {"uid", "image_uid", "source"}, set(PAIRS.names), inputs),
     }
-    return Shard(pa.table(images), pa.table(pairs), overlaps(listed["caption"], phrases))
+    return IndexedShard(pa.table(images), pa.table(pairs), overlaps(listed["caption"], phrases))
 
 
 def _table(artifact: Artifact, name: str, stage: str, columns: list[str] | None = None) -> pa.Table:
@@ -107,11 +107,11 @@ def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _refuse(uids: pa.ChunkedArray, wrong: Any, place: Place, message: str, stage: str) -> None:
+def _refuse(uids: pa.ChunkedArray, wrong: Any, inputs: ShardInputs, message: str, stage: str) -> None:
     found = uids.filter(pc.fill_null(wrong, False))
     if len(found):
-        said = message.format(found[0].as_py())
-        raise UserError(f"index: {said} (source {place.name}); run `pairmill run {stage}` again")
+        problem = message.format(found[0].as_py())
+        raise UserError(f"index: {problem} (source {inputs.name}); run `pairmill run {stage}` again")
 
 
 def _constant(value: int, count: int, kind: pa.DataType) -> pa.Array:
@@ -128,7 +128,7 @@ def _hosts(uids: pa.ChunkedArray, listed: pa.Table, private: bool) -> pa.Array:
     return pc.if_else(pc.equal(host, ""), pa.scalar(None, pa.string()), host)
 
 
-def _scalars(table: pa.Table, left_out: Collection[str], taken: Collection[str], place: Place) -> dict[str, Any]:
+def _scalars(table: pa.Table, left_out: Collection[str], taken: Collection[str], inputs: ShardInputs) -> dict[str, Any]:
     """The measured columns with one value per row, but the hashes."""
     found = {}
     for field in table.schema:
@@ -138,19 +138,19 @@ def _scalars(table: pa.Table, left_out: Collection[str], taken: Collection[str],
         if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind):
             continue
         if field.name in taken:
-            raise UserError(f"index: signals of source {place.name} call a column {field.name!r}, a name of the index")
+            raise UserError(f"index: signals of source {inputs.name} call a column {field.name!r}, a name of the index")
         found[field.name] = table[field.name]
     return found
 
 
-def _identity(table: pa.Table, hashes: Sequence[Hash], place: Place) -> dict[str, pa.Array]:
+def _identity(table: pa.Table, hashes: Sequence[Hash], inputs: ShardInputs) -> dict[str, pa.Array]:
     """Digest, hashes and thumbnail of each image as fixed-size binary."""
     digits: dict[str, int] = {"pixel_sha256": 64}
     digits.update({name: BITS[name] // 4 for name in hashes})
     for name in [*digits, "thumbnail"]:
         if name not in table.column_names:
             raise UserError(
-                f"index: the images of source {place.name} have no {name}; add the family `hashes` to signals.families"
+                f"index: the images of source {inputs.name} have no {name}; add the family `hashes` to signals.families"
             )
     found = {}
     for name, length in digits.items():

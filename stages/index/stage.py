@@ -1,4 +1,4 @@
-"""The `index` stage: what all sources' artifacts say, joined into one table, and which pictures are alike."""
+"""The `index` stage: all sources' artifacts joined into one table, and which pictures are alike."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 class BuildIndex(Stage[IndexConfig]):
-    """Inputs `pairs`, `raw`, `signals` (one of each per source, same order) and `worlds` (optional)."""
+    """Inputs `pairs`, `raw`, `signals` (one of each per source, same order), and what holds files that the benchmarks
+    address (`stages/base/external_files.py`)."""
 
     name = "index"
     executor: ClassVar[Literal["ray_tasks", "ray_data", "driver"]] = "driver"
@@ -35,23 +36,22 @@ class BuildIndex(Stage[IndexConfig]):
         """Write the tables that `stages/index/schema.py` describes, and `sources.json`."""
         from stages.index.benchmarks import hashed
         from stages.index.held_out import held_out
-        from stages.index.tables import load, places, write
+        from stages.index.tables import load, shard_inputs, write
         from stages.index.texts import Phrases
 
         config = self.config
-        worlds = self._worlds(context.inputs)
-        benchmarks = {name: held_out(name, where, worlds) for name, where in sorted(config.benchmarks.items())}
+        benchmarks = {name: held_out(name, where, context.inputs) for name, where in sorted(config.benchmarks.items())}
         held = hashed(benchmarks, context.cache)
         phrases = Phrases.of(config.ngram, {name: it.texts for name, it in benchmarks.items()})
-        tables = load(places(context.inputs, config), list(config.radius), phrases)
+        tables = load(shard_inputs(context.inputs, config), list(config.search_radius), phrases)
         write(tables.images, context.out / "images.arrow")
         write(tables.pairs, context.out / "pairs.arrow")
         write(tables.texts, context.out / "benchmark-texts.arrow")
         self._count(context, tables)
         self._copies(context, tables, held)
         sources = [str(pairs.manifest["config"]["name"]) for pairs in context.inputs["pairs"]]
-        said = [{"name": name, "private": name in config.private_sources} for name in sources]
-        (context.out / "sources.json").write_text(json.dumps(said, indent=1), encoding="utf-8")
+        listed = [{"name": name, "private": name in config.private_sources} for name in sources]
+        (context.out / "sources.json").write_text(json.dumps(listed, indent=1), encoding="utf-8")
 
     def _copies(self, context: StageContext, tables: Tables, held: pa.Table) -> None:
         """Search near copies, and the benchmarks' images."""
@@ -64,7 +64,7 @@ class BuildIndex(Stage[IndexConfig]):
         exact = exact_matches(tables.leaders, rows, held)
         write(exact, context.out / "benchmark-exact.arrow")
         context.count("benchmark.exact", exact.num_rows)
-        for name, radius in config.radius.items():
+        for name, radius in config.search_radius.items():
             pictures = Pictures.of(tables.leaders, name)
             near = numbered(near_copies(pictures, radius, config.max_near), rows, NEAR)
             write(near, context.out / f"near-{name}.arrow")
@@ -78,10 +78,6 @@ class BuildIndex(Stage[IndexConfig]):
         context.count("pairs", tables.pairs.num_rows)
         context.count("pictures", len(tables.rows))
         context.count("benchmark.texts", tables.texts.num_rows)
-
-    def _worlds(self, inputs: Inputs) -> dict[str, Artifact]:
-        named = [where.world for where in self.config.benchmarks.values() if where.world is not None]
-        return dict(zip(dict.fromkeys(named), inputs.get("worlds", ()), strict=True))
 
     @classmethod
     def forget(cls, artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:

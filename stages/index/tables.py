@@ -17,7 +17,7 @@ from stages.base.contract import Inputs, UserError
 from stages.index.config import Hash, IndexConfig
 from stages.index.near import bytes_of, first_of
 from stages.index.schema import BENCHMARK_TEXTS, IMAGES, PAIRS
-from stages.index.shard import Place, Shard, read
+from stages.index.shard import IndexedShard, ShardInputs, read
 from stages.index.tasks import in_order
 from stages.index.texts import Phrases
 
@@ -26,7 +26,7 @@ _BATCH = 1 << 24  # rows of one record batch: columns in one piece up to that, s
 
 @dataclass(frozen=True)
 class Tables:
-    """Everything listed, as `stages/index/schema.py` says."""
+    """Everything listed, as `stages/index/schema.py` describes it."""
 
     images: pa.Table
     pairs: pa.Table
@@ -37,9 +37,9 @@ class Tables:
     """Per row of `leaders` its row of `images`, int64, ascending."""
 
 
-def places(inputs: Inputs, config: IndexConfig) -> list[Place]:
+def shard_inputs(inputs: Inputs, config: IndexConfig) -> list[ShardInputs]:
     """All shards of all sources. Raises UserError when two inputs carry one source."""
-    found = []
+    shards = []
     names: list[str] = []
     for number, (pairs, raw, signals) in enumerate(zip(*(inputs[r] for r in ("pairs", "raw", "signals")), strict=True)):
         name = str(pairs.manifest["config"]["name"])
@@ -48,17 +48,17 @@ def places(inputs: Inputs, config: IndexConfig) -> list[Place]:
         names.append(name)
         private = name in config.private_sources
         # Fresh ones, without the manifests: every task gets its own copy.
-        homes = [Artifact(artifact.url) for artifact in (pairs, raw, signals)]
+        artifacts = [Artifact(artifact.url) for artifact in (pairs, raw, signals)]
         for file in pairs.names("pairs-*.parquet"):
             digits = file.removeprefix("pairs-").removesuffix(".parquet")
-            found.append(Place(number, name, private, digits, *homes))
-    return found
+            shards.append(ShardInputs(number, name, private, digits, *artifacts))
+    return shards
 
 
-def load(shards: Sequence[Place], hashes: Sequence[Hash], phrases: Phrases) -> Tables:
+def load(shards: Sequence[ShardInputs], hashes: Sequence[Hash], phrases: Phrases) -> Tables:
     """Read and join all shards. Raises UserError where inputs disagree or list something twice."""
     shared = ray.put(phrases)
-    parts = list(in_order(read, ((place, list(hashes), shared) for place in shards)))
+    parts = list(in_order(read, ((shard, list(hashes), shared) for shard in shards)))
     images, order = _sorted([part.images for part in parts], "image_uid", "image")
     new_row = np.empty(len(order), dtype=np.int32)
     new_row[order] = np.arange(len(order), dtype=np.int32)
@@ -95,7 +95,7 @@ def _sorted(parts: list[pa.Table], key: str, what: str) -> tuple[pa.Table, np.nd
     return table, order.to_numpy().astype(np.int64)
 
 
-def _texts(parts: Sequence[Shard], order: np.ndarray) -> pa.Table:
+def _texts(parts: Sequence[IndexedShard], order: np.ndarray) -> pa.Table:
     new_row = np.empty(len(order), dtype=np.int32)
     new_row[order] = np.arange(len(order), dtype=np.int32)
     starts = np.cumsum([0, *(part.pairs.num_rows for part in parts)])

@@ -1,4 +1,4 @@
-"""Ray tasks whose results come back in the order they were asked for, however many run at once."""
+"""Ray tasks whose results come back in the order of the calls, however many run at once."""
 
 from __future__ import annotations
 

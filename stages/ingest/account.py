@@ -157,13 +157,13 @@ def check_bad_files(config: IngestConfig, reports: Sequence[Mapping[str, Any]]) 
     allowed = max(int(share * files), 1 if share and files >= 3 else 0)
     if len(bad) <= allowed:
         return
-    told = []
+    listed = []
     for number, (name, reason, detail) in sorted(bad.items())[:_NAMED]:
         called = f"number {number + 1} by name" if config.source.private else name
-        told.append(f"{called} ({detail or reason})")
+        listed.append(f"{called} ({detail or reason})")
     more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
     raise UserError(
         f"sources.{config.name}: {len(bad)} of {files} files cannot be read, more than"
-        f" ingest.max_bad_files={share:g} allows: {', '.join(told)}{more}; mend them or take them out of"
+        f" ingest.max_bad_files={share:g} allows: {', '.join(listed)}{more}; mend them or take them out of"
         f" sources.{config.name}.paths"
     )

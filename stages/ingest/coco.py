@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from stages.ingest.config import SourceConfig
-from stages.ingest.documents import by_id, known, read_document
 from stages.ingest.files import InputFile
 from stages.ingest.source import Columns, Item, Pair, Reject, Source, Unit
+from stages.ingest.text_files import by_id, known, read_document
 
 _TAKEN = ("file_name", "coco_url", "license")
 

@@ -1,4 +1,4 @@
-"""Which column of a list is what: chosen by the config, or found by the usual spellings."""
+"""Which column of a list is what: chosen by the config, or recognised by the usual spellings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Roles:
 
 @dataclass(frozen=True)
 class Choice:
-    """What the config says; None leaves it to the usual spellings."""
+    """The choice of the config; None leaves it to the usual spellings."""
 
     source: Source[Any]
     url: str | None = None
@@ -73,9 +73,9 @@ class Choice:
     def take(self, row: dict[str, Any]) -> tuple[Any, Any, Any]:
         """Place, caption and license of a row with keys of its own, taken out of it; None for what it lacks."""
         places = (self.path, PATH_COLUMNS) if self.local else (self.url, URL_COLUMNS)
-        wanted = (places, (self.caption, CAPTION_COLUMNS), (self.license, LICENSE_COLUMNS))
+        roles = (places, (self.caption, CAPTION_COLUMNS), (self.license, LICENSE_COLUMNS))
         names = [
-            next((name for name in ((chosen,) if chosen else usual) if name in row), "") for chosen, usual in wanted
+            next((name for name in ((chosen,) if chosen else usual) if name in row), "") for chosen, usual in roles
         ]
         place, caption, license = (row.pop(name, None) for name in names)
         return place, caption, license
@@ -83,14 +83,15 @@ class Choice:
     def _required(
         self, file: InputFile, names: Sequence[str], chosen: str | None, usual: Sequence[str], key: str
     ) -> int:
-        wanted = [chosen] if chosen else usual
-        for name in wanted:
+        candidates = [chosen] if chosen else usual
+        for name in candidates:
             if name in names:
                 return names.index(name)
         raise BadFile(
             file,
             "no_column",
-            f"no column {' or '.join(wanted)}; it has {', '.join(names)[:300]}: set sources.{self.source.name}.{key}",
+            f"no column {' or '.join(candidates)}; it has {', '.join(names)[:300]}:"
+            f" set sources.{self.source.name}.{key}",
         )
 
     def item(
@@ -101,10 +102,10 @@ class Choice:
             return Reject(file, "not_utf8")
         if not (place is None or isinstance(place, str)) or not (caption is None or isinstance(caption, str)):
             return Reject(file, "not_text")
-        said = None if license is None or license == "" else str(license)
+        stated = None if license is None or license == "" else str(license)
         if not self.local:
-            return Pair(file, caption or "", place or "", None, said, meta)
+            return Pair(file, caption or "", place or "", None, stated, meta)
         if not place:
             return Reject(file, "no_path")
         path = self.source.local_image(place)
-        return Reject(file, "bad_path") if path is None else Pair(file, caption or "", None, path, said, meta)
+        return Reject(file, "bad_path") if path is None else Pair(file, caption or "", None, path, stated, meta)

@@ -6,22 +6,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar
 
-from stages.base.contract import NotFingerprinted
+from stages.base.external_files import ExternalFile
 from stages.ingest.config import SourceConfig
 from stages.ingest.files import InputFile
-from stages.ingest.lines import lines, ranges
 from stages.ingest.source import Columns, Digest, Item, Pair, Reject, Source, Unit, checked_digest
+from stages.ingest.text_files import lines, ranges
 
 
 class ConceptualConfig(SourceConfig):
     """`kind: cc3m` and `kind: cc12m`."""
 
     list_keys: ClassVar[tuple[str, ...]] = ("paths", "hashes")
-    file_keys: ClassVar[tuple[str, ...]] = ("paths", "images", "hashes")
 
-    hashes: Annotated[tuple[str, ...], NotFingerprinted] = ()
+    hashes: Annotated[tuple[str, ...], ExternalFile] = ()
     """CC12M's list of hash codes (`url⇥SHA256⇥MD5`, `cc_hashes/cc12m.tsv.gz`), joined by URL into `meta`, so that the
-    download can tell whether it got the picture of then. Optional."""
+    download can check whether it got the original picture. Optional."""
 
 
 class _TwoColumns(Source[ConceptualConfig]):

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, SerializeAsAny
 
 from stages.base.contract import NotFingerprinted, StageConfig
-from stages.base.external_files import ExternalFilesConfig
+from stages.base.external_files import ExternalFile, ExternalFilesConfig, parse
 
 
 class SourceConfig(ExternalFilesConfig):
@@ -15,14 +15,13 @@ class SourceConfig(ExternalFilesConfig):
 
     list_keys: ClassVar[tuple[str, ...]] = ("paths",)
     """Fields that name lists: paths, folders or globs. An adapter may add some (the medical source: its reports)."""
-    file_keys: ClassVar[tuple[str, ...]] = ("paths", "images")
-    """Those, and the folder of images."""
 
     kind: str
     """Which adapter reads it: a name of the entry-point group `pairmill.sources`."""
-    paths: Annotated[tuple[str, ...], NotFingerprinted, Field(min_length=1)]
-    """Input files: paths, folders, globs (`**` too) or fsspec URLs. Their contents count, not where they lie."""
-    images: Annotated[str | None, NotFingerprinted] = None
+    paths: Annotated[tuple[str, ...], ExternalFile, Field(min_length=1)]
+    """Input files: paths, folders, globs (`**` too), fsspec URLs or addresses (`stages/base/external_files.py`). Their
+    contents count, not where they lie."""
+    images: Annotated[str | None, ExternalFile] = None
     """Root folder of images that are already on this machine; the list then names files below it, not URLs."""
     private: bool = False
     """Whether images and text must stay inside: only counts and uids reach reports, logs and MLflow."""
@@ -30,22 +29,20 @@ class SourceConfig(ExternalFilesConfig):
     """License of every pair that does not state its own."""
 
     def external_files(self, key: str) -> list[str]:
-        """All input files that lie outside a world, for the fingerprint.
+        """All list files of one's own, for the fingerprint.
 
         `key` is the source's config key (`sources.NAME`). Raises UserError when a path or glob finds nothing.
         """
         from stages.ingest.files import find
 
-        if self.world is not None:
-            return []
-        names = self.list_keys
-        return [file.url for name in names for file in find(getattr(self, name), f"{key}.{name}", self.private)]
+        own = {name: [path for path in getattr(self, name) if parse(path) is None] for name in self.list_keys}
+        return [file.url for name in own for file in find(own[name], f"{key}.{name}", private=self.private)]
 
     def external_images(self, key: str) -> list[str]:
-        """The folder of images, where it lies outside a world. Raises UserError when a private one is not there."""
+        """The folder of images, where it is one's own. Raises UserError when a private one is not there."""
         from stages.ingest.files import find
 
-        if self.world is not None or self.images is None:
+        if self.images is None or parse(self.images) is not None:
             return []
         if self.private:
             find([self.images], f"{key}.images", private=True)  # before anyone else names it in an error

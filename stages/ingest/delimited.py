@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 
-from stages.ingest.lines import LONGEST
+from stages.ingest.text_files import LONGEST
 
 #: A quoted field may hold line ends, but a forgotten quotation mark must not swallow the rest of the list.
 _MOST_LINES = 200
@@ -50,7 +50,7 @@ class Records:
         return reason
 
     def _text(self, used: list[bytes]) -> Iterator[str]:
-        """The lines of one record, as many as the reader asks for; `used` tells which."""
+        """The lines of one record, as many as the reader requests; `used` holds them."""
         yield used[0].decode("utf-8") + "\n"
         size = len(used[0])
         while len(used) < _MOST_LINES and size < LONGEST:

@@ -1,4 +1,4 @@
-"""Input files of a source: what its paths, folders and globs stand for, here, in object stores and in worlds."""
+"""Input files of a source: what its paths, folders, globs, URLs and addresses stand for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from itertools import takewhile
 from typing import IO, Any, cast
 
 from stages.base.artifact import Artifact, is_remote
-from stages.base.contract import UserError
+from stages.base.contract import Inputs, UserError
+from stages.base.external_files import in_inputs
 
 _MAGIC = frozenset("*?[")
 _BUFFER = 1 << 20  # bytes
@@ -79,17 +80,17 @@ class BadFile(Exception):
         """What is wrong and which key would help; may name columns, never quotes a row."""
 
 
-def telling() -> tuple[type[Exception], ...]:
-    """Errors that may tell of a damaged file; :func:`damage` says whether they do."""
+def read_errors() -> tuple[type[Exception], ...]:
+    """Errors that a damaged file may cause; :func:`damage` decides whether it did."""
     import pyarrow as pa
 
     return BadFile, OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException
 
 
 def damage(error: Exception, file: InputFile) -> BadFile | None:
-    """The file's own fault behind an error met while reading it; None where it may be the program's or the network's.
+    """An error of :func:`read_errors` as a fault of the file; None where it may be the program's or the network's.
 
-    A failure that may pass (a time-out, a reset, an object store's answer) must not be written down for ever in an
+    A failure that may pass (a time-out, a reset, an object store's answer) must not be recorded for good in an
     artifact, so it is no damage: it stops the partition, which the next run repeats.
     """
     import pyarrow as pa
@@ -107,33 +108,34 @@ def damage(error: Exception, file: InputFile) -> BadFile | None:
     return None
 
 
-def find(patterns: Iterable[str], key: str, private: bool = False) -> list[InputFile]:
-    """Files outside a world, sorted by name; a folder stands for all files in it.
+def find(patterns: Iterable[str], key: str, inputs: Inputs | None = None, private: bool = False) -> list[InputFile]:
+    """Files that paths, folders, globs, URLs and addresses in `inputs` stand for, sorted by name.
 
-    Raises UserError naming config key `key` for a pattern that finds nothing; of a private source by its number in
-    the list, since a folder's name may be a patient's.
+    A folder stands for all files in it. Files of one's own are named from their common folder, and so are those of each
+    input. Raises UserError naming config key `key` for a pattern that finds nothing; of a private source by its number
+    in the list, since a folder's name may be a patient's.
     """
-    urls: set[str] = set()
+    own: set[str] = set()
+    held: dict[str, set[str]] = {}
     for number, pattern in enumerate(patterns, 1):
-        found = _expand(pattern)
+        home = in_inputs(pattern, inputs or {})
+        found = _expand(pattern) if home is None else _matching(*home)
         if not found:
+            if home is not None:
+                raise UserError(f"{key}: nothing at {pattern}; {home[0].url}/manifest.json lists what is there")
             place = f"place {number} of the list" if private else pattern
             raise UserError(f"{key}: nothing at {place}; put the files there or name the right place")
-        urls.update(found)
-    return _named(sorted(urls))
+        (own if home is None else held.setdefault(home[0].url, set())).update(found)
+    files = _named(sorted(own))
+    for root, names in held.items():
+        files += [InputFile(file.name, f"{root}/{file.url}") for file in _named(sorted(names))]
+    return files
 
 
-def find_in_world(world: Artifact, patterns: Iterable[str], key: str) -> list[InputFile]:
-    """Files of a world's artifact, sorted by name. Raises UserError naming `key` for a pattern that finds nothing."""
-    listed = world.names()
-    urls: set[str] = set()
-    for pattern in patterns:
-        below = pattern.rstrip("/") + "/*"
-        found = [name for name in listed if fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, below)]
-        if not found:
-            raise UserError(f"{key}: the world has no file {pattern}; see its manifest.json for what it has")
-        urls.update(found)
-    return [InputFile(file.name, f"{world.url}/{file.url}") for file in _named(sorted(urls))]
+def _matching(artifact: Artifact, pattern: str) -> list[str]:
+    """Names of an artifact's files that a pattern or folder stands for; ``*`` also matches ``/``."""
+    below = pattern.rstrip("/") + "/*" if pattern else "*"
+    return [name for name in artifact.names() if fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, below)]
 
 
 def relative(file: InputFile, root: str) -> str | None:

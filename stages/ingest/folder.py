@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from stages.base.external_files import SCHEME
 from stages.ingest.config import SourceConfig
 from stages.ingest.files import InputFile, relative
 from stages.ingest.source import Item, Pair, Reject, Source, Unit
@@ -26,12 +27,12 @@ class FolderConfig(SourceConfig):
     caption_keys: Annotated[tuple[str, ...], Field(min_length=1)] = ("caption", "text")
     """Keys of a JSON file that may hold the caption, where there is no text file; the first it has is taken."""
     extensions: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
-    """Endings of images; what they hold is for the download to find out."""
+    """Endings of images; what they hold is for the download to determine."""
 
     @model_validator(mode="before")
     @classmethod
     def _default_images(cls, values: Any) -> Any:
-        """`images` is the folder that all `paths` share, unless it is said."""
+        """`images` is the folder that all `paths` share, unless it is given."""
         if not isinstance(values, Mapping) or values.get("images") or not values.get("paths"):
             return values
         paths = values["paths"]
@@ -41,7 +42,7 @@ class FolderConfig(SourceConfig):
 
 
 class Folder(Source[FolderConfig]):
-    """One pair per image, or per line of its text file. What else a JSON file says is kept under `meta`.
+    """One pair per image, or per line of its text file. Further keys of a JSON file are kept under `meta`.
 
     Digests there (img2dataset writes them) are of files before they were resized, so they are kept as
     `listed_sha256` and `listed_md5`, which nothing checks.
@@ -71,9 +72,9 @@ class Folder(Source[FolderConfig]):
                 yield Reject(file, "no_image" if file in beside.values() else "not_an_image_file")
         if not images:
             return
-        captions, meta, reason = self._said(beside)
+        captions, meta, reason = self._text_beside(beside)
         for image in images:
-            path = relative(image, self._root())
+            path = relative(image, self.image_root())
             if path is None:
                 yield Reject(image, "bad_path")
             elif reason:
@@ -82,11 +83,7 @@ class Folder(Source[FolderConfig]):
                 for caption in captions or [""]:
                     yield Pair(image, caption, path=path, meta=meta)
 
-    def _root(self) -> str:
-        images = self.config.images or ""
-        return f"{self.world.url}/{images}" if self.world is not None else images
-
-    def _said(self, beside: Mapping[str, InputFile]) -> tuple[list[str], dict[str, Any], str | None]:
+    def _text_beside(self, beside: Mapping[str, InputFile]) -> tuple[list[str], dict[str, Any], str | None]:
         """Captions and further facts of the files beside an image, or why they cannot be read."""
         meta: dict[str, Any] = {}
         caption = None
@@ -150,4 +147,8 @@ def _shared_folder(paths: Sequence[str]) -> str:
         if len(set(level)) > 1:
             break
         shared.append(level[0])
+    if any(path.startswith(SCHEME) for path in paths):
+        if not shared:
+            raise ValueError("paths have no folder in common; give images, the folder of them all")
+        return "/".join(shared) if shared[1:] else f"{shared[0]}/."
     return "/".join(shared) or ("/" if paths[0].startswith("/") else ".")

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from stages.ingest.config import SourceConfig
-from stages.ingest.documents import read_document
 from stages.ingest.files import InputFile
 from stages.ingest.source import Columns, Item, Pair, Reject, Source, Unit
+from stages.ingest.text_files import read_document
 
 
 class KarpathyConfig(SourceConfig):

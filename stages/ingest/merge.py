@@ -88,9 +88,9 @@ def merged(parts: Sequence[Path], digests: Sequence[Path], scratch: Path) -> Ite
     for table in _tables(parts, part_schema(), _PAIR_ORDER, bounds):
         first = _starts(table["uid"])
         distinct = table.take(pa.array(first)).drop_columns(["unit", "row"])
-        said = next(facts)
+        stated = next(facts)
         if digests:
-            distinct = _joined(distinct, said.take(pa.array(_starts(said["image_uid"]))))
+            distinct = _joined(distinct, stated.take(pa.array(_starts(stated["image_uid"]))))
         yield distinct, table.num_rows - len(first)
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from stages.base.artifact import Artifact
+from stages.base.contract import Inputs
+from stages.base.external_files import resolve
 from stages.ingest.config import IngestSettings, SourceConfig
-from stages.ingest.files import BadFile, InputFile, find, find_in_world
+from stages.ingest.files import BadFile, InputFile, find
 
 __all__ = ["BadFile", "Columns", "Digest", "InputFile", "Item", "Pair", "Reject", "Source", "Unit", "checked_digest"]
 
@@ -43,7 +44,7 @@ class Reject(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """What a list file has, told once per file (by the unit that starts it); it is no row."""
+    """The columns of a list file, yielded once per file (by the unit that starts it); it is no row."""
 
     file: InputFile
     columns: Mapping[str, str]
@@ -100,19 +101,19 @@ class Source(ABC, Generic[S]):
     Config: ClassVar[type[SourceConfig]] = SourceConfig
     """Schema of `sources.NAME`."""
 
-    def __init__(self, name: str, config: S, settings: IngestSettings, world: Artifact | None = None) -> None:
+    def __init__(self, name: str, config: S, settings: IngestSettings, inputs: Inputs | None = None) -> None:
         self.name = name
         self.config = config
         self.settings = settings
-        self.world = world
+        self.inputs = inputs or {}
 
     def files(self, key: str = "paths") -> list[InputFile]:
         """The input files one of `Config.list_keys` names. Raises UserError when there are none."""
-        patterns = getattr(self.config, key)
-        where = f"sources.{self.name}.{key}"
-        if self.world is None:
-            return find(patterns, where, self.config.private)
-        return find_in_world(self.world, patterns, where)
+        return find(getattr(self.config, key), f"sources.{self.name}.{key}", self.inputs, self.config.private)
+
+    def image_root(self) -> str:
+        """Path or fsspec URL of the folder `images`; empty without one."""
+        return resolve(self.config.images, self.inputs) if self.config.images else ""
 
     def units(self) -> list[Unit]:
         """All work of this source: that of `paths`, unless an adapter reads files of other keys row by row as well."""

@@ -21,7 +21,7 @@ _FORGOTTEN = "forgotten"
 
 
 class Ingest(Stage[IngestConfig]):
-    """Inputs: `world` where the source's files are a demonstration's, else none."""
+    """No inputs, except what holds files that the source addresses (`stages/base/external_files.py`)."""
 
     name = "ingest"
     version = 2
@@ -96,14 +96,14 @@ class Ingest(Stage[IngestConfig]):
         return account
 
     def _items(self, unit: Unit, inputs: Inputs, account: UnitAccount) -> Iterator[Any]:
-        """The unit's rows; what is told of whole files goes into the account, as does a file's untimely end."""
-        from stages.ingest.files import damage, telling
+        """The unit's rows; columns of list files and files that break off go into the account."""
+        from stages.ingest.files import damage, read_errors
 
         items: Iterator[Item] = iter(self._source(inputs).read(unit))
         while True:
             try:
                 item = next(items, None)
-            except telling() as error:
+            except read_errors() as error:
                 broken = damage(error, unit.files[0])
                 if broken is None:
                     raise
@@ -164,8 +164,7 @@ class Ingest(Stage[IngestConfig]):
 
     def _source(self, inputs: Inputs) -> Source[Any]:
         config = self.config.source
-        world = inputs.get("world", ())
-        return source_class(config.kind)(self.config.name, config, self.config, world[0] if world else None)
+        return source_class(config.kind)(self.config.name, config, self.config, inputs)
 
     @classmethod
     def forget(cls, artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:

@@ -12,9 +12,9 @@ from stages.ingest.columns import Choice, Roles
 from stages.ingest.config import SourceConfig
 from stages.ingest.delimited import Records
 from stages.ingest.files import COMPRESSED, BadFile, InputFile
-from stages.ingest.lines import lines, ranges
 from stages.ingest.parquet import read_parquet, row_group_runs
 from stages.ingest.source import Columns, Item, Pair, Reject, Source, Unit, checked_digest
+from stages.ingest.text_files import lines, ranges
 
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
 _ENDINGS: dict[str, Format] = {
@@ -25,7 +25,7 @@ _ENDINGS: dict[str, Format] = {
     "ndjson": "jsonl",
     "parquet": "parquet",
 }
-_PREVIEWED = 1_000  # JSON lines looked at to tell the columns
+_PREVIEWED = 1_000  # JSON lines read to determine the columns
 
 
 class TableConfig(SourceConfig):
@@ -60,7 +60,7 @@ class Table(Source[TableConfig]):
 
     def splits(self, files: Sequence[InputFile]) -> list[Unit]:
         """Runs of row groups, ranges of lines; a text table with quoting stays whole, since only reading it from its
-        start tells what is inside quotation marks."""
+        start determines what is inside quotation marks."""
         units: list[Unit] = []
         for file in files:
             format = self._format(file)
@@ -182,7 +182,7 @@ def _parsed(line: bytes | None) -> dict[str, Any] | str:
 
 
 def _object(file: InputFile, row: dict[str, Any], choice: Choice) -> Pair | Reject:
-    """A JSON line as a pair: keys may differ from line to line, so roles are found anew."""
+    """A JSON line as a pair: keys may differ from line to line, so roles are determined anew."""
     place, caption, license = choice.take(row)
     digests = {kind: row.pop(name, None) for kind, name in choice.digests().items()}
     return choice.item(file, place, caption, license, {**row, **_checked(digests)})

@@ -11,7 +11,7 @@ _THREADS = 16
 
 
 @dataclass(frozen=True)
-class ShardFault:
+class UnreadableShard:
     """A shard that is missing or too short."""
 
     shard: int
@@ -26,7 +26,7 @@ class ShardFault:
         return f"{self.name}: {self.what} ({len(self.samples)} samples)"
 
 
-def missing_or_short(reader: ShardReader) -> list[ShardFault]:
+def missing_or_short(reader: ShardReader) -> list[UnreadableShard]:
     """Shards that are missing or end before their last sample does, by number.
 
     Requests sizes only: microseconds per shard on a local disk, one request each (16 at a time) to an object store.
@@ -38,10 +38,10 @@ def missing_or_short(reader: ShardReader) -> list[ShardFault]:
     for number, (name, size) in enumerate(zip(reader.shards, sizes, strict=True)):
         needed = bytes_needed(reader, number)
         if size is None:
-            faults.append(ShardFault(number, name, reader.of_shard(number), "missing"))
+            faults.append(UnreadableShard(number, name, reader.of_shard(number), "missing"))
         elif size < needed:
             what = f"too short: {size} bytes of {needed}"
-            faults.append(ShardFault(number, name, reader.of_shard(number), what))
+            faults.append(UnreadableShard(number, name, reader.of_shard(number), what))
     return faults
 
 

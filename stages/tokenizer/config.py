@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from stages.base.contract import NotFingerprinted, StageConfig
-from stages.base.external_files import ExternalFilesConfig
+from stages.base.external_files import ExternalFile, ExternalFilesConfig, own_files, parse
 from stages.tokenizer.special import tokenizer_files
 
 #: The first ids of every tokenizer, in this order.
@@ -19,10 +19,13 @@ BYTES = 256
 class TextFile(ExternalFilesConfig):
     """A text file to train on besides the captions: UTF-8, one text per line."""
 
-    file_keys: ClassVar[tuple[str, ...]] = ("path",)
+    path: Annotated[str, ExternalFile]
+    """A local file. Its contents count, not its location."""
 
-    path: Annotated[str, NotFingerprinted]
-    """Path inside the world, or of the local file. Its contents count, not its location."""
+    @model_validator(mode="before")
+    @classmethod
+    def _from_its_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
 
 
 class ComparedTokenizer(StageConfig):
@@ -42,7 +45,7 @@ class TokenizerConfig(StageConfig):
     vocabulary: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Ids in all: special, task and location tokens, the 256 bytes, and merges. Of a brought tokenizer: how many ids it
     must come to, 0 for as many as it has."""
-    folder: Annotated[str | None, NotFingerprinted] = None
+    folder: Annotated[str | None, ExternalFile] = None
     """A local folder with a tokenizer of your own to use instead of training one: `tokenizer.json`, or an older format
     that `transformers` converts. Its ids stay as they are; tokens named below that it lacks, and a pad token where it
     has none, get new ids behind them. Its contents count, not its location."""
@@ -55,7 +58,7 @@ class TokenizerConfig(StageConfig):
     location_tokens: Literal[0, 1000] = 0
     """`<loc_0>` .. `<loc_999>`, the bins of one coordinate axis; encoded and decoded like task tokens."""
     text: list[TextFile] = []
-    """Further text to train on."""
+    """Further text to train on; an entry may also be the path alone."""
     max_captions: Annotated[int, Field(ge=0)] | None = None
     """Most captions to train on: those with the smallest uid, which is a fixed random sample. Null takes all."""
     max_text_lines: Annotated[int, Field(ge=0)] | None = None
@@ -103,12 +106,9 @@ class TokenizerConfig(StageConfig):
         """All tokens that are not learnt, in id order from 0."""
         return [*self.control_tokens(), *self.task_tokens, *(f"<loc_{i}>" for i in range(self.location_tokens))]
 
-    def worlds(self) -> list[str]:
-        """Worlds that hold text to train on, in the order of first mention: that of the stage's `worlds` input."""
-        return list(dict.fromkeys(text.world for text in self.text if text.world))
-
     def external_files(self) -> list[str]:
-        """Text files outside any world and the files of tokenizers that were brought, for the fingerprint."""
-        folders = [self.folder, *(compared.folder for compared in self.compare.values())]
-        files = [file for folder in folders for file in tokenizer_files(folder)]
-        return [*(path for text in self.text for path in text.located()), *files]
+        """Text files of one's own and the files of tokenizers that were brought, for the fingerprint."""
+        texts = [path for text in self.text for path in own_files(text)]
+        own = self.folder if self.folder and parse(self.folder) is None else None
+        folders = [own, *(compared.folder for compared in self.compare.values())]
+        return [*texts, *(file for folder in folders for file in tokenizer_files(folder))]

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, UserError
+from stages.base.external_files import local_path
 from stages.tokenizer.config import TokenizerConfig
 
 _ROWS_AT_ONCE = 500_000
@@ -89,12 +90,10 @@ def open_corpora(config: TokenizerConfig, inputs: Inputs, last_uid: str | None) 
         made = pairs.manifest["config"]
         private = bool(made["source"].get("private", False))
         corpora.append(Corpus(str(made["name"]), private, pairs=pairs, verdicts=verdicts, last_uid=last_uid))
-    worlds = dict(zip(config.worlds(), inputs.get("worlds", ()), strict=True))
     for text in config.text:
-        path = worlds[text.world].path(text.path) if text.world else Path(text.path)
+        path = local_path(text.path, inputs)
         if not path.is_file():
-            place = f"world {text.world}" if text.world else "the local disk"
-            raise UserError(f"tokenizer.text: no file {text.path} on {place}; put it there or name the right one")
+            raise UserError(f"tokenizer.text: no file {text.path}; put it there or name the right one")
         corpora.append(Corpus(_unused(path.name, corpora), file=path, max_lines=config.max_text_lines))
     return corpora
 

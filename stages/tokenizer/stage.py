@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext
+from stages.base.external_files import local_path
 from stages.tokenizer.config import TokenizerConfig
 
 
 class Tokenizer(Stage[TokenizerConfig]):
-    """Inputs: `pairs` (one per source), `verdicts`, and `worlds` (those of `TokenizerConfig.worlds()`, in order).
+    """Inputs: `pairs` (one per source), `verdicts`, and what holds texts that the config addresses
+    (`stages/base/external_files.py`).
 
     Partitions count words, each over a piece of the text; `finish` adds the counts up and learns the merges once.
     """
@@ -71,7 +73,8 @@ class Tokenizer(Stage[TokenizerConfig]):
         if self.config.brought:
             from stages.tokenizer.imported import write_imported
 
-            write_imported(self.config, context.out)
+            folder = str(local_path(str(self.config.folder), context.inputs))
+            write_imported(self.config.model_copy(update={"folder": folder}), context.out)
         else:
             from stages.tokenizer.counting import sum_counts
             from stages.tokenizer.train import learn, write

@@ -1,15 +1,17 @@
-"""What a world implements, and how one is found: the entry-point group `pairmill.worlds`."""
+"""What a world implements, how one is found (entry-point group `pairmill.worlds`), and serving its hosts."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
-from stages.base.contract import UserError
+from stages.base.artifact import Artifact
+from stages.base.contract import Inputs, UserError
+from stages.base.external_files import ROLES
 from stages.world.config import WorldConfig
 
 GROUP = "pairmill.worlds"
@@ -40,6 +42,31 @@ def world_class(kind: str) -> type[WorldBuilder]:
     if not (isinstance(found, type) and issubclass(found, WorldBuilder)):
         raise UserError(f"world kind {kind!r}: {known[kind].value} is not a stages.world.plugin.WorldBuilder")
     return found
+
+
+@contextmanager
+def served_hosts(inputs: Inputs) -> Iterator[dict[str, str]]:
+    """Host name -> ``127.0.0.1:port`` that plays it, for the worlds among a stage's inputs, while the context lasts.
+
+    Empty where no input is a world: everything is fetched from the real web.
+    """
+    served: dict[str, str] = {}
+    with ExitStack() as running:
+        for role in ROLES:
+            for artifact in inputs.get(role, ()):
+                served |= running.enter_context(serving(artifact, artifact.manifest["config"]["kind"]))
+        yield served
+
+
+@contextmanager
+def serving(artifact: Artifact, kind: str) -> Iterator[dict[str, str]]:
+    """Host names as in one world's lists -> ``127.0.0.1:port`` of a server that lives as long as the context.
+
+    The lists name fixed hosts in the reserved TLD `.test` (RFC 6761), so that uids do not depend on a port.
+    Requests should keep their `Host`, but no two hosts share a path.
+    """
+    with world_class(kind)().serve(artifact.path()) as hosts:
+        yield hosts
 
 
 def package_folder(package: str, requirement: str) -> Path:

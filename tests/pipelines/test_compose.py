@@ -8,6 +8,7 @@ import pytest
 
 from pipelines.compose import CONF, choices, load
 from stages.base.contract import UserError
+from stages.base.external_files import addresses, own_files
 
 
 def complaint(*overrides: str) -> str:
@@ -19,7 +20,8 @@ def complaint(*overrides: str) -> str:
 def test_the_defaults_are_the_demonstration() -> None:
     config = load()
     assert config.model.name == "blip2_tiny"
-    assert {source.world for source in config.sources.values()} == {"demo"}
+    assert {address.world for _, address in addresses(config)} == {"demo"}
+    assert own_files(config) == []
     assert list(config.held_out) == ["demo_vqa"]
 
 

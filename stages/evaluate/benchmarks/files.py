@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs
+from stages.base.external_files import local_path
 from stages.evaluate.benchmarks.base import Benchmark, Example
 from stages.evaluate.benchmarks.captions import CaptionFiles
 from stages.evaluate.benchmarks.vqa import VqaFiles
@@ -18,21 +19,19 @@ KINDS: dict[str, type[Benchmark]] = {"vqa": VqaFiles, "captions": CaptionFiles}
 
 def open_benchmark(config: EvaluateConfig, inputs: Inputs) -> Benchmark:
     """The benchmark's reader and scorer."""
-    return KINDS[config.benchmark.kind](config, locator(config, inputs))
+    return KINDS[config.benchmark.kind](config, locator(inputs))
 
 
-def locator(config: EvaluateConfig, inputs: Inputs) -> Callable[[str], Path]:
-    """Configured path -> local path, inside the world where the benchmark names one."""
-    if config.benchmark.world is None:
-        return Path
-    world: Artifact = inputs["world"][0]
-    return lambda name: world.path() / name
+def locator(inputs: Inputs) -> Callable[[str], Path]:
+    """File as configured -> its local path."""
+    return lambda name: local_path(name, inputs)
 
 
 @lru_cache(maxsize=4)
-def _listed(config: str, urls: tuple[str, ...]) -> list[list[Example]]:
+def _listed(config: str, urls: tuple[tuple[str, tuple[str, ...]], ...]) -> list[list[Example]]:
     settings = EvaluateConfig.model_validate_json(config)
-    benchmark = open_benchmark(settings, {"world": tuple(Artifact(url) for url in urls)})
+    inputs = {role: tuple(Artifact(url) for url in of_role) for role, of_role in urls}
+    benchmark = open_benchmark(settings, inputs)
     by_image: dict[int | str, list[Example]] = {}
     for example in benchmark.examples():
         by_image.setdefault(example.image_id, []).append(example)
@@ -41,4 +40,5 @@ def _listed(config: str, urls: tuple[str, ...]) -> list[list[Example]]:
 
 def examples_by_image(config: EvaluateConfig, inputs: Inputs) -> list[list[Example]]:
     """All examples, those of one image together, images in the order of first mention; read once per process."""
-    return _listed(config.model_dump_json(), tuple(world.url for world in inputs.get("world", ())))
+    urls = ((role, tuple(artifact.url for artifact in artifacts)) for role, artifacts in inputs.items())
+    return _listed(config.model_dump_json(), tuple(urls))

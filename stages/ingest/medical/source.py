@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from stages.base.contract import NotFingerprinted
+from stages.base.external_files import ExternalFile
 from stages.ingest.config import SourceConfig
 from stages.ingest.files import InputFile
 from stages.ingest.source import Pair, Reject, Source, Unit
@@ -28,11 +28,10 @@ class MedicalConfig(SourceConfig):
     """`kind: medical`. Every image of a study is paired with the study's report."""
 
     list_keys: ClassVar[tuple[str, ...]] = ("paths", "reports")
-    file_keys: ClassVar[tuple[str, ...]] = ("paths", "reports", "images")
 
     private: bool = True
     """Private unless configured otherwise."""
-    reports: Annotated[tuple[str, ...], NotFingerprinted, Field(min_length=1)]
+    reports: Annotated[tuple[str, ...], ExternalFile, Field(min_length=1)]
     """CSV or JSON lists, or one text file per study; paths, folders, globs or URLs."""
     link: Literal["study", "accession", "file", "folder"] = "study"
     """What identifies a report: the StudyInstanceUID, the accession number, the image's file name (with or without

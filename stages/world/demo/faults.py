@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 
 from stages.world.demo.hosts import DEAD, SLOW, url
-from stages.world.demo.listing import Listing
+from stages.world.demo.listing import DemoLists
 from stages.world.demo.photographs import jpeg, photograph
 from stages.world.demo.shapes import Split, image
 
@@ -17,7 +17,7 @@ _BOMB = 20_000
 LEAKED_AS_IS, LEAKED_AS_JPEG = (0, 1), (2, 3)
 
 
-def plant(listing: Listing, www: Path, sizes: dict[str, tuple[int, int]], shapes: dict[str, list[int]]) -> None:
+def plant(listing: DemoLists, www: Path, sizes: dict[str, tuple[int, int]], shapes: dict[str, list[int]]) -> None:
     """Plant everything. `sizes` are those of the listed photographs, `shapes` the image ids in each host's list."""
     folder = www / "faults"
     folder.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def plant(listing: Listing, www: Path, sizes: dict[str, tuple[int, int]], shapes
     _rows(listing)
 
 
-def _answers(listing: Listing, folder: Path) -> None:
+def _answers(listing: DemoLists, folder: Path) -> None:
     """What servers do instead of sending a picture."""
     good = jpeg(photograph("ihc.png"))
 
@@ -124,7 +124,7 @@ def _answers(listing: Listing, folder: Path) -> None:
         )
 
 
-def _pictures(listing: Listing, folder: Path) -> None:
+def _pictures(listing: DemoLists, folder: Path) -> None:
     """Pictures that are there and unfit, or need care."""
     from PIL import Image
 
@@ -173,7 +173,7 @@ def _pictures(listing: Listing, folder: Path) -> None:
         listing.plant(host, url(host, f"/faults/{name}.jpg"), caption, fault, reason, picture.size)
 
 
-def _copies(listing: Listing, folder: Path, sizes: dict[str, tuple[int, int]], shapes: dict[str, list[int]]) -> None:
+def _copies(listing: DemoLists, folder: Path, sizes: dict[str, tuple[int, int]], shapes: dict[str, list[int]]) -> None:
     """The same picture twice, and the benchmark's pictures among those to train on."""
     from PIL import Image
 
@@ -222,14 +222,14 @@ def _copies(listing: Listing, folder: Path, sizes: dict[str, tuple[int, int]], s
         listing.plant(host, url(host, path), caption, fault, "benchmark.demo_vqa")
 
 
-def _expect_all(listing: Listing, host: str, address: str, fault: str, reason: str, group: str) -> None:
+def _expect_all(listing: DemoLists, host: str, address: str, fault: str, reason: str, group: str) -> None:
     for row in list(listing.rows[host]):
         if row.url == address:
             listing.expect(host, row.url, row.caption, fault, reason, group=group)
 
 
-def _texts(listing: Listing, sizes: dict[str, tuple[int, int]]) -> None:
-    """Further captions of photographs that stay: in other languages, too short, quoted, or said twice."""
+def _texts(listing: DemoLists, sizes: dict[str, tuple[int, int]]) -> None:
+    """Further captions of photographs that stay: in other languages, too short, quoted, or repeated."""
 
     def add(host: str, photo: str, caption: str, fault: str, reason: str) -> None:
         listing.plant(host, url(host, f"/photos/{photo}.jpg"), caption, fault, reason, sizes[photo])
@@ -248,7 +248,7 @@ def _texts(listing: Listing, sizes: dict[str, tuple[int, int]]) -> None:
         add(host, photo, str(first.caption), "listed twice", "")
 
 
-def _rows(listing: Listing) -> None:
+def _rows(listing: DemoLists) -> None:
     """Rows that are no pairs."""
     listing.plant("laion", None, "a caption without any address", "no URL", "reject.no_url")
     listing.plant("laion", url("laion", "/photos/moon.jpg?size=small"), None, "no caption", "reject.no_caption")

@@ -29,7 +29,7 @@ class Row:
 
 
 @dataclass
-class Listing:
+class DemoLists:
     """Rows by host, what is expected of the planted ones, and how the server answers for them."""
 
     rows: dict[str, list[Row]] = field(default_factory=lambda: {host: [] for host in SOURCES})

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.world.demo.listing import Listing
+from stages.world.demo.listing import DemoLists
 from stages.world.plugin import package_folder
 
 _ROOT_UID = "1.2.826.0.1.3680043.8.498.20260100"
@@ -109,7 +109,7 @@ STUDIES = (
 )
 
 
-def write_scans(out: Path, listing: Listing) -> int:
+def write_scans(out: Path, listing: DemoLists) -> int:
     """Write `<n>_<m>.dcm`, `reports.csv` and `planted.json` (all strings that must not survive); returns files."""
     import pydicom
 

@@ -1,4 +1,4 @@
-"""The demonstration's web server: fast, and misbehaving where `www/routes.json` tells it to.
+"""The demonstration's web server: fast, and misbehaving where `www/routes.json` demands it.
 
 Runs as a process of its own with nothing but the standard library, and ends when its standard input does: a killed
 parent leaves no server behind. Usage: `python server.py ROOT`; prints the port it listens on.
@@ -24,14 +24,14 @@ class Server:
 
     A route is looked up by path alone: `file` (below the root), `status`, `headers`, and one of `retry_after`
     (429 until that many seconds have passed since the first request), `dribble` (seconds between single bytes),
-    `silent` (takes the request and says nothing).
+    `silent` (takes the request and never answers).
     """
 
     def __init__(self, root: str) -> None:
         self.root = root
         with open(os.path.join(root, "www", "routes.json"), encoding="utf-8") as file:
             self.routes: dict[str, dict[str, Any]] = json.load(file)
-        self.asked: dict[str, float] = {}
+        self.first_requests: dict[str, float] = {}
 
     async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until the client or the request ends it."""
@@ -51,11 +51,11 @@ class Server:
             writer.close()
 
     async def answer(self, path: str, keep: bool, writer: asyncio.StreamWriter) -> None:
-        """Send what the route of `path` says."""
+        """Send the answer that the route of `path` defines."""
         route = self.routes.get(path, {})
         status, headers = int(route.get("status", 200)), dict(route.get("headers", {}))
         if "retry_after" in route:
-            waited = time.monotonic() - self.asked.setdefault(path, time.monotonic())
+            waited = time.monotonic() - self.first_requests.setdefault(path, time.monotonic())
             if waited < route["retry_after"]:
                 status, headers = 429, {"Retry-After": str(route["retry_after"])}
         if route.get("silent"):

@@ -1,4 +1,4 @@
-"""easy-vqa's coloured shapes: what their questions reveal about each image, and captions that say it."""
+"""easy-vqa's coloured shapes: what their questions reveal about each image, and captions that state it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class ShapeQuestion:
 
 @dataclass(frozen=True)
 class Facts:
-    """What an image's questions tell of it; None where they leave it open."""
+    """What an image's questions reveal of it; None where they leave it open."""
 
     colour: str | None
     shape: str | None
@@ -85,14 +85,14 @@ def image(split: Split, image_id: int) -> Path:
     return _folder(split) / "images" / f"{image_id}.png"
 
 
-def facts(asked: Sequence[ShapeQuestion]) -> Facts:
+def facts(questions: Sequence[ShapeQuestion]) -> Facts:
     """Colour and shape of one image from the questions on it, by elimination too.
 
     "is there not a circle?" - "no" says that there is one; so does "no" to both other shapes.
     """
     has: set[str] = set()
     lacks: set[str] = set()
-    for question in asked:
+    for question in questions:
         words = set(question.text.rstrip("?").split())
         if question.answer in ("yes", "no"):
             present = (question.answer == "yes") != bool(words & {"no", "not"})

@@ -15,13 +15,13 @@ _FIRST_ID = {"train": 0, "test": 1_000_000}
 _ANSWERS = 10  # annotators per question in VQAv2
 
 
-def write_vqa(split: Split, asked: Sequence[ShapeQuestion], out: Path) -> None:
+def write_vqa(split: Split, questions: Sequence[ShapeQuestion], out: Path) -> None:
     """Write `<split>_questions.json` and `<split>_annotations.json`; all ten annotators give easy-vqa's answer."""
     info = {"description": "easy-vqa 1.0 in the format of VQA v2.0", "version": "1.0"}
     shared = {"info": info, "data_type": "easy_vqa", "data_subtype": split, "license": {"name": "MIT"}}
     listed: list[dict[str, Any]] = []
     annotated: list[dict[str, Any]] = []
-    for number, question in enumerate(asked):
+    for number, question in enumerate(questions):
         ids = {"image_id": question.image_id, "question_id": _FIRST_ID[split] + number}
         listed.append({**ids, "question": question.text})
         annotated.append(

@@ -1,7 +1,7 @@
 """The demonstration's world: built from installed packages alone, the same bytes every time.
 
 Four lists of image-text pairs in their public formats (with planted faults), de-identifiable scans, questions and
-captions to be scored on, a text corpus, and `expected.json`, which says what must become of everything planted.
+captions to be scored on, a text corpus, and `expected.json`, the expected outcome of everything planted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from stages.world.config import WorldConfig
 from stages.world.demo import corpus, faults, hosts, photographs, scans, shapes, vqa
-from stages.world.demo.listing import Listing
+from stages.world.demo.listing import DemoLists
 from stages.world.plugin import WorldBuilder
 
 #: Share of the shapes in each list, and captions per image there.
@@ -37,7 +37,7 @@ class DemoWorld(WorldBuilder):
         vqa.write_vqa("test", test, out / "vqa")
         vqa.write_captions(_facts(test, config.test_images), REFERENCES, config.seed, out / "captions")
 
-        listing = Listing()
+        listing = DemoLists()
         homes = self._list_shapes(listing, _facts(train, config.train_images), config.seed)
         sizes = photographs.write_listed(out / "www" / "photos")
         for name, (_, host, captions) in photographs.LISTED.items():
@@ -67,7 +67,7 @@ class DemoWorld(WorldBuilder):
         with hosts.served(root) as served:
             yield served
 
-    def _list_shapes(self, listing: Listing, known: dict[int, shapes.Facts], seed: int) -> dict[str, list[int]]:
+    def _list_shapes(self, listing: DemoLists, known: dict[int, shapes.Facts], seed: int) -> dict[str, list[int]]:
         """Put every training image into one list; returns the image ids by host."""
         homes: dict[str, list[int]] = {host: [] for host in SHARES}
         order = sorted(known)
@@ -85,7 +85,7 @@ class DemoWorld(WorldBuilder):
 
 
 def _facts(questions: Sequence[shapes.ShapeQuestion], images: int) -> dict[int, shapes.Facts]:
-    asked: dict[int, list[shapes.ShapeQuestion]] = defaultdict(list)
+    by_image: dict[int, list[shapes.ShapeQuestion]] = defaultdict(list)
     for question in questions:
-        asked[question.image_id].append(question)
-    return {image_id: shapes.facts(asked[image_id]) for image_id in range(images)}
+        by_image[question.image_id].append(question)
+    return {image_id: shapes.facts(by_image[image_id]) for image_id in range(images)}

@@ -157,7 +157,7 @@ def test_a_world_file_is_part_of_the_fingerprint_and_a_local_path_is_not(benchma
     from pipelines.fingerprint import fingerprinted
 
     local = [fingerprinted(vqa(benchmark_files, questions=name)) for name in ("a.json", "b.json")]
-    world = [fingerprinted(vqa(benchmark_files, world="demo", questions=name)) for name in ("a.json", "b.json")]
+    world = [fingerprinted(vqa(benchmark_files, questions=f"world:demo/{name}")) for name in ("a.json", "b.json")]
     assert local[0] == local[1]
     assert world[0] != world[1]
 

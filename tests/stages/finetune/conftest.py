@@ -93,10 +93,9 @@ def config() -> Any:
     def make(**fields: Any) -> FinetuneConfig:
         task = {
             "kind": "vqa",
-            "world": "test",
-            "questions": "q.json",
-            "annotations": "a.json",
-            "images": ".",
+            "questions": "world:test/q.json",
+            "annotations": "world:test/a.json",
+            "images": "world:test/.",
             "image_pattern": "{image_id}.png",
             "prompt": "Q: {}",
             "texts_per_image": 2,

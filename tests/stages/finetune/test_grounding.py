@@ -17,7 +17,7 @@ from stages.base.artifact import Artifact
 from stages.base.contract import UserError
 from stages.finetune.stage import Finetune
 
-GROUNDING = {"kind": "grounding", "questions": None, "annotations": "r.json", "prompt": "<referring> {}"}
+GROUNDING = {"kind": "grounding", "questions": None, "annotations": "world:test/r.json", "prompt": "<referring> {}"}
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,11 @@ LEAKED = "a brown dog runs over the wet sand of a beach at night"
 QUESTION = "what is the man in the red jacket on the left holding in his hand"
 CONFIG = IndexConfig.model_validate(
     {
-        "radius": {"phash": 8, "phash_d4": 4},
+        "search_radius": {"phash": 8, "phash_d4": 4},
         "ngram": 8,
         "benchmarks": {
-            "vqa": {"world": "w", "images": "images", "texts": ["vqa.json"], "image_pattern": "{image_id}.png"},
-            "captions": {"world": "w", "images": "other"},
+            "vqa": {"images": "world:w/images", "texts": ["world:w/vqa.json"], "image_pattern": "{image_id}.png"},
+            "captions": {"images": "world:w/other"},
         },
         "private_sources": ["clinic"],
     }
@@ -246,7 +246,7 @@ def test_sources_may_be_measured_by_different_families(measured, scene, as_bytes
     pairs, raw = fetched_source("bare", [("http://y/1", as_bytes(scene(2)), ["y"])], 1)
     signals = run_stage(Signals(SignalsConfig(families=("hashes",))), {"pairs": [pairs], "raw": [raw]})
     inputs = {role: [*inputs[role], artifact] for role, artifact in zip(inputs, (pairs, raw, signals), strict=True)}
-    table = Index(run_stage(BuildIndex(IndexConfig(radius={"phash": 8})), inputs)).images
+    table = Index(run_stage(BuildIndex(IndexConfig(search_radius={"phash": 8})), inputs)).images
     by_source = {row["source"]: row for row in table.to_pylist()}
     assert by_source[0]["entropy"] is not None
     assert by_source[1]["entropy"] is None
@@ -255,7 +255,7 @@ def test_sources_may_be_measured_by_different_families(measured, scene, as_bytes
 
 def test_nothing_fetched_at_all_is_a_table_without_pictures(measured, run_stage) -> None:
     index = Index(
-        run_stage(BuildIndex(IndexConfig(radius={"phash": 8})), measured({"x": [("http://x/1", "dns", ["x"])]}))
+        run_stage(BuildIndex(IndexConfig(search_radius={"phash": 8})), measured({"x": [("http://x/1", "dns", ["x"])]}))
     )
     assert index.images["status"].to_pylist() == ["dns"]
     assert index.near("phash").num_rows == index.benchmark_near("phash").num_rows == index.benchmark_exact.num_rows == 0
@@ -287,7 +287,7 @@ def test_inputs_that_disagree_are_refused(
     inputs = measured({"x": [("http://x/1", as_bytes(scene(1)), ["x"])]}, 1)
     inputs[role] = [shortened(inputs[role][0], seal, tmp_path, pattern, role)]
     with pytest.raises(UserError, match=message):
-        run_stage(BuildIndex(IndexConfig(radius={"phash": 8})), inputs)
+        run_stage(BuildIndex(IndexConfig(search_radius={"phash": 8})), inputs)
 
 
 def test_a_source_or_a_pair_that_is_listed_twice_is_refused(
@@ -296,12 +296,12 @@ def test_a_source_or_a_pair_that_is_listed_twice_is_refused(
     once = measured({"x": [("http://x/1", as_bytes(scene(1)), ["x"])]}, 1)
     twice = {role: [*artifacts, *artifacts] for role, artifacts in once.items()}
     with pytest.raises(UserError, match="two inputs are source x"):
-        run_stage(BuildIndex(IndexConfig(radius={})), twice)
+        run_stage(BuildIndex(IndexConfig(search_radius={})), twice)
     (pairs,) = once["pairs"]
     table = pq.read_table(pairs.path("pairs-00000.parquet"))
     pq.write_table(pa.concat_tables([table, table]), tmp_path / "pairs-00000.parquet")
     with pytest.raises(UserError, match=r"pair .* is listed twice"):
-        run_stage(BuildIndex(IndexConfig(radius={})), {**once, "pairs": [seal(tmp_path, "ingest", "x")]})
+        run_stage(BuildIndex(IndexConfig(search_radius={})), {**once, "pairs": [seal(tmp_path, "ingest", "x")]})
 
 
 def test_signals_without_hashes_are_refused(fetched_source, scene, as_bytes, run_stage) -> None:
@@ -311,4 +311,4 @@ def test_signals_without_hashes_are_refused(fetched_source, scene, as_bytes, run
     pairs, raw = fetched_source("x", [("http://x/1", as_bytes(scene(1)), ["x"])], 1)
     signals = run_stage(Signals(SignalsConfig(families=("text",))), {"pairs": [pairs], "raw": [raw]})
     with pytest.raises(UserError, match=r"source x have no pixel_sha256; add the family `hashes`"):
-        run_stage(BuildIndex(IndexConfig(radius={})), {"pairs": [pairs], "raw": [raw], "signals": [signals]})
+        run_stage(BuildIndex(IndexConfig(search_radius={})), {"pairs": [pairs], "raw": [raw], "signals": [signals]})

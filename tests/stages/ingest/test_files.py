@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.base.contract import UserError
-from stages.ingest import lines as lines_module
+from stages.ingest import text_files as lines_module
 from stages.ingest.files import InputFile
-from stages.ingest.lines import lines
 from stages.ingest.source import Unit
+from stages.ingest.text_files import lines
 
 TSV = b"a red kite\thttp://x.test/1.jpg\n" * 3
 

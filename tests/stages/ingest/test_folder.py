@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from stages.ingest.plugins import source_config
 
@@ -88,8 +89,13 @@ def test_every_line_can_be_a_caption(ingest: Any, pairs: Any, photos: Path) -> N
 )
 def test_the_folder_of_images_is_what_all_paths_share(paths: list[str], images: str) -> None:
     assert source_config("s", {"kind": "folder", "paths": paths}).images == images
-    world = source_config("s", {"kind": "folder", "paths": ["images/train"], "world": "w"})
-    assert (world.images, world.world_files) == ("images/train", {"paths": ["images/train"], "images": "images/train"})
+    world = source_config("s", {"kind": "folder", "paths": ["world:w/images/train"]})
+    assert world.images == "world:w/images/train"
+    files = {"paths": ["images/train"], "images": "images/train"}
+    assert world.fingerprinted_addresses() == {"world": "w", "world_files": files}
+    assert source_config("s", {"kind": "folder", "paths": ["world:w/*.png", "world:w/b/*"]}).images == "world:w/."
+    with pytest.raises(ValidationError, match="no folder in common; give images"):
+        source_config("s", {"kind": "folder", "paths": ["world:w/a", "a"]})
 
 
 def test_paths_do_not_depend_on_where_the_folder_lies_or_what_is_in_it(

@@ -38,8 +38,8 @@ def test_paths_are_fingerprinted_inside_a_world_and_not_outside() -> None:
     here = source_config("s", {"kind": "cc3m", "paths": ["/a/x.tsv"]})
     there = source_config("s", {"kind": "cc3m", "paths": ["/b/x.tsv"]})
     assert fingerprinted(here) == fingerprinted(there)
-    one = source_config("s", {"kind": "cc3m", "world": "w", "paths": ["lists/one.tsv"]})
-    two = source_config("s", {"kind": "cc3m", "world": "w", "paths": ["lists/two.tsv"]})
+    one = source_config("s", {"kind": "cc3m", "paths": ["world:w/lists/one.tsv"]})
+    two = source_config("s", {"kind": "cc3m", "paths": ["world:w/lists/two.tsv"]})
     assert fingerprinted(one) != fingerprinted(two)
     assert source_config("s", one.model_dump()) == one
 
@@ -65,7 +65,7 @@ def test_external_files_are_all_inputs_and_a_missing_one_names_its_key(tmp_path:
     with pytest.raises(UserError, match=r"sources\.s\.reports: nothing at place 1 of the list") as raised:
         config.external_files("sources.s")
     assert str(tmp_path) not in str(raised.value)
-    world = source_config("s", {"kind": "cc3m", "world": "demo", "paths": ["lists/x.tsv"]})
+    world = source_config("s", {"kind": "cc3m", "paths": ["world:demo/lists/x.tsv"]})
     assert world.external_files("sources.s") == []
 
 

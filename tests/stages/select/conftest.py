@@ -213,7 +213,7 @@ def measured(fetched_source, run_stage, ray_session) -> Callable[..., dict[str, 
             inputs["raw"].append(raw)
             signals = Signals(SignalsConfig(families=("cheap",)))
             inputs["signals"].append(run_stage(signals, {"pairs": [pairs], "raw": [raw]}))
-        config = IndexConfig(radius={"phash": 8}, benchmarks=benchmarks or {}, private_sources=list(private))
+        config = IndexConfig(search_radius={"phash": 8}, benchmarks=benchmarks or {}, private_sources=list(private))
         index = run_stage(BuildIndex(config), {**inputs, "worlds": list(worlds)})
         return {"index": [index], "pairs": inputs["pairs"], "raw": inputs["raw"]}
 

@@ -64,7 +64,7 @@ def sources(measured, scene, as_bytes, world):
     def make(partitions: int):
         held_out = {f"images/{n}.png": as_bytes(scene(n)) for n in (20, 21, 22)}
         home = world({**held_out, "lists/a.txt": b"no image", "other/x.png": as_bytes(scene(1))})
-        benchmarks = {"vqa": BenchmarkImages(world="demo", images="images")}
+        benchmarks = {"vqa": BenchmarkImages(images="world:demo/images")}
         return measured({"laion": laion, "cc": cc, "clinic": clinic}, partitions, benchmarks, [home], ["clinic"])
 
     return make

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stages.base.contract import UserError
+from stages.base.external_files import addresses
 from stages.tokenizer.config import TokenizerConfig
 from stages.tokenizer.load import load
 from stages.tokenizer.stage import Tokenizer
@@ -65,7 +66,7 @@ def test_equal_text_gives_equal_bytes_however_it_is_cut_and_in_whatever_order_co
     inputs = {**corpus_inputs({"web": CAPTIONS, "shop": CAPTIONS[:99]}), "worlds": [world_of_text({"more.txt": text})]}
 
     def make(**options):
-        config = {"vocabulary": 300, "text": [{"world": "demo", "path": "more.txt"}], "max_captions": 700}
+        config = {"vocabulary": 300, "text": ["world:demo/more.txt"], "max_captions": 700}
         return Tokenizer(TokenizerConfig(**config, **options))
 
     whole = run_stage(make(), inputs)
@@ -99,7 +100,7 @@ def test_dropped_captions_are_not_trained_on(make):
 @pytest.mark.parametrize(("lines", "expected"), [(0, 0), (1, 1), (3, 2), (4, 3), (9, 3)])
 def test_only_the_first_lines_of_a_text_file_are_trained_on(run_stage, corpus_inputs, world_of_text, lines, expected):
     inputs = {**corpus_inputs({"web": CAPTIONS}), "worlds": [world_of_text({"more.txt": "one\n\ntwo\nthree"})]}
-    text = [{"world": "demo", "path": "more.txt"}]
+    text = [{"path": "world:demo/more.txt"}]
     made = run_stage(Tokenizer(TokenizerConfig(vocabulary=300, text=text, max_text_lines=lines)), inputs)
     assert made.counts.get("text_lines", 0) == expected
     assert made.read_json("report.json")["corpora"]["more.txt"]["texts"] == expected
@@ -159,10 +160,8 @@ def test_private_captions_leave_no_trace_unless_included(run_stage, corpus_input
 
 
 def test_text_files_of_a_world_are_trained_on(run_stage, corpus_inputs, world_of_text):
-    config = TokenizerConfig(
-        vocabulary=300, text=[{"world": "demo", "path": "more.txt"}], max_text_lines=60, max_captions=10
-    )
-    assert config.worlds() == ["demo"]
+    config = TokenizerConfig(vocabulary=300, text=["world:demo/more.txt"], max_text_lines=60, max_captions=10)
+    assert [str(address) for _, address in addresses(config)] == ["world:demo/more.txt"]
     assert config.external_files() == []
     inputs = {**corpus_inputs({"web": CAPTIONS}), "worlds": [world_of_text({"more.txt": "zyzzyva walks\n" * 99})]}
     artifact = run_stage(Tokenizer(config), inputs)
@@ -180,8 +179,7 @@ def test_another_file_of_the_same_world_is_another_config():
     from pipelines.fingerprint import fingerprinted
 
     one, two = (
-        fingerprinted(TokenizerConfig(vocabulary=300, text=[{"world": "demo", "path": path}]))
-        for path in ("a.txt", "b.txt")
+        fingerprinted(TokenizerConfig(vocabulary=300, text=[f"world:demo/{path}"])) for path in ("a.txt", "b.txt")
     )
     assert one != two
     local = [fingerprinted(TokenizerConfig(vocabulary=300, text=[{"path": path}])) for path in ("a.txt", "b.txt")]

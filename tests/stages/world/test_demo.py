@@ -27,11 +27,15 @@ from stages.world.plugin import package_folder, world_class
 from stages.world.stage import World
 
 SOURCES = {
-    "demo_laion": {"kind": "laion", "paths": ["lists/laion.parquet"]},
-    "demo_cc3m": {"kind": "cc3m", "paths": ["lists/cc3m.tsv"]},
-    "demo_cc12m": {"kind": "cc12m", "paths": ["lists/cc12m.tsv"]},
-    "demo_coco": {"kind": "coco", "paths": ["lists/coco_captions.json"]},
-    "demo_medical": {"kind": "medical", "paths": ["dicom/*.dcm"], "reports": ["dicom/reports.csv"]},
+    "demo_laion": {"kind": "laion", "paths": ["world:demo/lists/laion.parquet"]},
+    "demo_cc3m": {"kind": "cc3m", "paths": ["world:demo/lists/cc3m.tsv"]},
+    "demo_cc12m": {"kind": "cc12m", "paths": ["world:demo/lists/cc12m.tsv"]},
+    "demo_coco": {"kind": "coco", "paths": ["world:demo/lists/coco_captions.json"]},
+    "demo_medical": {
+        "kind": "medical",
+        "paths": ["world:demo/dicom/*.dcm"],
+        "reports": ["world:demo/dicom/reports.csv"],
+    },
 }
 
 
@@ -62,7 +66,7 @@ def test_every_list_is_ingested_and_every_planted_pair_is_where_it_is_expected(
 
     expected = built.read_json("expected.json")
     for name, fields in SOURCES.items():
-        source = source_config(name, {**fields, "world": "demo"})
+        source = source_config(name, fields)
         artifact = run_stage(Ingest(IngestConfig(name=name, source=source)), {"world": [built]})
         rows = [r for file in artifact.names("pairs-*") for r in pq.read_table(artifact.path(file)).to_pylist()]
         pairs = {(row["url"], row["caption"]) for row in rows}
@@ -82,7 +86,7 @@ def test_every_list_is_ingested_and_every_planted_pair_is_where_it_is_expected(
 def test_nobody_s_name_survives_the_ingest_of_the_scans(built: Artifact, run_stage: Callable[..., Artifact]) -> None:
     import pyarrow.parquet as pq
 
-    source = source_config("demo_medical", {**SOURCES["demo_medical"], "world": "demo"})
+    source = source_config("demo_medical", SOURCES["demo_medical"])
     artifact = run_stage(Ingest(IngestConfig(name="demo_medical", source=source)), {"world": [built]})
     rows = pq.read_table(artifact.path("pairs-00000.parquet")).to_pylist()
     planted = built.read_json("dicom/planted.json")

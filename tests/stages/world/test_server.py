@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from stages.base.artifact import Artifact
-from stages.world.serve import serving
+from stages.world.plugin import serving
 
 ROOT = Path(__file__).resolve().parents[3]
 LAION, SLOW, DEAD = (f"{host}.demo.pairmill.test" for host in ("laion", "slow", "dead"))
@@ -138,7 +138,7 @@ def test_the_server_ends_with_its_context_even_while_it_dribbles(world: Path) ->
 
 def test_a_killed_parent_leaves_no_server_behind(world: Path) -> None:
     code = (
-        "import sys, time; from stages.base.artifact import Artifact; from stages.world.serve import serving\n"
+        "import sys, time; from stages.base.artifact import Artifact; from stages.world.plugin import serving\n"
         "with serving(Artifact(sys.argv[1]), 'demo') as hosts:\n"
         "    print(hosts['laion.demo.pairmill.test'], flush=True); time.sleep(60)\n"
     )

@@ -1,11 +1,12 @@
-"""Lines of text lists: ranges of bytes that cut no line, and lines of bounded length."""
+"""Lists that are text: lines of bounded length, in ranges of bytes that cut no line, and whole JSON documents."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from stages.ingest.files import InputFile
+from stages.ingest.files import BadFile, InputFile
 from stages.ingest.source import Unit
 
 #: Bytes of the longest line that is kept; of a longer one (a file without line ends, a bomb) nothing is.
@@ -57,3 +58,26 @@ def _skip(handle: BinaryIO) -> int:
         if piece.endswith(b"\n"):
             break
     return skipped
+
+
+def read_document(file: InputFile, keys: tuple[str, ...], what: str) -> dict[str, list[Any]]:
+    """The lists in a JSON document, those of `keys` at least. Raises BadFile when it is not `what` (a kind of list)."""
+    needs = f"it is not {what}, which needs " + " and ".join(f"`{key}`" for key in keys)
+    try:
+        with file.open_text() as handle:
+            content = json.load(handle)
+    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, a number of 5,000 digits, a deep nest
+        raise BadFile(file, "not_json", f"{needs} ({type(error).__name__})") from error
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in keys):
+        raise BadFile(file, "wrong_structure", needs)
+    return {key: value if isinstance(value, list) else [] for key, value in content.items()}
+
+
+def known(table: dict[Any, Any], key: Any) -> Any:
+    """What a table holds under a key that came from a file and may be anything."""
+    return table.get(key) if isinstance(key, int | str) else None
+
+
+def by_id(entries: list[Any]) -> dict[Any, dict[str, Any]]:
+    """Objects of a list by their `id`, leaving out what is no object or has no usable one."""
+    return {e["id"]: e for e in entries if isinstance(e, dict) and isinstance(e.get("id"), int | str)}
