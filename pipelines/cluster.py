@@ -21,11 +21,11 @@ class ClusterConfig(StageConfig):
     workers: Annotated[int, NotFingerprinted, Field(ge=1)] = 2
     """Training workers (ranks): one per GPU on a GPU cluster."""
     cpus_per_worker: Annotated[int, NotFingerprinted, Field(ge=1)] = 1
-    """CPUs each training worker reserves; also its number of torch threads when it has no GPU."""
+    """CPUs each training worker reserves; also its number of torch threads."""
     gpus_per_worker: Annotated[int, NotFingerprinted, Field(ge=0, le=1)] = 0
     """1 to train on GPUs."""
     gpu_memory_gb: Annotated[float, NotFingerprinted, Field(ge=0)] = 0.0
-    """Memory of one GPU in GB (10^9 bytes); what a model needs is held against it before anything starts."""
+    """Memory of one GPU in GB (10^9 bytes); compared with what a model needs before anything starts."""
     tensor_parallel: Annotated[int, NotFingerprinted, Field(ge=1)] = 1
     """Ranks that share one copy of the weights (DeepSpeed `autotp_size`); must divide `workers`."""
     precision: Annotated[Literal["fp32", "bf16"], NotFingerprinted] = "fp32"

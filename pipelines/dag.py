@@ -11,7 +11,7 @@ from pipelines import retry_passes
 from pipelines.config import PairmillConfig
 from pipelines.node import Dag, Node
 from stages.base.contract import Stage, StageConfig, UserError
-from stages.base.external_files import SEVERAL, SINGLE, addresses, own_files
+from stages.base.external_files import WORLD_ROLE, WORLDS_ROLE, addresses, own_files
 from stages.download.config import DownloadConfig
 from stages.download.stage import Download
 from stages.evaluate.config import EvaluateConfig
@@ -69,7 +69,7 @@ def build(config: PairmillConfig) -> Dag:
 
 
 class _Builder:
-    """Adds nodes to a DAG, one method per stretch of the pipeline; each returns node ids."""
+    """Adds nodes to a DAG, one method per part of the pipeline; each returns node ids."""
 
     def __init__(self, config: PairmillConfig) -> None:
         self.config = config
@@ -92,7 +92,7 @@ class _Builder:
         """
         filled = {role: tuple(ids) for role, ids in inputs.items()}
         node = kind(stage, instance, config, files=files or partial(own_files, config), files_key=files_key)
-        filled[SEVERAL if stage in (BuildIndex, Tokenizer) else SINGLE] = self.worlds(node)
+        filled[WORLDS_ROLE if stage in (BuildIndex, Tokenizer) else WORLD_ROLE] = self.worlds(node)
         node = replace(node, inputs={role: ids for role, ids in filled.items() if ids})
         self.dag[node.id] = node
         return node.id

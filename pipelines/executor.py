@@ -7,16 +7,16 @@ import logging
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from pipelines.execute import Job, run_partition
+from pipelines.run_partition import ArtifactJob, run_partition
 from stages.base.contract import Partition, UserError
 
 #: Takes a job, its pending partitions and the number of retries; yields the report of every committed partition.
-Executor = Callable[[Job, Sequence[Partition], int], Generator[dict[str, Any]]]
+Executor = Callable[[ArtifactJob, Sequence[Partition], int], Generator[dict[str, Any]]]
 
-_ready: dict[str, Job] = {}
+_ready: dict[str, ArtifactJob] = {}
 
 
-def _prepared(job: Job) -> Job:
+def _prepared(job: ArtifactJob) -> ArtifactJob:
     """The job with its stage set up: once per process, since a Ray worker makes many partitions of one artifact."""
     if job.url not in _ready:
         _ready.clear()
@@ -25,11 +25,11 @@ def _prepared(job: Job) -> Job:
     return _ready[job.url]
 
 
-def _task(job: Job, partition: Partition) -> dict[str, Any]:
+def _task(job: ArtifactJob, partition: Partition) -> dict[str, Any]:
     return run_partition(_prepared(job), partition)
 
 
-def _worker(job: Job) -> Any:
+def _worker(job: ArtifactJob) -> Any:
     """A class for Ray Data to make actors of, which keep a set-up stage and make the partitions that stream past.
 
     The job is part of the class and no constructor argument: those lie in the object store, which an actor that is
@@ -47,13 +47,13 @@ def _worker(job: Job) -> Any:
     return Worker
 
 
-def _gpus(job: Job) -> float:
+def _gpus(job: ArtifactJob) -> float:
     import ray
 
     return job.stage.gpus if ray.cluster_resources().get("GPU", 0) else 0.0
 
 
-def in_ray_tasks(job: Job, partitions: Sequence[Partition], retries: int) -> Generator[dict[str, Any]]:
+def in_ray_tasks(job: ArtifactJob, partitions: Sequence[Partition], retries: int) -> Generator[dict[str, Any]]:
     """One Ray task per partition; a task is restarted when its worker dies or its I/O fails.
 
     After a failure that retries do not cure, running tasks may finish (their commits count), then it is raised.
@@ -96,7 +96,7 @@ def in_ray_tasks(job: Job, partitions: Sequence[Partition], retries: int) -> Gen
         raise failure
 
 
-def in_ray_data(job: Job, partitions: Sequence[Partition], retries: int) -> Generator[dict[str, Any]]:
+def in_ray_data(job: ArtifactJob, partitions: Sequence[Partition], retries: int) -> Generator[dict[str, Any]]:
     """Partitions stream through a pool of Ray Data actors; each set its stage up once.
 
     Ray Data replaces a dead actor and repeats its partition by itself, so `retries` is ignored.
@@ -127,7 +127,7 @@ def in_ray_data(job: Job, partitions: Sequence[Partition], retries: int) -> Gene
         raise error.cause if isinstance(error.cause, UserError) else error from None
 
 
-def in_driver(job: Job, partitions: Sequence[Partition], retries: int) -> Generator[dict[str, Any]]:
+def in_driver(job: ArtifactJob, partitions: Sequence[Partition], retries: int) -> Generator[dict[str, Any]]:
     """In this process, one after the other: the stage starts Ray work of its own."""
     job.stage.setup()
     for partition in partitions:

@@ -21,7 +21,7 @@ from stages.base.contract import StageConfig
 from stages.download.config import DownloadConfig
 from stages.download.outcome import is_transient
 
-#: In the workspace: key of a source -> its newest pass.
+#: In the workspace: key of a source -> its newest pass. Named when passes were called rounds; workspaces keep it.
 FILE = "rounds.json"
 
 

@@ -1,10 +1,9 @@
-"""Brings nodes of the DAG up to date: what is missing, in order, each partition once, whatever kills it in between."""
+"""Brings nodes of the DAG up to date: what is missing, in order, each partition once; resumable after any kill."""
 
 from __future__ import annotations
 
 import datetime
 import json
-import logging
 import os
 import platform
 import threading
@@ -16,17 +15,15 @@ from importlib.metadata import version
 
 from pipelines import ray_session
 from pipelines.cluster import ClusterConfig
-from pipelines.execute import Job, close
 from pipelines.executor import EXECUTORS
 from pipelines.fingerprint import fingerprinted
 from pipelines.node import Node
 from pipelines.progress import Progress
+from pipelines.run_partition import ArtifactJob, close
 from pipelines.state import Workspace
 from pipelines.tracking.tracker import Tracker
 from stages.base.artifact import Artifact
 from stages.base.contract import Stage, UserError
-
-log = logging.getLogger(__name__)
 
 
 def pending(workspace: Workspace, targets: Sequence[str]) -> dict[str, Node]:
@@ -57,7 +54,7 @@ class Runner:
         self.tracker = tracker
         self.progress = progress
         self.verbose = verbose
-        self._alone = threading.Lock()
+        self._exclusive = threading.Lock()
 
     def run(self, todo: Mapping[str, Node]) -> None:
         """Make all nodes of `todo`. The first failure is raised after what runs beside it has finished."""
@@ -113,28 +110,27 @@ class Runner:
 
     def _make(self, node: Node) -> None:
         if node.stage.executor == "ray_tasks":
-            self._make_now(node)
+            self._make_locked(node)
             return
         # Two Ray Data pipelines, or one beside Ray Train, would starve each other of CPUs.
-        with self._alone:
-            self._make_now(node)
+        with self._exclusive:
+            self._make_locked(node)
 
-    def _make_now(self, node: Node) -> None:
+    def _make_locked(self, node: Node) -> None:
         started = time.time()
         artifact_dir = self.workspace.artifact_dir(node)
         inputs = self._inputs(node)
         scratch = self.workspace.store.scratch(node.stage.name, self.workspace.require(node), self.cluster.scratch)
-        cluster = self.cluster.model_dump()
-        job = Job(
-            node.id,
-            node.stage(node.config),
-            self.workspace.require(node),
-            artifact_dir.url,
-            inputs,
-            str(scratch),
-            cluster,
-            self.workspace.store.cache(node.stage.name),
-            self.workspace.store.tombstones,
+        job = ArtifactJob(
+            node=node.id,
+            stage=node.stage(node.config),
+            fingerprint=self.workspace.require(node),
+            url=artifact_dir.url,
+            inputs=inputs,
+            scratch=str(scratch),
+            cluster=self.cluster.model_dump(),
+            cache=self.workspace.store.cache(node.stage.name),
+            tombstones=self.workspace.store.tombstones,
         )
         with artifact_dir.lock():
             self.tracker.node_started(
@@ -146,7 +142,7 @@ class Runner:
                 scratch / "metrics.jsonl",
             )
             try:
-                artifact = self._partitions_then_close(node, job, started)
+                artifact = self._run_partitions(node, job, started)
             except BaseException as error:
                 self.progress.failed(node.id)
                 self.tracker.node_failed(node.id, one_line(error))
@@ -156,7 +152,7 @@ class Runner:
         self.tracker.node_finished(node.id, artifact, summary)
         self.progress.finished(node.id, time.time() - started, artifact.counts)
 
-    def _partitions_then_close(self, node: Node, job: Job, started: float) -> Artifact:
+    def _run_partitions(self, node: Node, job: ArtifactJob, started: float) -> Artifact:
         artifact_dir = job.artifact_dir
         partitions = job.stage.partitions(job.inputs)
         plan = [partition.id for partition in partitions]

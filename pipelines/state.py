@@ -13,7 +13,7 @@ from pipelines.node import Dag, Node
 from pipelines.store import ArtifactDir, Store
 from stages.base.artifact import Artifact, is_remote
 from stages.base.contract import UserError
-from stages.base.external_files import readable
+from stages.base.external_files import with_addresses
 
 Standing = Literal["up to date", "partly done", "stale", "missing", "blocked"]
 
@@ -35,7 +35,7 @@ class NodeState:
 
 
 class Workspace:
-    """The DAG held against what the store has."""
+    """The DAG compared with what the store holds."""
 
     def __init__(self, dag: Dag, store: Store) -> None:
         self.dag = dag
@@ -105,7 +105,7 @@ class Workspace:
         latest = self.store.latest(node.id)
         if latest is None:
             return ""
-        before, now = readable(latest["config"]), readable(fingerprinted(node.config))
+        before, now = with_addresses(latest["config"]), with_addresses(fingerprinted(node.config))
         found = [
             f"{node.config_key(path)}: {_short(old)} → {_short(new)}" for path, old, new in differences(before, now)
         ]

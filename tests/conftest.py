@@ -34,8 +34,8 @@ def shared() -> Path:
 @pytest.fixture
 def run_stage(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """Executes a stage in this process the way the runner does: partitions, run, finish, manifest."""
-    from pipelines.execute import Job, close, run_partition
     from pipelines.fingerprint import fingerprint, fingerprinted
+    from pipelines.run_partition import ArtifactJob, close, run_partition
     from stages.base.artifact import Artifact
     from stages.base.contract import Stage
 
@@ -60,7 +60,7 @@ def run_stage(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
             "max_failures": 0,
         }
         url = str(root / "artifact")
-        job = Job(
+        job = ArtifactJob(
             stage.name,
             stage,
             mark,

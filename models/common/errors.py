@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """Something the user can mend: one line with what is wrong, where, and what to do. Shown without a traceback."""
+    """Something the user can fix: one line with what is wrong, where, and what to do. Shown without a traceback."""

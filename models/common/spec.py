@@ -25,7 +25,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """An architecture, registered under its name in the entry-point group `pairmill.models`.
+    """An architecture: a line of `BUILT_IN` in `models/registry.py`, or an entry point of the group `pairmill.models`.
 
     Whatever needs torch is given by import path and imported when it is first used: specs are loaded by commands that
     must answer at once.

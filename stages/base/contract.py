@@ -1,7 +1,8 @@
 """What every stage implements: its typed config, its partitions, and how one partition is made.
 
-A stage defines only what is specific to it. Retry, commit, progress, counters, MLflow and Ray belong to the
-runner (`pipelines/runner.py`), which calls the three methods of :class:`Stage` and nothing else.
+A stage defines only what is specific to it: `partitions`, `run` and `finish`, and where it needs them `check`, `setup`,
+`on_commit`, `summary` and `forget`. Retry, commit, progress, counters, MLflow and Ray belong to the runner
+(`pipelines/runner.py`).
 
 Modules that define a stage are imported by every `pairmill` command, `--help` included: import heavy packages
 (torch, ray, pyarrow, PIL, ...) inside the methods, not at module level.
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from models.common.config import StrictConfig
-from models.common.errors import UserError as UserError  # defined below all, since models raise it too
+from models.common.errors import UserError as UserError  # defined in models, which raise it too
 from stages.base.artifact import Artifact
 from stages.base.forgetting import ForgetInputs, Forgotten, Removal
 
@@ -55,7 +56,7 @@ class StageConfig(StrictConfig):
 
 C = TypeVar("C", bound=StageConfig)
 
-#: Role -> the artifacts that fill it (one per source for `pairs`, `raw`, `signals`; a single one otherwise).
+#: Role -> the artifacts that fill it: one, or one per source or world in the stages that span them.
 Inputs = Mapping[str, tuple[Artifact, ...]]
 
 
@@ -136,7 +137,7 @@ class Stage(ABC, Generic[C]):
     executor: ClassVar[Literal["ray_tasks", "ray_data", "driver"]] = "ray_tasks"
     """``ray_tasks``: one Ray task per partition. ``ray_data``: partitions stream through a pool of Ray Data actors,
     each of which called :meth:`setup` once (models are loaded there). ``driver``: in the driver process, for stages
-    that start Ray work of their own (Ray Data over tables, Ray Train)."""
+    that start Ray work of their own (Ray tasks over tables, Ray Train)."""
     needs_ray: ClassVar[bool] = True
     """Whether Ray must run. False for a ``driver`` stage of a few array operations, which alone starts no cluster."""
     cpus: ClassVar[float] = 1.0

@@ -2,7 +2,7 @@
 
 A world is the artifact of a demonstration's own files. Fields that take either are marked :data:`ExternalFile`. The DAG
 derives a node's inputs from the addresses in its config (:func:`addresses`) and digests the other files
-(:func:`own_files`); a stage that reads a field calls :func:`resolve`, :func:`local_path` or :func:`in_inputs`.
+(:func:`own_files`); a stage that reads a field calls :func:`resolve`, :func:`local_path` or :func:`find_in_worlds`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stages.base.contract import Inputs, StageConfig
 SCHEME = "world:"
 _ADDRESS = re.compile(r"world:[\w.-]+/\S")
 #: Input roles that hold worlds: of a stage's one instance among several, and of a stage over all sources.
-ROLES = (SINGLE, SEVERAL) = ("world", "worlds")
+WORLD_ROLES = (WORLD_ROLE, WORLDS_ROLE) = ("world", "worlds")
 
 
 @dataclass(frozen=True)
@@ -127,22 +127,22 @@ def _below(value: Any, world: str | None) -> Any:
     return paths[0] if isinstance(value, str) else paths
 
 
-def readable(config: Any) -> Any:
+def with_addresses(config: Any) -> Any:
     """A fingerprinted config with its addresses under the keys they are configured by, for messages."""
     if isinstance(config, list):
-        return [readable(item) for item in config]
+        return [with_addresses(item) for item in config]
     if not isinstance(config, Mapping):
         return config
-    plain = {key: readable(value) for key, value in config.items()}
+    plain = {key: with_addresses(value) for key, value in config.items()}
     if "world_files" in plain:
         world, files = plain.pop("world"), plain.pop("world_files")
-        plain |= {name: _whole(value, world) for name, value in files.items()}
+        plain |= {name: _full_address(value, world) for name, value in files.items()}
     return plain
 
 
-def _whole(value: Any, world: str) -> Any:
+def _full_address(value: Any, world: str) -> Any:
     if isinstance(value, list):
-        return [_whole(item, world) for item in value]
+        return [_full_address(item, world) for item in value]
     return value if value.startswith(SCHEME) else str(Address(world, value))
 
 
@@ -191,7 +191,7 @@ def misplaced_addresses(config: BaseModel) -> list[str]:
     ]
 
 
-def in_inputs(value: str, inputs: Inputs) -> tuple[Artifact, str] | None:
+def find_in_worlds(value: str, inputs: Inputs) -> tuple[Artifact, str] | None:
     """The input artifact that an address leads to and the path in it (empty for its root); None for one's own file.
 
     Raises KeyError where no input is that world.
@@ -199,7 +199,7 @@ def in_inputs(value: str, inputs: Inputs) -> tuple[Artifact, str] | None:
     address = parse(value)
     if address is None:
         return None
-    worlds = [artifact for role in ROLES for artifact in inputs.get(role, ())]
+    worlds = [artifact for role in WORLD_ROLES for artifact in inputs.get(role, ())]
     if len(worlds) > 1:  # the inputs are derived from the addresses, so a single one is the right one
         worlds = [world for world in worlds if world.manifest.get("node") == f"world[{address.world}]"]
     if not worlds:
@@ -209,7 +209,7 @@ def in_inputs(value: str, inputs: Inputs) -> tuple[Artifact, str] | None:
 
 def resolve(value: str, inputs: Inputs) -> str:
     """Local path or fsspec URL of a file or folder that a config names; one's own as it is."""
-    found = in_inputs(value, inputs)
+    found = find_in_worlds(value, inputs)
     if found is None:
         return value
     artifact, path = found
@@ -218,7 +218,7 @@ def resolve(value: str, inputs: Inputs) -> str:
 
 def local_path(value: str, inputs: Inputs) -> Path:
     """Local path of a file or folder that a config names; what lies in a remote world is fetched into the cache."""
-    found = in_inputs(value, inputs)
+    found = find_in_worlds(value, inputs)
     if found is None:
         return Path(value)
     artifact, path = found

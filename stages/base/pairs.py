@@ -1,4 +1,4 @@
-"""Who a sample is: the identity of a pair and of an image, and the table of pairs that every source fills."""
+"""Identity of pairs and images, and the schema of the table of pairs that every source fills."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ from stages.imaging.perceptual_hash import (
 )
 from stages.index.held_out import HeldOut
 from stages.index.near import Pictures, bytes_of, first_of, near_matches
+from stages.index.ray_tasks import in_order
 from stages.index.schema import BENCHMARK_EXACT, BENCHMARK_NEAR
-from stages.index.tasks import in_order
 
 _BUCKET = 256  # images, about, that are hashed by one task and cached in one file
 _HASHES = pa.schema(

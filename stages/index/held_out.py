@@ -11,7 +11,7 @@ from typing import Any
 
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, UserError
-from stages.base.external_files import in_inputs
+from stages.base.external_files import find_in_worlds
 from stages.formats.vqa import Question, parse_questions
 from stages.index.config import BenchmarkImages
 
@@ -37,7 +37,7 @@ def held_out(name: str, where: BenchmarkImages, inputs: Inputs) -> HeldOut:
 
     Raises UserError for a benchmark without images, for a listed image that is not there, and for a malformed list.
     """
-    home = in_inputs(where.images, inputs)
+    home = find_in_worlds(where.images, inputs)
     if home is not None:
         artifact, below = home
         folder = artifact.url
@@ -82,7 +82,7 @@ def _listing(name: str, folder: str) -> set[str]:
 
 
 def _read(name: str, file: str, inputs: Inputs) -> dict[str, Any]:
-    artifact, inside = in_inputs(file, inputs) or (Artifact(os.path.dirname(file)), os.path.basename(file))
+    artifact, inside = find_in_worlds(file, inputs) or (Artifact(os.path.dirname(file)), os.path.basename(file))
     try:
         with artifact.open(inside) as opened:
             content = json.loads(opened.read())

@@ -16,8 +16,8 @@ from stages.base.contract import UserError
 from stages.index.config import Hash
 from stages.index.hamming import Blocks, Rows, Table, Words, distances, near_between, near_within, plan
 from stages.index.likeness import differences, first_positions
+from stages.index.ray_tasks import in_order
 from stages.index.schema import NEAR
-from stages.index.tasks import in_order
 
 _QUERIES = 100_000  # hashes looked up by one task
 _PAIRS = 1_000_000  # pairs whose thumbnails one task compares

@@ -16,9 +16,9 @@ from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, UserError
 from stages.index.config import Hash, IndexConfig
 from stages.index.near import bytes_of, first_of
+from stages.index.partition import JoinedPartition, PartitionInputs, read
+from stages.index.ray_tasks import in_order
 from stages.index.schema import BENCHMARK_TEXTS, IMAGES, PAIRS
-from stages.index.shard import IndexedShard, ShardInputs, read
-from stages.index.tasks import in_order
 from stages.index.texts import Phrases
 
 _BATCH = 1 << 24  # rows of one record batch: columns in one piece up to that, so that numpy can map them
@@ -37,7 +37,7 @@ class Tables:
     """Per row of `leaders` its row of `images`, int64, ascending."""
 
 
-def shard_inputs(inputs: Inputs, config: IndexConfig) -> list[ShardInputs]:
+def shard_inputs(inputs: Inputs, config: IndexConfig) -> list[PartitionInputs]:
     """All shards of all sources. Raises UserError when two inputs carry one source."""
     shards = []
     names: list[str] = []
@@ -51,11 +51,11 @@ def shard_inputs(inputs: Inputs, config: IndexConfig) -> list[ShardInputs]:
         artifacts = [Artifact(artifact.url) for artifact in (pairs, raw, signals)]
         for file in pairs.names("pairs-*.parquet"):
             digits = file.removeprefix("pairs-").removesuffix(".parquet")
-            shards.append(ShardInputs(number, name, private, digits, *artifacts))
+            shards.append(PartitionInputs(number, name, private, digits, *artifacts))
     return shards
 
 
-def load(shards: Sequence[ShardInputs], hashes: Sequence[Hash], phrases: Phrases) -> Tables:
+def load(shards: Sequence[PartitionInputs], hashes: Sequence[Hash], phrases: Phrases) -> Tables:
     """Read and join all shards. Raises UserError where inputs disagree or list something twice."""
     shared = ray.put(phrases)
     parts = list(in_order(read, ((shard, list(hashes), shared) for shard in shards)))
@@ -95,7 +95,7 @@ def _sorted(parts: list[pa.Table], key: str, what: str) -> tuple[pa.Table, np.nd
     return table, order.to_numpy().astype(np.int64)
 
 
-def _texts(parts: Sequence[IndexedShard], order: np.ndarray) -> pa.Table:
+def _texts(parts: Sequence[JoinedPartition], order: np.ndarray) -> pa.Table:
     new_row = np.empty(len(order), dtype=np.int32)
     new_row[order] = np.arange(len(order), dtype=np.int32)
     starts = np.cumsum([0, *(part.pairs.num_rows for part in parts)])

@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 
 from stages.base.artifact import Artifact, is_remote
 from stages.base.contract import Inputs, UserError
-from stages.base.external_files import in_inputs
+from stages.base.external_files import find_in_worlds
 
 _MAGIC = frozenset("*?[")
 _BUFFER = 1 << 20  # bytes
@@ -118,7 +118,7 @@ def find(patterns: Iterable[str], key: str, inputs: Inputs | None = None, privat
     own: set[str] = set()
     held: dict[str, set[str]] = {}
     for number, pattern in enumerate(patterns, 1):
-        home = in_inputs(pattern, inputs or {})
+        home = find_in_worlds(pattern, inputs or {})
         found = _expand(pattern) if home is None else _matching(*home)
         if not found:
             if home is not None:

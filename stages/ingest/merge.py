@@ -1,7 +1,7 @@
 """Merging what the partitions read into the pairs files, in bounded memory.
 
 Every partition leaves its rows sorted by image. Here they stream side by side: the range of image uids is cut into
-steps of about a million rows, each of which is taken from all parts, sorted, freed of repeats and written.
+steps of about a million rows, each of which is taken from all parts, sorted, deduplicated and written.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class _Part:
 
 
 def merged(parts: Sequence[Path], digests: Sequence[Path], scratch: Path) -> Iterator[tuple[pa.Table, int]]:
-    """Tables of distinct pairs in order of (image uid, uid), and how many repeats each was freed of.
+    """Tables of distinct pairs in order of (image uid, uid), and the number of repeats dropped from each.
 
     All pairs of an image are in the same table. Of a pair listed more than once the first listing is kept. `digests`
     are parts of :func:`digests_schema`; what they say of an image is added to the `meta` of its pairs. Many parts are

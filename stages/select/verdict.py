@@ -25,8 +25,6 @@ from stages.select.rules import (
     verify,
 )
 
-__all__ = ["KEPT", "Decision", "decide"]
-
 
 def decide(index: Index, config: SelectConfig, forgotten: NDArray[np.bool_] | None = None) -> Decision:
     """Apply the selection; `forgotten` (bool per pair) marks pairs that were removed by `pairmill forget`.

@@ -16,7 +16,6 @@ from stages.tokenizer.pieces import PieceEncoder
 from stages.tokenizer.scripts import ScriptDetector
 
 OURS = "this tokenizer"
-_PER_CORPUS = ("private", "trained_on")
 
 
 def report(config: TokenizerConfig, corpora: Sequence[Corpus], tokenizer: LoadedTokenizer) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class PairSource:
 
 @dataclass(frozen=True)
 class AnnotatedSource:
-    """Fine-tuning data: a task's files, and how its texts are put."""
+    """Fine-tuning data: a task's files, and how its prompts are built."""
 
     files: AnnotatedFiles
     prompt: str

@@ -103,7 +103,7 @@ def _check_shards(job: TrainingJob) -> None:
     if job.settings.damaged_shards == "stop":
         raise UserError(
             f"{listed}: write the shards again (delete their artifact and run `pairmill run shard`), or set "
-            f"{job.key}.damaged_shards=skip to train without their samples; `pairmill check-shards` looks closer"
+            f"{job.key}.damaged_shards=skip to train without their samples; `pairmill check-shards` gives details"
         )
     _LOG.warning("%s: samples of these shards will be replaced", listed)
 

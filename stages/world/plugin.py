@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, UserError
-from stages.base.external_files import ROLES
+from stages.base.external_files import WORLD_ROLES
 from stages.world.config import WorldConfig
 
 GROUP = "pairmill.worlds"
@@ -26,7 +26,7 @@ class WorldBuilder(ABC):
 
     @contextmanager
     def serve(self, root: Path) -> Iterator[dict[str, str]]:
-        """Host names of the world's URLs -> ``ip:port`` that plays them while the context lasts; none by default."""
+        """Host names of the world's URLs -> ``ip:port`` that serves them while the context lasts; none by default."""
         yield {}
 
 
@@ -52,7 +52,7 @@ def served_hosts(inputs: Inputs) -> Iterator[dict[str, str]]:
     """
     served: dict[str, str] = {}
     with ExitStack() as running:
-        for role in ROLES:
+        for role in WORLD_ROLES:
             for artifact in inputs.get(role, ()):
                 served |= running.enter_context(serving(artifact, artifact.manifest["config"]["kind"]))
         yield served

@@ -53,13 +53,15 @@ def test_an_interrupted_artifact_equals_an_uninterrupted_one_byte_for_byte(toy: 
     url = whole.artifact_dir(whole.dag["numbers"]).url
     expected = tree(url)
     # Put the folder back into the state a kill leaves: two commits, a half-written partition, a half-written finish.
-    from pipelines.execute import Job, run_partition
+    from pipelines.run_partition import ArtifactJob, run_partition
 
     again = type(toy)(tmp_path / "again")
     workspace = again.workspace()
     node = workspace.dag["numbers"]
     artifact_dir = workspace.artifact_dir(node)
-    job = Job(node.id, node.stage(node.config), workspace.require(node), artifact_dir.url, {}, str(tmp_path / "s"), {})
+    job = ArtifactJob(
+        node.id, node.stage(node.config), workspace.require(node), artifact_dir.url, {}, str(tmp_path / "s"), {}
+    )
     plan = job.stage.partitions({})
     artifact_dir.write("_plan.json", json.dumps([p.id for p in plan]))
     for partition in plan[1:3]:
@@ -118,13 +120,13 @@ def test_a_killed_worker_is_replaced_and_its_partition_made_again(toy: Any, tmp_
 
 def test_a_workspace_may_be_an_fsspec_url(tmp_path: Path) -> None:
     """Commits, finish and seal through fsspec (its in-memory file system, one process)."""
-    from pipelines.execute import Job, close, run_partition
+    from pipelines.run_partition import ArtifactJob, close, run_partition
     from pipelines.store import ArtifactDir
 
     conftest = __import__("sys").modules[next(n for n in __import__("sys").modules if n.endswith("pipelines.conftest"))]
     stage = conftest.toy_stages()["numbers"](conftest.ToyConfig())
     artifact_dir = ArtifactDir("memory://bucket/artifacts/numbers/abc")
-    job = Job("numbers", stage, "f" * 64, artifact_dir.url, {}, str(tmp_path / "s"), {})
+    job = ArtifactJob("numbers", stage, "f" * 64, artifact_dir.url, {}, str(tmp_path / "s"), {})
     plan = stage.partitions({})
     for partition in plan:
         run_partition(job, partition)

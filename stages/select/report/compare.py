@@ -16,7 +16,7 @@ from stages.select.report.figures import codes
 
 #: Stands for the reason where one of the two selections does not contain the pair.
 ABSENT = "not listed"
-KEPT = "kept"
+KEPT_LABEL = "kept"
 #: Maximum number of changes of verdict listed.
 _MOVES = 60
 _SHOWN = 24
@@ -39,7 +39,7 @@ def compare(old: Artifact, new: Artifact, private: set[str]) -> dict[str, Any]:
     changed = [cell for cell in np.flatnonzero(cells).tolist() if cell // len(names) != cell % len(names)]
     changed.sort(key=lambda cell: (-int(cells[cell]), cell))
     source = codes(pc.coalesce(_take(after["source"], at[1], None), _take(before["source"], at[0], None)))
-    kept = names.index(KEPT) if KEPT in names else -1
+    kept = names.index(KEPT_LABEL) if KEPT_LABEL in names else -1
     kept_before, kept_after = first == kept, second == kept
     came, went = kept_after & ~kept_before, kept_before & ~kept_after
     return {
@@ -72,10 +72,10 @@ def compare(old: Artifact, new: Artifact, private: set[str]) -> dict[str, Any]:
 
 
 def _verdicts(artifact: Artifact) -> pa.Table:
-    """Columns `uid`, `image_uid`, `source`, and `reason`, which is :data:`KEPT` for kept pairs."""
+    """Columns `uid`, `image_uid`, `source`, and `reason`, which is :data:`KEPT_LABEL` for kept pairs."""
     with artifact.open("verdicts.parquet") as file:
         table = pq.read_table(file, columns=["uid", "image_uid", "source", "keep", "reason"])
-    reason = pc.if_else(table["keep"], pa.scalar(KEPT), table["reason"])
+    reason = pc.if_else(table["keep"], pa.scalar(KEPT_LABEL), table["reason"])
     return table.drop_columns(["keep", "reason"]).append_column("reason", reason)
 
 

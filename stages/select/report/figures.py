@@ -11,14 +11,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from stages.select.config import SelectConfig
+from stages.select.decision import KEPT
 from stages.select.report.distributions import distributions
 from stages.select.report.groups import clusters, leaks
 
 if TYPE_CHECKING:
-    from stages.select.verdict import Decision
+    from stages.select.decision import Decision
 
-#: Code of a pair that is kept (`Decision.reasons`).
-KEPT = 0
 #: Maximum number of hosts listed, those that lost most images first.
 HOSTS = 50
 _STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from stages.select.verdict import Decision
+    from stages.select.decision import Decision
 
 #: Maximum number of clusters and leaked images listed; `verdicts.parquet` has all.
 LISTED = 1000

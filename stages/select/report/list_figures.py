@@ -14,7 +14,7 @@ from stages.base.artifact import Artifact
 from stages.base.contract import Inputs
 
 if TYPE_CHECKING:
-    from stages.select.verdict import Decision
+    from stages.select.decision import Decision
 
 #: Maximum number of licences listed; the rest are counted together.
 _LICENCES = 40

@@ -20,7 +20,7 @@ from stages.select.report.samples import Samples
 from stages.select.report.tables import tables
 
 if TYPE_CHECKING:
-    from stages.select.verdict import Decision
+    from stages.select.decision import Decision
 
 TITLES = {
     "shorter_side": "Shorter side, pixels",

@@ -21,7 +21,7 @@ from stages.imaging.perceptual_hash import UNDECODABLE, decode_rgb
 from stages.select.config import SelectConfig
 
 if TYPE_CHECKING:
-    from stages.select.verdict import Decision
+    from stages.select.decision import Decision
 
 _KEPT, _PER_REASON = 24, 8
 _CLUSTERS, _PER_CLUSTER = 12, 5

@@ -31,7 +31,7 @@ _METRICS = ("window", "window_steps", "first_loss", "last_loss")
 
 @dataclass
 class TrainState:
-    """All the state of a run besides weights and optimizer states; `progress.json` holds it as it is."""
+    """All the state of a phase besides weights and optimizer states; `progress.json` holds it as it is."""
 
     ranks: int
     """Processes that saved; DeepSpeed's checkpoints load into the same number."""
@@ -39,7 +39,7 @@ class TrainState:
     step: int = 0
     """Optimizer steps done in the phase."""
     seconds: float = 0.0
-    """Spent on the phase's steps, over all attempts."""
+    """Spent on the phase's steps, over all starts of the run."""
     hooks: dict[str, dict[str, Any]] = field(default_factory=dict)
     """State of the hooks, by name."""
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stages.train.config import OptimizationConfig
 from stages.train.job import TrainingJob
-from stages.train.trainer.ranks import Ranks
+from stages.train.trainer.ranks import RankInfo
 
 #: DeepSpeed's default size of a gradient bucket, in elements; it is allocated whole, so small models take less.
 _BUCKET = 500_000_000
@@ -73,7 +73,7 @@ def deepspeed_config(
     return config
 
 
-def build_engine(job: TrainingJob, ranks: Ranks, objective: nn.Module, accumulation: int) -> Any:
+def build_engine(job: TrainingJob, ranks: RankInfo, objective: nn.Module, accumulation: int) -> Any:
     """A DeepSpeed engine around an objective (a model and its loss), its optimizer over the weights that learn."""
     import deepspeed
 

@@ -1,4 +1,4 @@
-"""Hooks: what happens beside the training loop (logging, checkpoints, validation, ...), one concern per class."""
+"""Hooks: what happens beside the training loop (metrics, checkpoints, ...), one concern per class."""
 
 from __future__ import annotations
 

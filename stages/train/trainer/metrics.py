@@ -126,7 +126,7 @@ class MetricsLog(Hook):
 class History:
     """The metrics file of a stage's scratch folder, in the format of :meth:`stages.base.contract.StageContext.log`.
 
-    One line per logged step, written by rank 0; each step once, whatever was killed.
+    Written by rank 0; a metric of a step stands in it once, even after a kill and a resume.
     """
 
     def __init__(self, scratch: str) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ranks:
+class RankInfo:
     """The rank of this process and the size of the group."""
 
     rank: int
@@ -35,12 +35,12 @@ class Ranks:
         return self.world_size // self.tensor_parallel
 
     @property
-    def first_of_its_data(self) -> bool:
+    def is_first_of_data_rank(self) -> bool:
         """Whether no lower rank sees the same samples: what is counted per sample is counted on these ranks."""
         return self.rank % self.tensor_parallel == 0
 
 
-def set_up_process(job: TrainingJob) -> Ranks:
+def set_up_process(job: TrainingJob) -> RankInfo:
     """Configure torch and DeepSpeed in a process that Ray Train started; returns its place in the group."""
     import ray.train.torch
     import torch
@@ -52,7 +52,7 @@ def set_up_process(job: TrainingJob) -> Ranks:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     _import_deepspeed()
     context = ray.train.get_context()
-    return Ranks(context.get_world_rank(), context.get_world_size(), job.tensor_parallel, device)
+    return RankInfo(context.get_world_rank(), context.get_world_size(), job.tensor_parallel, device)
 
 
 def _import_deepspeed() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stages.train.trainer.hooks import Hook, StepResult
 
 if TYPE_CHECKING:
-    from stages.train.trainer.ranks import Ranks
+    from stages.train.trainer.ranks import RankInfo
     from stages.train.trainer.trainer import Trainer
 
 _LOG = logging.getLogger(__name__)
@@ -22,9 +22,9 @@ _LOGGED, _LISTED = 100, 1000
 class ReplacedSamplesRecord(Hook):
     """Appends a JSON line per replaced sample to `replaced-<data rank>.jsonl` in the run's folder."""
 
-    def __init__(self, folder: Path, ranks: Ranks) -> None:
+    def __init__(self, folder: Path, ranks: RankInfo) -> None:
         self._path = folder / f"replaced-{ranks.data_rank}.jsonl"
-        self._writes = ranks.first_of_its_data
+        self._writes = ranks.is_first_of_data_rank
         self._logged = 0
 
     def on_step(self, trainer: Trainer, step: StepResult) -> None:

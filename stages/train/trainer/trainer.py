@@ -42,7 +42,7 @@ from stages.train.trainer.checkpoint import (
 from stages.train.trainer.deepspeed_engine import build_engine, save_model, unclipped_gradient_norm
 from stages.train.trainer.hooks import Hook, StepResult
 from stages.train.trainer.metrics import History, MetricsLog, StepTotals
-from stages.train.trainer.ranks import Ranks, set_up_process
+from stages.train.trainer.ranks import RankInfo, set_up_process
 from stages.train.trainer.replaced_samples import ReplacedSamplesRecord
 from stages.train.trainer.schedule import accumulation_steps, learning_rate, phase_steps
 
@@ -69,7 +69,7 @@ def train_loop(config: dict[str, Any]) -> None:
         raise
 
 
-def make_hooks(job: TrainingJob, ranks: Ranks) -> dict[str, Hook]:
+def make_hooks(job: TrainingJob, ranks: RankInfo) -> dict[str, Hook]:
     """The hooks of a phase by name, in the order in which they are called. Raises ValueError for two of one name."""
     settings = job.settings
     hooks: list[Hook] = [
@@ -104,7 +104,7 @@ def build_model(job: TrainingJob, phase: int) -> tuple[Any, nn.Module]:
 class Trainer:
     """Trains one phase on one rank. Hooks may read all its attributes."""
 
-    def __init__(self, job: TrainingJob, ranks: Ranks, dataset: Dataset, phase: int, steps: list[int]) -> None:
+    def __init__(self, job: TrainingJob, ranks: RankInfo, dataset: Dataset, phase: int, steps: list[int]) -> None:
         """`steps`: optimizer steps of every phase of the job."""
         self.job = job
         self.ranks = ranks
@@ -196,7 +196,7 @@ class Trainer:
                 norm = unclipped_gradient_norm(self.engine)
             self.engine.step()
             tokens = (batch["prompt_mask"].sum() + batch["target_mask"].sum()) / self.job.tensor_parallel
-            counted = len(replaced_now) if self.ranks.first_of_its_data else 0
+            counted = len(replaced_now) if self.ranks.is_first_of_data_rank else 0
             totals.add(losses, tokens, counted, self.accumulation)
             replaced += replaced_now
         names, sums = totals.over_ranks()

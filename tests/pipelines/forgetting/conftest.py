@@ -20,10 +20,10 @@ import pytest
 
 from pipelines.compose import load
 from pipelines.dag import build
-from pipelines.execute import Job, close, run_partition
 from pipelines.fingerprint import fingerprinted
 from pipelines.lineage import artifact_dirs
 from pipelines.main import main
+from pipelines.run_partition import ArtifactJob, close, run_partition
 from pipelines.state import Workspace
 from pipelines.store import ArtifactDir, Store
 from stages.base.artifact import Artifact, file_sha256
@@ -73,7 +73,7 @@ class Mill:
             stage = node.stage(node.config)
             scratch = str(store.scratch(stage.name, mark))
             cluster = config.cluster.model_dump()
-            job = Job(
+            job = ArtifactJob(
                 node.id,
                 stage,
                 mark,

@@ -19,13 +19,13 @@ from stages.base.external_files import (
     ExternalFile,
     ExternalFilesConfig,
     addresses,
-    in_inputs,
+    find_in_worlds,
     local_path,
     misplaced_addresses,
     own_files,
     parse,
-    readable,
     resolve,
+    with_addresses,
 )
 
 
@@ -76,7 +76,11 @@ def test_an_address_that_leads_out_of_its_world_is_refused(value: str) -> None:
 def test_anything_else_is_a_file_of_ones_own(value: str, tmp_path: Path) -> None:
     assert parse(value) is None
     inputs = {"world": (world(tmp_path / "w", "demo"),)}
-    assert (resolve(value, inputs), local_path(value, inputs), in_inputs(value, inputs)) == (value, Path(value), None)
+    assert (resolve(value, inputs), local_path(value, inputs), find_in_worlds(value, inputs)) == (
+        value,
+        Path(value),
+        None,
+    )
 
 
 def test_the_former_key_is_refused_and_says_what_to_write() -> None:
@@ -154,8 +158,8 @@ def test_a_remote_world_is_read_from_the_cache(tmp_path: Path, monkeypatch: pyte
 
 def test_messages_show_addresses_as_they_are_configured() -> None:
     mixed = Lists(paths=("world:demo/a.tsv", "world:other/b.tsv"), images="world:demo/i", note="n")
-    assert readable(fingerprinted(Run(lists={"mine": mixed}))) == {
+    assert with_addresses(fingerprinted(Run(lists={"mine": mixed}))) == {
         "lists": {"mine": {"note": "n", "paths": ["world:demo/a.tsv", "world:other/b.tsv"], "images": "world:demo/i"}}
     }
     own = Run(lists={"mine": Lists(paths=("a",))})
-    assert readable(fingerprinted(own)) == {"lists": {"mine": {"note": ""}}}
+    assert with_addresses(fingerprinted(own)) == {"lists": {"mine": {"note": ""}}}

@@ -22,7 +22,7 @@ from stages.train.config import TrainConfig
 from stages.train.job import PairSource, TrainingJob, make_job
 from stages.train.launch import train
 from stages.train.trainer.hooks import Hook, StepResult
-from stages.train.trainer.ranks import Ranks
+from stages.train.trainer.ranks import RankInfo
 from stages.train.trainer.trainer import make_hooks
 
 DOCS = Path(__file__).resolve().parents[4] / "docs" / "training.md"
@@ -184,11 +184,11 @@ def test_the_hook_of_the_documentation_stops_both_phases(run: Run) -> None:
 def test_two_hooks_of_one_name_are_refused(tmp_path: Path) -> None:
     import torch
 
-    class Job:
+    class ArtifactJob:
         settings = TrainConfig.model_validate({"phases": [{"objective": "x", "steps": 1}]})
         folder = tmp_path
         hooks = (Hook, Hook)
 
-    job: TrainingJob = Job()  # type: ignore[assignment]
+    job: TrainingJob = ArtifactJob()  # type: ignore[assignment]
     with pytest.raises(ValueError, match=r"same name: .*Hook, Hook"):
-        make_hooks(job, Ranks(0, 1, 1, torch.device("cpu")))
+        make_hooks(job, RankInfo(0, 1, 1, torch.device("cpu")))

@@ -21,7 +21,7 @@ from stages.base.contract import Inputs, Partition, Stage, StageContext
 
 
 @dataclass(frozen=True)
-class Job:
+class ArtifactJob:
     """Everything a worker needs to make partitions of one artifact. Picklable."""
 
     node: str
@@ -61,7 +61,7 @@ def _working_folder(artifact_dir: ArtifactDir) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run_partition(job: Job, partition: Partition) -> dict[str, Any]:
+def run_partition(job: ArtifactJob, partition: Partition) -> dict[str, Any]:
     """Make and commit one partition; returns its report. Raises whatever the stage raises."""
     artifact_dir = job.artifact_dir
     with _working_folder(artifact_dir) as folder:
@@ -74,7 +74,7 @@ def run_partition(job: Job, partition: Partition) -> dict[str, Any]:
     return context.report
 
 
-def close(job: Job, plan: list[str], identity: Mapping[str, Any], run: Mapping[str, Any]) -> Artifact:
+def close(job: ArtifactJob, plan: list[str], identity: Mapping[str, Any], run: Mapping[str, Any]) -> Artifact:
     """Run the stage's `finish` over all commits and seal the artifact with its manifest.
 
     `identity` (stage, version, config, inputs, fingerprint) goes into the manifest, `run` (start, host, ...) beside it.

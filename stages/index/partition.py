@@ -1,4 +1,4 @@
-"""One raw shard as the index sees it: its pairs, attempts and signals, joined."""
+"""One partition of a source as the index reads it: its pairs, attempts and signals, joined."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _HOST = r"^[a-zA-Z][a-zA-Z0-9+.\-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]/?#]*\]|[^/?#
 
 
 @dataclass(frozen=True)
-class ShardInputs:
-    """The artifacts that hold the parts of one shard."""
+class PartitionInputs:
+    """The artifacts that hold one partition of a source."""
 
     source: int
     """Number of the source."""
@@ -38,20 +38,20 @@ class ShardInputs:
 
 
 @dataclass(frozen=True)
-class IndexedShard:
-    """Rows as in `stages/index/schema.py`, before those of all shards are put together."""
+class JoinedPartition:
+    """Rows as in `stages/index/schema.py`, before those of all partitions are concatenated."""
 
     images: pa.Table
     """Without `group`; with `pixel_sha256` and the hashes searched by as fixed-size binary, and `thumbnail`; these are
     zero where the image was not decoded."""
     pairs: pa.Table
-    """`image` counts within the shard."""
+    """`image` counts within the partition."""
     texts: pa.Table
-    """As `benchmark-texts.arrow`; `pair` counts within the shard."""
+    """As `benchmark-texts.arrow`; `pair` counts within the partition."""
 
 
-def read(inputs: ShardInputs, hashes: Sequence[Hash], phrases: Phrases) -> IndexedShard:
-    """Join the tables of one shard. Raises UserError where they disagree, or were measured without a hash needed."""
+def read(inputs: PartitionInputs, hashes: Sequence[Hash], phrases: Phrases) -> JoinedPartition:
+    """Join the tables of one partition. Raises UserError where they disagree, or lack a hash that is needed."""
     number = f"{inputs.number}.parquet"
     listed = _table(inputs.pairs, f"pairs-{number}", "ingest", ["uid", "image_uid", "url", "caption"])
     tried = _table(inputs.raw, f"attempts-{number}", "download", ["image_uid", "status", "offset", "length"])
@@ -86,7 +86,7 @@ def read(inputs: ShardInputs, hashes: Sequence[Hash], phrases: Phrases) -> Index
         "measured": pc.is_valid(caption),
         **_scalars(texts.take(caption), {"uid", "image_uid", "source"}, set(PAIRS.names), inputs),
     }
-    return IndexedShard(pa.table(images), pa.table(pairs), overlaps(listed["caption"], phrases))
+    return JoinedPartition(pa.table(images), pa.table(pairs), overlaps(listed["caption"], phrases))
 
 
 def _table(artifact: Artifact, name: str, stage: str, columns: list[str] | None = None) -> pa.Table:
@@ -107,7 +107,7 @@ def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _refuse(uids: pa.ChunkedArray, wrong: Any, inputs: ShardInputs, message: str, stage: str) -> None:
+def _refuse(uids: pa.ChunkedArray, wrong: Any, inputs: PartitionInputs, message: str, stage: str) -> None:
     found = uids.filter(pc.fill_null(wrong, False))
     if len(found):
         problem = message.format(found[0].as_py())
@@ -128,7 +128,9 @@ def _hosts(uids: pa.ChunkedArray, listed: pa.Table, private: bool) -> pa.Array:
     return pc.if_else(pc.equal(host, ""), pa.scalar(None, pa.string()), host)
 
 
-def _scalars(table: pa.Table, left_out: Collection[str], taken: Collection[str], inputs: ShardInputs) -> dict[str, Any]:
+def _scalars(
+    table: pa.Table, left_out: Collection[str], taken: Collection[str], inputs: PartitionInputs
+) -> dict[str, Any]:
     """The measured columns with one value per row, but the hashes."""
     found = {}
     for field in table.schema:
@@ -143,7 +145,7 @@ def _scalars(table: pa.Table, left_out: Collection[str], taken: Collection[str],
     return found
 
 
-def _identity(table: pa.Table, hashes: Sequence[Hash], inputs: ShardInputs) -> dict[str, pa.Array]:
+def _identity(table: pa.Table, hashes: Sequence[Hash], inputs: PartitionInputs) -> dict[str, pa.Array]:
     """Digest, hashes and thumbnail of each image as fixed-size binary."""
     digits: dict[str, int] = {"pixel_sha256": 64}
     digits.update({name: BITS[name] // 4 for name in hashes})

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FLOORS = ("pipelines", "stages", "models")
-MODULES = sorted(path.relative_to(ROOT) for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))
+LAYERS = ("pipelines", "stages", "models")
+MODULES = sorted(path.relative_to(ROOT) for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 
 #: Packages that take long to import; modules named stage.py, config.py or spec.py may not import them, since every
 #: command imports those.
