@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,6 @@ class Download(Stage[DownloadConfig]):
         from stages.download.outcome import Failure
         from stages.download.partition import PartitionDownload
         from stages.download.success_rate import Window, report
-        from stages.world.plugin import served_hosts
 
         config, private = self.config, self.config.source.private
         pairs = context.input("pairs")
@@ -71,7 +70,7 @@ class Download(Stage[DownloadConfig]):
             known = dict(journal.outcomes)
             if config.retry_pass:
                 known |= held.enter_context(PreviousPass(context.input("previous"), partition.id)).outcomes
-            served = held.enter_context(served_hosts(context.inputs)) if remote else {}
+            served = held.enter_context(self._served(context, remote))
             fetch = held.enter_context(web(config, served, context.scratch))
             download = PartitionDownload(
                 images,
@@ -153,6 +152,12 @@ class Download(Stage[DownloadConfig]):
         if ray is None or not ray.is_initialized():
             return 1
         return max(1, min(partitions, int(ray.cluster_resources().get("CPU", 1) / self.cpus)))
+
+    def _served(self, context: StageContext, remote: bool) -> AbstractContextManager[Mapping[str, str]]:
+        """Host name -> ``ip:port`` of a server on this machine that stands in for it; empty for the real web."""
+        from stages.world.plugin import served_hosts
+
+        return served_hosts(context.inputs if remote else {})
 
     def _root(self, context: StageContext) -> str:
         """Where relative paths of a local source start, unless the ingest artifact holds the file."""
