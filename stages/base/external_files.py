@@ -209,19 +209,19 @@ def find_in_worlds(value: str, inputs: Inputs) -> tuple[Artifact, str] | None:
 
 def resolve(value: str, inputs: Inputs) -> str:
     """Local path or fsspec URL of a file or folder that a config names; one's own as it is."""
-    found = find_in_worlds(value, inputs)
-    if found is None:
+    location = find_in_worlds(value, inputs)
+    if location is None:
         return value
-    artifact, path = found
+    artifact, path = location
     return f"{artifact.url}/{path}" if path else artifact.url
 
 
 def local_path(value: str, inputs: Inputs) -> Path:
     """Local path of a file or folder that a config names; what lies in a remote world is fetched into the cache."""
-    found = find_in_worlds(value, inputs)
-    if found is None:
+    location = find_in_worlds(value, inputs)
+    if location is None:
         return Path(value)
-    artifact, path = found
+    artifact, path = location
     if is_remote(artifact.url) and path in artifact.names():
         return artifact.path(path)
     return artifact.path() / path
