@@ -8,6 +8,7 @@ functions that need a model do.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 GROUP = "pairmill.models"
 
+_LOG = logging.getLogger(__name__)
+
 #: The architectures of this repository. No entry points, because a Ray worker may have the code without its metadata.
 BUILT_IN = (
     EntryPoint("blip2", "models.blip2.spec:SPEC", GROUP),
@@ -37,8 +40,17 @@ BUILT_IN = (
 
 
 @cache
-def _registered() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in (*entry_points(group=GROUP), *BUILT_IN)}
+def _registered() -> dict[str, list[EntryPoint]]:
+    """Name -> its entry points; several where packages disagree. A name of this repository is not for others."""
+    registered: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=GROUP):
+        if all(entry.value != other.value for other in registered.setdefault(entry.name, [])):
+            registered[entry.name].append(entry)
+    for entry in BUILT_IN:
+        if others := [other.value for other in registered.get(entry.name, []) if other.value != entry.value]:
+            _LOG.warning("architecture %r of %s is ignored: Pairmill has one of that name", entry.name, others[0])
+        registered[entry.name] = [entry]
+    return registered
 
 
 def clear_cache() -> None:
@@ -60,11 +72,20 @@ def spec(architecture: str) -> ModelSpec:
             f"architecture {architecture!r} is not known (known: {', '.join(architectures()) or 'none'}): correct it, "
             f"or install the package that registers it under {GROUP!r}"
         )
-    entry = _registered()[architecture]
+    entry, *others = _registered()[architecture]
+    if others:
+        raise UserError(
+            f"architecture {architecture!r} is registered by two packages ({entry.value} and {others[0].value}): "
+            "uninstall one of them"
+        )
     try:
         loaded = entry.load()
-    except ImportError as error:
-        raise UserError(f"architecture {architecture!r}: {entry.value} cannot be imported ({error})") from error
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"architecture {architecture!r}: {entry.value} cannot be imported ({type(error).__name__}: {reason}); "
+            "correct or uninstall the package that registers it"
+        ) from error
     if not isinstance(loaded, ModelSpec):
         raise UserError(f"architecture {architecture!r}: {entry.value} is not a models.common.spec.ModelSpec")
     if (default := loaded.config.model_fields["architecture"].default) != architecture:
@@ -75,8 +96,20 @@ def spec(architecture: str) -> ModelSpec:
 
 
 def conf_folders() -> list[Path]:
-    """Folders with further choices of `model` and `recipe`, which architectures of other packages bring."""
-    return [folder for name in architectures() if (folder := spec(name).conf)]
+    """Folders with further choices of `model` and `recipe`, which architectures of other packages bring.
+
+    A package that cannot be imported is left out with a warning: it must not stand in the way of the others' models.
+    """
+    folders = []
+    for name in architectures():
+        try:
+            folder = spec(name).conf
+        except UserError as error:
+            _LOG.warning("%s", error)
+            continue
+        if folder:
+            folders.append(folder)
+    return folders
 
 
 def config_class(fields: Mapping[str, Any]) -> type[ModelConfig]:

@@ -88,7 +88,9 @@ def _search_path(chosen: Sequence[str], conf: Path) -> list[str]:
     groups = (text.partition("=") for text in chosen if text.startswith(("model=", "recipe=")))
     if all((conf / group / f"{name}.yaml").exists() for group, _, name in groups):
         return []
-    return [f"hydra.searchpath=[{','.join(f'file://{folder.resolve()}' for folder in conf_folders())}]"]
+    folders = [str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'") for folder in conf_folders()]
+    quoted = ",".join(f"'file://{folder}'" for folder in folders)  # a path may hold what Hydra's grammar does not take
+    return [f"hydra.searchpath=[{quoted}]"]
 
 
 def choices(conf: Path, group: str) -> list[str]:

@@ -7,10 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# On a busy machine an example may take any time; what must be fast is measured in benchmarks/.
+hypothesis.settings.register_profile("pairmill", deadline=None)
+hypothesis.settings.load_profile("pairmill")
 
 ROOT = Path(__file__).resolve().parents[1]
 

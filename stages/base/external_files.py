@@ -90,7 +90,9 @@ class ExternalFilesConfig(StageConfig):
     @classmethod
     def _no_world_key(cls, values: Any) -> Any:
         if isinstance(values, Mapping) and "world" in values:
-            raise ValueError(f"unknown key world; where a file is named, write {SCHEME}{values['world']}/PATH")
+            name = values["world"]
+            remedy = f"where a file is named, write {SCHEME}{name}/PATH" if name else "leave it out"
+            raise ValueError(f"unknown key world; {remedy}")
         return values
 
     def fingerprinted_addresses(self) -> dict[str, Any]:

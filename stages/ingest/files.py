@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 
 from stages.base.artifact import Artifact, is_remote
 from stages.base.contract import Inputs, UserError
-from stages.base.external_files import find_in_worlds
+from stages.base.external_files import find_in_worlds, parse
 
 _MAGIC = frozenset("*?[")
 _BUFFER = 1 << 20  # bytes
@@ -112,11 +112,12 @@ def find(patterns: Iterable[str], key: str, inputs: Inputs | None = None, privat
     """Files that paths, folders, globs, URLs and addresses in `inputs` stand for, sorted by name.
 
     A folder stands for all files in it. Files of one's own are named from their common folder, and so are those of each
-    input. Raises UserError naming config key `key` for a pattern that finds nothing; of a private source by its number
-    in the list, since a folder's name may be a patient's.
+    input, after the name of its world where files come from several places. Raises UserError naming config key `key`
+    for a pattern that finds nothing; of a private source by its number in the list, since a folder's name may be a
+    patient's.
     """
     own: set[str] = set()
-    held: dict[str, set[str]] = {}
+    held: dict[tuple[str, str], set[str]] = {}
     for number, pattern in enumerate(patterns, 1):
         home = find_in_worlds(pattern, inputs or {})
         found = _expand(pattern) if home is None else _matching(*home)
@@ -125,11 +126,14 @@ def find(patterns: Iterable[str], key: str, inputs: Inputs | None = None, privat
                 raise UserError(f"{key}: nothing at {pattern}; {home[0].url}/manifest.json lists what is there")
             place = f"place {number} of the list" if private else pattern
             raise UserError(f"{key}: nothing at {place}; put the files there or name the right place")
-        (own if home is None else held.setdefault(home[0].url, set())).update(found)
+        address = parse(pattern)
+        (own if home is None or address is None else held.setdefault((address.world, home[0].url), set())).update(found)
     files = _named(sorted(own))
-    for root, names in held.items():
-        files += [InputFile(file.name, f"{root}/{file.url}") for file in _named(sorted(names))]
-    return files
+    mixed = len(held) + bool(own) > 1
+    for (world, root), names in held.items():
+        prefix = f"{world}/" if mixed else ""
+        files += [InputFile(prefix + file.name, f"{root}/{file.url}") for file in _named(sorted(names))]
+    return sorted(files, key=lambda file: file.name)
 
 
 def _matching(artifact: Artifact, pattern: str) -> list[str]:

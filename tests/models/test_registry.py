@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,50 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones() -> None:
         UserError, match=r"architecture 'blip9' is not known \(known: blip2, florence2.*pairmill.models"
     ):
         registry.spec("blip9")
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Registers entry points as installed packages would."""
+
+    def register(**values: str | tuple[str, ...]) -> None:
+        pairs = [(n, v) for n, value in values.items() for v in ((value,) if isinstance(value, str) else value)]
+        entries = [EntryPoint(name, value, registry.GROUP) for name, value in pairs]
+        monkeypatch.setattr(registry, "entry_points", lambda group: entries)
+        registry.clear_cache()
+
+    yield register
+    monkeypatch.undo()
+    registry.clear_cache()
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("no_such_module:SPEC", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("models.blip2.spec:NOTHING", "AttributeError"),
+        ("models.registry:GROUP", "is not a models.common.spec.ModelSpec"),
+    ],
+)
+def test_a_package_that_does_not_load_is_named_and_blocks_no_other(
+    registered: Callable[..., None], value: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    registered(broken=value)
+    with pytest.raises(UserError, match=f"architecture 'broken'.*{reason}"):
+        registry.spec("broken")
+    assert registry.conf_folders() == []
+    assert "architecture 'broken'" in caplog.text
+    assert registry.spec("blip2").config.model_fields["architecture"].default == "blip2"
+
+
+def test_a_name_that_two_packages_register_is_refused_and_one_of_ours_stays_ours(
+    registered: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    registered(twice=("one.spec:SPEC", "other.spec:SPEC"), blip2="theirs.spec:SPEC")
+    with pytest.raises(UserError, match=r"two packages \(one.spec:SPEC and other.spec:SPEC\)"):
+        registry.spec("twice")
+    assert registry.spec("blip2").config.__module__ == "models.blip2.config"
+    assert "'blip2' of theirs.spec:SPEC is ignored" in caplog.text
 
 
 def test_looking_up_architectures_needs_no_heavy_import() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -113,3 +114,15 @@ def test_an_unknown_choice_lists_the_choices() -> None:
 
 def test_a_word_that_is_no_override_says_how_to_write_one() -> None:
     assert "write key=value" in complaint("blip2_xl")
+
+
+@pytest.mark.parametrize("folder", ["a=b", "it's (1), here", "plain"])
+def test_choices_of_other_packages_are_found_in_folders_of_any_name(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brought = tmp_path / folder / "conf"
+    for group in ("model", "recipe"):
+        (brought / group).mkdir(parents=True)
+        (brought / group / "brought.yaml").write_text((CONF / group / "blip2_tiny.yaml").read_text())
+    monkeypatch.setattr("pipelines.compose.conf_folders", lambda: [brought])
+    assert load(["model=brought"]).model == load(["model=blip2_tiny"]).model

@@ -86,6 +86,8 @@ def test_anything_else_is_a_file_of_ones_own(value: str, tmp_path: Path) -> None
 def test_the_former_key_is_refused_and_says_what_to_write() -> None:
     with pytest.raises(ValidationError, match="unknown key world; where a file is named, write world:demo/PATH"):
         Lists.model_validate({"world": "demo", "paths": ["a.tsv"]})
+    with pytest.raises(ValidationError, match="unknown key world; leave it out"):
+        Lists.model_validate({"world": None, "paths": ["a.tsv"]})
 
 
 def test_of_ones_own_files_no_path_is_fingerprinted() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from pipelines.fingerprint import fingerprinted
+from stages.base.artifact import Artifact
 from stages.base.contract import UserError
 from stages.ingest.files import find
 from stages.ingest.plugins import source_class, source_config
@@ -51,6 +53,21 @@ def test_globs_and_folders_are_expanded_and_named_from_their_common_folder(tmp_p
     assert [file.name for file in find([f"{tmp_path}/**/*.tsv"], "k")] == ["a/1.tsv", "a/deep/3.tsv", "b/2.tsv"]
     assert [file.name for file in find([f"{tmp_path}/a"], "k")] == ["1.tsv", "deep/3.tsv", "note.txt"]
     assert [file.name for file in find([f"{tmp_path}/a/1.tsv"], "k")] == ["1.tsv"]
+
+
+def test_files_of_several_places_that_are_named_alike_stay_apart(tmp_path: Path) -> None:
+    for folder in ("own", "one", "two"):
+        (tmp_path / folder / "lists").mkdir(parents=True)
+        (tmp_path / folder / "lists" / "a.tsv").write_text(folder)
+    manifests = {name: {"node": f"world[{name}]", "files": [{"name": "lists/a.tsv"}]} for name in ("one", "two")}
+    for name, manifest in manifests.items():
+        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
+    inputs = {"world": tuple(Artifact(str(tmp_path / name)) for name in manifests)}
+    alone = find(["world:one/lists/*.tsv"], "k", {"world": inputs["world"][:1]})
+    assert [file.name for file in alone] == ["a.tsv"]
+    files = find(["world:two/lists", f"{tmp_path}/own/lists/a.tsv", "world:one/lists/a.tsv"], "k", inputs)
+    assert [file.name for file in files] == ["a.tsv", "one/a.tsv", "two/a.tsv"]
+    assert [Path(file.url).read_text() for file in files] == ["own", "one", "two"]
 
 
 def test_external_files_are_all_inputs_and_a_missing_one_names_its_key(tmp_path: Path) -> None:
