@@ -9,6 +9,7 @@ not, bit for bit on CPU.
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -254,6 +255,11 @@ class Trainer:
 
     def _collect_hook_states(self) -> None:
         states = {name: hook.state_dict() for name, hook in self.hooks.items()}
+        for name, state in states.items():
+            try:
+                json.dumps(state)
+            except TypeError as error:
+                raise TypeError(f"hook {name}: its state_dict() cannot be written as JSON ({error})") from error
         self.state.hooks = {name: state for name, state in states.items() if state}
 
     @contextmanager
