@@ -99,7 +99,7 @@ class _Builder:
 
     def worlds(self, node: Node) -> tuple[str, ...]:
         """The nodes of all worlds that a node's config addresses, in the order of first mention."""
-        found: dict[str, None] = {}
+        node_ids: dict[str, None] = {}
         for path, address in addresses(node.config):
             name = address.world
             if name not in self.config.worlds:
@@ -108,8 +108,8 @@ class _Builder:
                     f"{node.config_key(path)}={address}: no world {name} is configured (known: {known});"
                     f" add world=[{name}]"
                 )
-            found[self.add(World, name, self.config.worlds[name], {})] = None
-        return tuple(found)
+            node_ids[self.add(World, name, self.config.worlds[name], {})] = None
+        return tuple(node_ids)
 
     def source(self, name: str) -> dict[str, str]:
         """Ingest, download (all its retry passes) and signals of one source."""
@@ -185,8 +185,8 @@ class _Builder:
 def targets(dag: Dag, name: str) -> list[str]:
     """Node ids that `pairmill run NAME` is to bring up to date. Raises UserError for an unknown name."""
     names = GROUPS.get(name, (name,))
-    found = [node.id for node in dag.values() if node.stage.name in names or node.id == name]
-    if not found:
+    node_ids = [node.id for node in dag.values() if node.stage.name in names or node.id == name]
+    if not node_ids:
         known = ", ".join([*GROUPS, *(stage.name for stage in STAGES)])
         raise UserError(f"run {name}: no such stage or group; choose one of {known}")
-    return found
+    return node_ids

@@ -60,10 +60,10 @@ _ROOTS: Mapping[tuple[str, str], str] = {
 }
 
 
-def with_ancestors(dag: Dag, wanted: Sequence[str]) -> list[Node]:
-    """The wanted nodes and all that they are made from, parents before children."""
+def with_ancestors(dag: Dag, targets: Sequence[str]) -> list[Node]:
+    """The target nodes and all that they are made from, parents before children."""
     needed: set[str] = set()
-    stack = list(wanted)
+    stack = list(targets)
     while stack:
         node_id = stack.pop()
         if node_id not in needed:

@@ -106,20 +106,20 @@ class Workspace:
         if latest is None:
             return ""
         before, now = with_addresses(latest["config"]), with_addresses(fingerprinted(node.config))
-        found = [
+        changes = [
             f"{node.config_key(path)}: {_short(old)} → {_short(new)}" for path, old, new in differences(before, now)
         ]
         if latest["version"] != node.stage.version:
-            found.append(f"{node.stage.name} version {latest['version']} → {node.stage.version}")
+            changes.append(f"{node.stage.name} version {latest['version']} → {node.stage.version}")
         for role in dict.fromkeys([*node.inputs, *latest["inputs"]]):
             then: dict[str, str] = dict(latest["inputs"].get(role, []))
             new = {i: str(self.fingerprints[i]) for i in node.inputs.get(role, ())}
-            found += [f"input {i} changed" for i in new if i in then and then[i] != new[i]]
-            found += [f"input {i} is new" for i in new if i not in then]
-            found += [f"input {i} was removed" for i in then if i not in new]
-        if not found and self.fingerprints[node.id] != latest["fingerprint"]:
-            found.append(f"contents of {node.files_key or 'its files'} changed")
-        return "; ".join(dict.fromkeys(found))
+            changes += [f"input {i} changed" for i in new if i in then and then[i] != new[i]]
+            changes += [f"input {i} is new" for i in new if i not in then]
+            changes += [f"input {i} was removed" for i in then if i not in new]
+        if not changes and self.fingerprints[node.id] != latest["fingerprint"]:
+            changes.append(f"contents of {node.files_key or 'its files'} changed")
+        return "; ".join(dict.fromkeys(changes))
 
     def record(self, node: Node) -> dict[str, Any]:
         """What :meth:`changes` compares with later."""
@@ -134,10 +134,10 @@ class Workspace:
 def differences(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:
     """Leaves that differ between two nested configs as (dotted path, old, new); an absent key counts as None."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        found = []
+        leaves = []
         for key in dict.fromkeys([*old, *new]):
-            found += differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
-        return found
+            leaves += differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+        return leaves
     return [] if old == new else [(path, old, new)]
 
 

@@ -90,11 +90,11 @@ def _digests(benchmarks: Mapping[str, HeldOut]) -> pa.Table:
 
 
 def _read_digests(folder: str, files: Sequence[str]) -> list[str]:
-    store, found = Artifact(folder), []
+    store, digests = Artifact(folder), []
     for file in files:
         with store.open(file) as opened:
-            found.append(hashlib.sha256(opened.read()).hexdigest())
-    return found
+            digests.append(hashlib.sha256(opened.read()).hexdigest())
+    return digests
 
 
 def _hash_bucket(cache: str, code: str, digests: Sequence[str], places: Sequence[tuple[str, str]]) -> pa.Table:
@@ -121,9 +121,9 @@ def _hash(digest: str, folder: str, file: str) -> dict[str, object]:
     except UNDECODABLE as problem:
         return {"sha256": digest, "problem": type(problem).__name__}
     signature = perceptual_signature(rgb)
-    found = {name: bytes.fromhex(signature[name]) for name in BITS}
+    hashes = {name: bytes.fromhex(signature[name]) for name in BITS}
     pixels = bytes.fromhex(pixel_sha256(rgb))
-    return {"sha256": digest, "pixel_sha256": pixels, **found, "thumbnail": signature["thumbnail"]}
+    return {"sha256": digest, "pixel_sha256": pixels, **hashes, "thumbnail": signature["thumbnail"]}
 
 
 def exact_matches(leaders: pa.Table, rows: np.ndarray, held: pa.Table) -> pa.Table:
@@ -136,9 +136,9 @@ def exact_matches(leaders: pa.Table, rows: np.ndarray, held: pa.Table) -> pa.Tab
 
 def near_to_benchmarks(pictures: Pictures, rows: np.ndarray, held: pa.Table, radius: int, most: int) -> pa.Table:
     """Table `BENCHMARK_NEAR` by one hash, for pictures that are rows `rows` of the images."""
-    found = near_matches(pictures, Pictures.of(held, pictures.hash), radius, most)
-    measured = {name: found[name] for name in BENCHMARK_NEAR.names[3:]}
-    return _named(rows[found["first"].to_numpy()], found["second"].to_numpy(), held, measured, BENCHMARK_NEAR)
+    matches = near_matches(pictures, Pictures.of(held, pictures.hash), radius, most)
+    measured = {name: matches[name] for name in BENCHMARK_NEAR.names[3:]}
+    return _named(rows[matches["first"].to_numpy()], matches["second"].to_numpy(), held, measured, BENCHMARK_NEAR)
 
 
 def _named(

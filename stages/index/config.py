@@ -48,8 +48,8 @@ class BenchmarkImages(ExternalFilesConfig):
 
     def fingerprinted_addresses(self) -> dict[str, Any]:
         """The same under the fields' own names."""
-        found = super().fingerprinted_addresses()
-        return {"images": "", "texts": [], **found.pop("world_files"), **found}
+        fields = super().fingerprinted_addresses()
+        return {"images": "", "texts": [], **fields.pop("world_files"), **fields}
 
 
 class IndexConfig(StageConfig):

@@ -132,10 +132,10 @@ class _Moved:
 
     def _first_of_class(self, classes: Rows) -> Rows:
         """First member -> first member that is left, or -1."""
-        found = np.full(len(classes), len(classes), dtype=np.int64)
+        first = np.full(len(classes), len(classes), dtype=np.int64)
         leaders = np.flatnonzero(self.leader >= 0)
-        np.minimum.at(found, classes[leaders], self.leader[leaders])
-        return np.where(found == len(classes), -1, found)
+        np.minimum.at(first, classes[leaders], self.leader[leaders])
+        return np.where(first == len(classes), -1, first)
 
 
 def _sorted(matches: pa.Table) -> pa.Table:

@@ -141,9 +141,9 @@ def near_between(queries: Words, base: Words, radius: int) -> Iterator[tuple[Row
             while len(row):
                 close = distances(queries[row], hashes[place]) <= radius
                 if close.any():
-                    found, other = _reported(query_blocks, row[close], held, order[place[close]], table)
-                    if len(found):
-                        yield found, other
+                    query_rows, base_rows = _reported(query_blocks, row[close], held, order[place[close]], table)
+                    if len(query_rows):
+                        yield query_rows, base_rows
                 place = place + 1
                 more = place < stop
                 row, place, stop = row[more], place[more], stop[more]
@@ -168,15 +168,15 @@ def _runs(keys: NDArray[np.uint16], order: Rows, words: Words, radius: int) -> I
         if not len(keys):
             return
         stop = shift + 1 + shift // 4
-        found, waiting = [], 0
+        pairs, waiting = [], 0
         for distance in range(shift, stop):
             for at in _near_shifted(columns, distance, radius):
                 at = at[keys[at] == keys[at + distance]]
-                found.append((order[at], order[at + distance]))
+                pairs.append((order[at], order[at + distance]))
                 waiting += len(at)
-            if found and (waiting >= _STEP or distance == stop - 1):
-                yield np.concatenate([row for row, _ in found]), np.concatenate([other for _, other in found])
-                found, waiting = [], 0
+            if pairs and (waiting >= _STEP or distance == stop - 1):
+                yield np.concatenate([row for row, _ in pairs]), np.concatenate([other for _, other in pairs])
+                pairs, waiting = [], 0
         shift = stop
 
 

@@ -126,15 +126,15 @@ def near_copies(pictures: Pictures, radius: int, most: int) -> pa.Table:
     parts = [_joined(leader[followers], followers, star)]
     leaders = np.flatnonzero(leader == np.arange(count))
     distinct = _Distinct.of(pictures.words[leaders])
-    found = _search(distinct.words, radius)
+    candidates = _search(distinct.words, radius)
     own = np.flatnonzero(distinct.sizes(np.arange(len(distinct.words))) > 1)  # equal hashes, different thumbnails
-    expansion = _Expansion.of(distinct, distinct, np.append(found[0], own), np.append(found[1], own))
+    expansion = _Expansion.of(distinct, distinct, np.append(candidates[0], own), np.append(candidates[1], own))
     _refuse_crowds(expansion, most)
     shared = ray.put((pictures.take(leaders), expansion))
     ranges = ((shared, begin, begin + _PAIRS) for begin in range(0, len(expansion), _PAIRS))
     for part in in_order(_compare_within, ranges):
-        parts.append(part.set_column(0, "first", _taken(leaders, part["first"])))
-        parts[-1] = parts[-1].set_column(1, "second", _taken(leaders, part["second"]))
+        parts.append(part.set_column(0, "first", _gather(leaders, part["first"])))
+        parts[-1] = parts[-1].set_column(1, "second", _gather(leaders, part["second"]))
     table = pa.concat_tables([part.cast(NEAR) for part in parts])
     order = np.lexsort((table["second"].to_numpy(), table["first"].to_numpy()))
     return table.take(pa.array(order)).combine_chunks()
@@ -154,7 +154,9 @@ def near_matches(pictures: Pictures, base: Pictures, radius: int, most: int) -> 
     _refuse_crowds(expansion, most)
     shared = ray.put((pictures.take(leaders), base, expansion))
     ranges = ((shared, begin, begin + _PAIRS) for begin in range(0, len(expansion), _PAIRS))
-    parts = [part.set_column(0, "first", _taken(leaders, part["first"])) for part in in_order(_compare_between, ranges)]
+    parts = [
+        part.set_column(0, "first", _gather(leaders, part["first"])) for part in in_order(_compare_between, ranges)
+    ]
     return pa.concat_tables([part.cast(NEAR) for part in parts] or [NEAR.empty_table()])
 
 
@@ -224,7 +226,7 @@ def _joined(first: Rows, second: Rows, compared: pa.Table) -> pa.Table:
     return pa.table([*ends, *compared.columns], names=NEAR.names)
 
 
-def _taken(rows: Rows, places: pa.ChunkedArray) -> pa.Array:
+def _gather(rows: Rows, places: pa.ChunkedArray) -> pa.Array:
     return pa.array(rows[places.to_numpy()].astype(np.int32))
 
 

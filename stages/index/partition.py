@@ -66,7 +66,7 @@ def read(inputs: PartitionInputs, hashes: Sequence[Hash], phrases: Phrases) -> J
     caption = _position(listed["uid"], texts["uid"])
     silent = pc.and_(pc.is_null(caption), pc.take(fetched, image_of))
     _refuse(listed["uid"], silent, inputs, "the caption of {} was not measured", "signals")
-    taken = measured.take(row)
+    measured_of_image = measured.take(row)
     images = {
         "image_uid": tried["image_uid"],
         "source": _constant(inputs.source, tried.num_rows, pa.int16()),
@@ -75,9 +75,9 @@ def read(inputs: PartitionInputs, hashes: Sequence[Hash], phrases: Phrases) -> J
         "shard": pc.if_else(fetched, pa.scalar(int(inputs.number), pa.int32()), pa.scalar(None, pa.int32())),
         "offset": tried["offset"],
         "length": tried["length"],
-        "decoded": taken["decoded"],
-        **_scalars(taken, {"image_uid", "source", "decoded"}, {*IMAGES.names, "thumbnail"}, inputs),
-        **_identity(taken, hashes, inputs),
+        "decoded": measured_of_image["decoded"],
+        **_scalars(measured_of_image, {"image_uid", "source", "decoded"}, {*IMAGES.names, "thumbnail"}, inputs),
+        **_identity(measured_of_image, hashes, inputs),
     }
     pairs = {
         "uid": listed["uid"],
@@ -108,9 +108,9 @@ def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 
 def _refuse(uids: pa.ChunkedArray, wrong: Any, inputs: PartitionInputs, message: str, stage: str) -> None:
-    found = uids.filter(pc.fill_null(wrong, False))
-    if len(found):
-        problem = message.format(found[0].as_py())
+    wrong_uids = uids.filter(pc.fill_null(wrong, False))
+    if len(wrong_uids):
+        problem = message.format(wrong_uids[0].as_py())
         raise UserError(f"index: {problem} (source {inputs.name}); run `pairmill run {stage}` again")
 
 
@@ -132,7 +132,7 @@ def _scalars(
     table: pa.Table, left_out: Collection[str], taken: Collection[str], inputs: PartitionInputs
 ) -> dict[str, Any]:
     """The measured columns with one value per row, but the hashes."""
-    found = {}
+    columns = {}
     for field in table.schema:
         kind = field.type
         if field.name in left_out or field.name == "pixel_sha256" or field.name.startswith("phash"):
@@ -141,8 +141,8 @@ def _scalars(
             continue
         if field.name in taken:
             raise UserError(f"index: signals of source {inputs.name} call a column {field.name!r}, a name of the index")
-        found[field.name] = table[field.name]
-    return found
+        columns[field.name] = table[field.name]
+    return columns
 
 
 def _identity(table: pa.Table, hashes: Sequence[Hash], inputs: PartitionInputs) -> dict[str, pa.Array]:
@@ -154,13 +154,13 @@ def _identity(table: pa.Table, hashes: Sequence[Hash], inputs: PartitionInputs) 
             raise UserError(
                 f"index: the images of source {inputs.name} have no {name}; add the family `hashes` to signals.families"
             )
-    found = {}
+    columns = {}
     for name, length in digits.items():
         packed = bytes.fromhex("".join(pc.fill_null(table[name], "0" * length).to_pylist()))
-        found[name] = _packed(packed, length // 2, table.num_rows)
+        columns[name] = _packed(packed, length // 2, table.num_rows)
     thumbnails = b"".join(pc.fill_null(table["thumbnail"].cast(pa.binary()), bytes(THUMBNAIL_BYTES)).to_pylist())
-    found["thumbnail"] = _packed(thumbnails, THUMBNAIL_BYTES, table.num_rows)
-    return found
+    columns["thumbnail"] = _packed(thumbnails, THUMBNAIL_BYTES, table.num_rows)
+    return columns
 
 
 def _packed(data: bytes, width: int, rows: int) -> pa.Array:

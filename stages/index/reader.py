@@ -58,12 +58,12 @@ class Index:
         """
         near = self.near(hash)
         same = (near["distance"].to_numpy() == 0) & (near["difference"].to_numpy() == 0)
-        found = np.arange(self.images.num_rows, dtype=np.int32)
-        found[near["second"].to_numpy()[same]] = near["first"].to_numpy()[same]
+        leaders = np.arange(self.images.num_rows, dtype=np.int32)
+        leaders[near["second"].to_numpy()[same]] = near["first"].to_numpy()[same]
         group = self.images["group"].to_numpy()
         decoded = group >= 0
-        found[decoded] = found[group[decoded]]
-        return found
+        leaders[decoded] = leaders[group[decoded]]
+        return leaders
 
     @cached_property
     def benchmark_exact(self) -> pa.Table:

@@ -21,21 +21,21 @@ class Phrases:
     n: int
     benchmarks: tuple[str, ...] = ()
     """Names, sorted."""
-    found_in: Mapping[str, tuple[int, ...]] | None = None
+    benchmarks_of: Mapping[str, tuple[int, ...]] | None = None
     """n-gram -> positions in `benchmarks`."""
 
     @staticmethod
     def of(n: int, texts: Mapping[str, Iterable[str]]) -> Phrases:
         """From the texts of each benchmark."""
         names = tuple(sorted(texts))
-        found: dict[str, tuple[int, ...]] = {}
+        benchmarks_of: dict[str, tuple[int, ...]] = {}
         for number, name in enumerate(names):
             for text in texts[name]:
                 for gram in ngrams(text, n):
-                    where = found.get(gram, ())
+                    where = benchmarks_of.get(gram, ())
                     if not where or where[-1] != number:
-                        found[gram] = (*where, number)
-        return Phrases(n, names, found)
+                        benchmarks_of[gram] = (*where, number)
+        return Phrases(n, names, benchmarks_of)
 
 
 def words(text: str) -> list[str]:
@@ -45,9 +45,9 @@ def words(text: str) -> list[str]:
 
 def ngrams(text: str, n: int) -> Iterator[str]:
     """Each run of n words, joined by single spaces; none of a text that is shorter."""
-    found = words(text)
-    for start in range(len(found) - n + 1):
-        yield " ".join(found[start : start + n])
+    sequence = words(text)
+    for start in range(len(sequence) - n + 1):
+        yield " ".join(sequence[start : start + n])
 
 
 def overlaps(captions: pa.ChunkedArray, phrases: Phrases) -> pa.Table:
@@ -58,7 +58,7 @@ def overlaps(captions: pa.ChunkedArray, phrases: Phrases) -> pa.Table:
     pairs: list[int] = []
     numbers: list[int] = []
     shares: list[float] = []
-    known = phrases.found_in
+    known = phrases.benchmarks_of
     if known:
         for row, caption in enumerate(captions.to_pylist()):
             # A word needs a letter and a space: most captions are too short to be looked at.

@@ -10,7 +10,7 @@ from stages.ingest.files import InputFile
 from stages.ingest.source import Columns, Item, Pair, Reject, Source, Unit
 from stages.ingest.text_files import by_id, known, read_document
 
-_TAKEN = ("file_name", "coco_url", "license")
+_USED_KEYS = ("file_name", "coco_url", "license")
 
 
 class CocoConfig(SourceConfig):
@@ -58,7 +58,7 @@ class Coco(Source[CocoConfig]):
         if not isinstance(caption, str) or not (place is None or isinstance(place, str)):
             return Reject(file, "not_text")
         meta = {
-            **{f"image_{key}" if key == "id" else key: v for key, v in image.items() if key not in _TAKEN},
+            **{f"image_{key}" if key == "id" else key: v for key, v in image.items() if key not in _USED_KEYS},
             "annotation_id": annotation.get("id"),
         }
         named = known(licenses, image.get("license"))

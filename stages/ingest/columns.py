@@ -57,12 +57,12 @@ class Choice:
         caption = self._required(file, names, self.caption, CAPTION_COLUMNS, self.caption_key)
         license = next((name for name in (self.license, *LICENSE_COLUMNS) if name in names), None)
         digests = {kind: names.index(name) for kind, name in self.digests().items() if name in names}
-        taken = {place, caption, *digests.values()}
+        used = {place, caption, *digests.values()}
         if license is not None:
-            taken.add(names.index(license))
+            used.add(names.index(license))
         others: dict[str, int] = {}
         for position, name in enumerate(names):
-            if position not in taken:
+            if position not in used:
                 others.setdefault(name, position)
         return Roles(place, caption, None if license is None else names.index(license), digests, others)
 

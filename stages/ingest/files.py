@@ -120,14 +120,16 @@ def find(patterns: Iterable[str], key: str, inputs: Inputs | None = None, privat
     held: dict[tuple[str, str], set[str]] = {}
     for number, pattern in enumerate(patterns, 1):
         home = find_in_worlds(pattern, inputs or {})
-        found = _expand(pattern) if home is None else _matching(*home)
-        if not found:
+        matches = _expand(pattern) if home is None else _matching(*home)
+        if not matches:
             if home is not None:
                 raise UserError(f"{key}: nothing at {pattern}; {home[0].url}/manifest.json lists what is there")
             place = f"place {number} of the list" if private else pattern
             raise UserError(f"{key}: nothing at {place}; put the files there or name the right place")
         address = parse(pattern)
-        (own if home is None or address is None else held.setdefault((address.world, home[0].url), set())).update(found)
+        (own if home is None or address is None else held.setdefault((address.world, home[0].url), set())).update(
+            matches
+        )
     files = _named(sorted(own))
     mixed = len(held) + bool(own) > 1
     for (world, root), names in held.items():
@@ -159,12 +161,12 @@ def _expand(pattern: str) -> list[str]:
 
     fs, path = fsspec.core.url_to_fs(pattern)
     if _MAGIC & set(path):
-        found = [item for item in fs.glob(path) if not fs.isdir(item)]
+        paths = [item for item in fs.glob(path) if not fs.isdir(item)]
     elif fs.isdir(path):
-        found = fs.find(path)
+        paths = fs.find(path)
     else:
-        found = [path] if fs.exists(path) else []
-    return [str(fs.unstrip_protocol(item)) if is_remote(pattern) else str(item) for item in found]
+        paths = [path] if fs.exists(path) else []
+    return [str(fs.unstrip_protocol(item)) if is_remote(pattern) else str(item) for item in paths]
 
 
 def _named(urls: Sequence[str]) -> list[InputFile]:

@@ -59,11 +59,11 @@ class _Part:
 
     def below(self, bound: str) -> pa.Table:
         """The next rows, up to image uid `bound`."""
-        taken = []
+        slices = []
         while True:
             uids = self._held["image_uid"]
             count = pc.sum(pc.less(uids, bound)).as_py() or 0
-            taken.append(self._held.slice(0, count))
+            slices.append(self._held.slice(0, count))
             self._held = self._held.slice(count)
             if self._held.num_rows:
                 break
@@ -71,7 +71,7 @@ class _Part:
             if batch is None:
                 break
             self._held = pa.Table.from_batches([batch]).cast(self._schema)
-        return pa.concat_tables(taken)
+        return pa.concat_tables(slices)
 
 
 def merged(parts: Sequence[Path], digests: Sequence[Path], scratch: Path) -> Iterator[tuple[pa.Table, int]]:
@@ -127,10 +127,10 @@ def _fewer(parts: Sequence[Path], schema: pa.Schema, order: _Order, scratch: Pat
 
 def _joined(pairs: pa.Table, facts: pa.Table) -> pa.Table:
     """Pairs with the facts of their images as further members of `meta`."""
-    found = facts["facts"].take(pc.index_in(pairs["image_uid"], value_set=facts["image_uid"]))
+    facts_of_pairs = facts["facts"].take(pc.index_in(pairs["image_uid"], value_set=facts["image_uid"]))
     old = pc.utf8_slice_codeunits(pairs["meta"], 0, -1)  # without the closing brace
     comma = pc.if_else(pc.equal(old, "{"), "", ",")
-    new = pc.binary_join_element_wise(old, comma, found, "}", "")
+    new = pc.binary_join_element_wise(old, comma, facts_of_pairs, "}", "")
     position = pairs.schema.get_field_index("meta")
     return pairs.set_column(position, pairs.schema.field("meta"), pc.coalesce(new, pairs["meta"]))
 

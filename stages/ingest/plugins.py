@@ -31,10 +31,10 @@ def source_class(kind: str) -> type[Source[Any]]:
             f"source kind {kind!r} is not known (known: {', '.join(sorted(known)) or 'none'}): correct it, or install"
             f" the package that registers it under {GROUP!r}"
         )
-    found = known[kind].load()
-    if not (isinstance(found, type) and issubclass(found, Source)):
+    loaded = known[kind].load()
+    if not (isinstance(loaded, type) and issubclass(loaded, Source)):
         raise UserError(f"source kind {kind!r}: {known[kind].value} is not a subclass of stages.ingest.source.Source")
-    return found
+    return loaded
 
 
 def source_config(name: str, fields: Any) -> SourceConfig:

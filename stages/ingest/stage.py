@@ -64,7 +64,7 @@ class Ingest(Stage[IngestConfig]):
         account = UnitAccount(self.config.source.private)
         rows, encode = account.rows, json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
         tombstones = Tombstones.load(context.tombstones) if context.tombstones else Tombstones()
-        found: list[tuple[Any, ...]] = []
+        pairs_read: list[tuple[Any, ...]] = []
         for item in self._items(unit, context.inputs, account):
             shown = account.shown(item.file)
             row = rows[shown]
@@ -80,15 +80,17 @@ class Ingest(Stage[IngestConfig]):
                 account.reject(shown, row, _FORGOTTEN)
                 continue
             meta = item.meta if isinstance(item.meta, str) else encode(plain(item.meta)) if item.meta else "{}"
-            found.append((uid, image, name, url, item.path, item.caption, item.license or license, meta, row))
+            pairs_read.append((uid, image, name, url, item.path, item.caption, item.license or license, meta, row))
             account.pairs[shown] += 1
             if item.image is not None and item.path is not None:
                 target = context.out / item.path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(item.image)
         schema = part_schema()
-        columns = dict(zip([*schema.names[:-2], "row"], zip(*found, strict=True), strict=True)) if found else {}
-        columns["unit"] = [int(partition.id)] * len(found)
+        columns = (
+            dict(zip([*schema.names[:-2], "row"], zip(*pairs_read, strict=True), strict=True)) if pairs_read else {}
+        )
+        columns["unit"] = [int(partition.id)] * len(pairs_read)
         table = pa.table([pa.array(columns.get(f.name, ()), f.type) for f in schema], schema=schema)
         write_part(table, context.intermediate / f"unit-{partition.id}.parquet")
         context.count("rows", rows.total())
@@ -123,18 +125,18 @@ class Ingest(Stage[IngestConfig]):
         from stages.ingest.merge import digests_schema, write_digests
 
         account = UnitAccount(self.config.source.private)
-        found: list[tuple[str, str, int, int]] = []
+        digest_rows: list[tuple[str, str, int, int]] = []
         for row, item in enumerate(self._items(unit, context.inputs, account)):
             if not isinstance(item, Digest):
                 context.count("bad_digests")
                 continue
             facts = ",".join(f'"{kind}":"{d}"' for kind, d in (("sha256", item.sha256), ("md5", item.md5)) if d)
-            found.append((image_uid(self.config.name, item.location), facts, int(partition.id), row))
-        columns = zip(*found, strict=True) if found else [()] * 4
+            digest_rows.append((image_uid(self.config.name, item.location), facts, int(partition.id), row))
+        columns = zip(*digest_rows, strict=True) if digest_rows else [()] * 4
         schema = digests_schema()
         arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
         write_digests(pa.table(arrays, schema=schema), context.intermediate / f"digests-{partition.id}.parquet")
-        context.count("digests", len(found))
+        context.count("digests", len(digest_rows))
         return account
 
     def on_commit(self, reports: Sequence[Mapping[str, Any]]) -> None:

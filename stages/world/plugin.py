@@ -38,10 +38,10 @@ def world_class(kind: str) -> type[WorldBuilder]:
             f"world kind {kind!r} is not known (known: {', '.join(sorted(known)) or 'none'}): correct it, or install"
             f" the package that registers it under {GROUP!r}"
         )
-    found = known[kind].load()
-    if not (isinstance(found, type) and issubclass(found, WorldBuilder)):
+    loaded = known[kind].load()
+    if not (isinstance(loaded, type) and issubclass(loaded, WorldBuilder)):
         raise UserError(f"world kind {kind!r}: {known[kind].value} is not a stages.world.plugin.WorldBuilder")
-    return found
+    return loaded
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def serving(artifact: Artifact, kind: str) -> Iterator[dict[str, str]]:
 
 def package_folder(package: str, requirement: str) -> Path:
     """Folder of an installed package, which is not imported. Raises UserError naming what to install."""
-    found = find_spec(package)
-    if found is None or not found.submodule_search_locations:
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
         raise UserError(f"this world is built from {requirement}, which is not installed: pip install {requirement}")
-    return Path(found.submodule_search_locations[0])
+    return Path(spec.submodule_search_locations[0])

@@ -101,8 +101,8 @@ def facts(questions: Sequence[ShapeQuestion]) -> Facts:
             has.update(words, {question.answer})
 
     def only(kind: frozenset[str]) -> str | None:
-        found = kind & has or (kind - lacks if len(kind - lacks) == 1 else frozenset())
-        return min(found) if found else None
+        values = kind & has or (kind - lacks if len(kind - lacks) == 1 else frozenset())
+        return min(values) if values else None
 
     return Facts(only(COLOURS), only(SHAPES))
 
