@@ -130,6 +130,7 @@ def diary(folder: Path, rank: int) -> list[list[Any]]:
     return [json.loads(line) for line in (folder / f"rank-{rank}.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_hooks_see_the_same_figures_on_all_ranks_and_change_nothing(run: Run, tmp_path: Path) -> None:
     plain = run(name="plain")
     watched = run([partial(Diary, tmp_path)], name="watched")
@@ -150,6 +151,7 @@ def test_hooks_see_the_same_figures_on_all_ranks_and_change_nothing(run: Run, tm
     assert sum(entry[4] for entry in steps) == 2 * 72
 
 
+@pytest.mark.slow
 def test_a_hook_that_fails_does_not_hide_the_error_and_goes_on_from_its_state(run: Run, tmp_path: Path) -> None:
     plain = run(name="plain")
     failed = run([partial(Diary, tmp_path, fails_at=5)], name="failed", failures=1)
