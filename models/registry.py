@@ -56,6 +56,7 @@ def _registered() -> dict[str, list[EntryPoint]]:
 def clear_cache() -> None:
     """Read the entry points anew at the next lookup, for a process in which packages are installed or removed."""
     _registered.cache_clear()
+    conf_folders.cache_clear()
 
 
 def architectures() -> list[str]:
@@ -95,7 +96,8 @@ def spec(architecture: str) -> ModelSpec:
     return loaded
 
 
-def conf_folders() -> list[Path]:
+@cache
+def conf_folders() -> tuple[Path, ...]:
     """Folders with further choices of `model` and `recipe`, which architectures of other packages bring.
 
     A package that cannot be imported is left out with a warning: it must not stand in the way of the others' models.
@@ -109,7 +111,7 @@ def conf_folders() -> list[Path]:
             continue
         if folder:
             folders.append(folder)
-    return folders
+    return tuple(folders)
 
 
 def config_class(fields: Mapping[str, Any]) -> type[ModelConfig]:
@@ -131,17 +133,16 @@ def _wrong_architecture(kind: LiteralString, name: Any, message: str) -> Validat
     )
 
 
-def _by_architecture(value: Any) -> Any:
-    return config_class(value).model_validate(dict(value)) if isinstance(value, Mapping) else value
-
-
-#: Type of a config's field that holds any registered architecture's config.
-AnyModelConfig = Annotated[SerializeAsAny[ModelConfig], BeforeValidator(_by_architecture)]
-
-
 def model_config(fields: Mapping[str, Any]) -> ModelConfig:
     """A model's config, validated by the schema of its architecture. Raises ValidationError."""
     return config_class(fields).model_validate(dict(fields))
+
+
+#: Type of a config's field that holds any registered architecture's config.
+AnyModelConfig = Annotated[
+    SerializeAsAny[ModelConfig],
+    BeforeValidator(lambda value: model_config(value) if isinstance(value, Mapping) else value),
+]
 
 
 def count_parameters(config: ModelConfig) -> dict[str, int]:

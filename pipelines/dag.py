@@ -92,7 +92,7 @@ class _Builder:
         """
         filled = {role: tuple(ids) for role, ids in inputs.items()}
         node = kind(stage, instance, config, files=files or partial(own_files, config), files_key=files_key)
-        filled[WORLDS_ROLE if stage in (BuildIndex, Tokenizer) else WORLD_ROLE] = self.worlds(node)
+        filled[WORLD_ROLE if instance else WORLDS_ROLE] = self.worlds(node)
         node = replace(node, inputs={role: ids for role, ids in filled.items() if ids})
         self.dag[node.id] = node
         return node.id
