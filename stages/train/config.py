@@ -111,6 +111,14 @@ class OptimizationConfig(StageConfig):
     """Seeds initial weights, data order, augmentation and dropout."""
     zero: ZeroConfig = ZeroConfig()
     """DeepSpeed ZeRO."""
+    activation_checkpointing: Annotated[dict[str, Annotated[int, Field(ge=1)]], NotFingerprinted] = {}
+    """Part of the model -> k: of its layers, each k-th keeps its input alone and computes the rest again when gradients
+    are taken (1: every layer). Saves memory for time, changes no result."""
+    loss_chunk: Annotated[int, NotFingerprinted, Field(ge=1)] = 1024
+    """Target tokens of a rank whose logits are held at a time; memory, not the result, depends on it."""
+    random_frozen: Annotated[bool, NotFingerprinted] = False
+    """Whether a part may stay frozen at random weights; otherwise a recipe is refused that freezes a part which neither
+    `model.initialise_from` nor an earlier phase gives weights."""
     max_text_tokens: Annotated[int, Field(ge=1)] = 64
     """Longer texts are cut (the end-of-text token, which is kept, counts)."""
     augmentation: AugmentationConfig = AugmentationConfig()
