@@ -61,6 +61,12 @@ class Decision:
             self.reasons.append(reason)
         return self.reasons.index(reason)
 
+    def image_only(self) -> NDArray[np.bool_] | None:
+        """Which pairs have no caption because their source is image-only, bool [pairs]; None if no source is."""
+        if not any(self.index.image_only):
+            return None
+        return np.array(self.index.image_only, dtype=bool)[self.index.pairs["source"].to_numpy()]
+
     def kept_images(self) -> NDArray[np.int64]:
         """Rows of the images with at least one pair that is kept so far."""
         seen = np.zeros(len(self.image_code), dtype=bool)

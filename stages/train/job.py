@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from models import registry
 from models.common.config import ModelConfig
 from stages.base.artifact import Artifact, is_remote
 from stages.base.contract import StageContext, UserError
@@ -63,6 +64,11 @@ class TrainingJob:
     """Neighbouring ranks that share one copy of the weights."""
     hooks: Sequence[Callable[[], Hook]] = ()
     """Make further hooks, on every rank and for every phase anew: classes, or functools.partial of them."""
+
+    @property
+    def needs_texts(self) -> list[bool]:
+        """Of every phase, whether its objective learns from texts and so sees no image without one."""
+        return [registry.needs_texts(self.model, phase.objective) for phase in self.phases]
 
     @property
     def folder(self) -> Path:

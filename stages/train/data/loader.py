@@ -44,7 +44,9 @@ class Loader:
         accumulation: int,
         special: SpecialIds | None = None,
         mixture: Mapping[str, float] | None = None,
+        needs_texts: bool = True,
     ) -> None:
+        """`needs_texts`: whether images without a text are left out; otherwise a batch may have images without any."""
         self.dataset = dataset
         self.settings = settings
         self.image_size = image_size
@@ -52,7 +54,7 @@ class Loader:
         self.world_size = world_size
         self.accumulation = accumulation
         self.special = special or SpecialIds()
-        self.sampler = BatchSampler(dataset, settings.seed, settings.global_batch, mixture)
+        self.sampler = BatchSampler(dataset, settings.seed, settings.global_batch, mixture, needs_texts)
         self._replaced: list[ReplacedSample] = []
         """Samples replaced in the micro-batches handed out since the last call of :meth:`take_replaced`."""
         transform_settings = TransformSettings(
@@ -62,6 +64,7 @@ class Loader:
             settings.image_std,
             settings.augmentation,
             settings.corrupt_samples,
+            needs_texts,
         )
         # Workers cannot use what another one decoded, so only a loader without workers caches images.
         cache_mb = 0 if settings.loader_workers else settings.image_cache_mb

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,13 @@ class Numbers:
 
     def subsets(self, sources: Sequence[str]) -> Mapping[str, Subset]:
         raise AssertionError("no test here mixes sources")
+
+    def with_texts(self) -> None:
+        return None
+
+    @property
+    def image_only(self) -> Collection[str]:
+        return ()
 
     def source(self, number: int) -> str:
         return ""

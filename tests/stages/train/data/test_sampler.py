@@ -18,17 +18,18 @@ from stages.train.data.dataset import TrainingSample
 from stages.train.data.repeats import Repeats
 from stages.train.data.sampler import BatchSampler, rank_rows
 from stages.train.data.shuffle import STRIPES
-from stages.train.data.source_subset import SourceSubset, mixture_subsets, subsets_by_source
+from stages.train.data.source_subset import SourceSubset, mixture_subsets, subset_without, subsets_by_source
 from stages.train.trainer.schedule import accumulation_steps
 
 
 class Listed:
     """Pairs of some sources, each shown some times an epoch, as an index would list them."""
 
-    def __init__(self, sources: Sequence[str], times: Sequence[int]) -> None:
+    def __init__(self, sources: Sequence[str], times: Sequence[int], image_only: str = "") -> None:
         self.column = pa.chunked_array([pa.array(list(sources)).dictionary_encode()])
         self.times = pa.chunked_array([pa.array(list(times), pa.int16())])
         self.repeats = Repeats(self.times)
+        self.image_only = tuple(image_only)
 
     def __len__(self) -> int:
         return len(self.repeats)
@@ -41,6 +42,11 @@ class Listed:
 
     def subsets(self, sources: Sequence[str]) -> Mapping[str, SourceSubset]:
         return mixture_subsets(subsets_by_source(self.column, self.times, self.repeats), sources)
+
+    def with_texts(self) -> SourceSubset | None:
+        if not self.image_only:
+            return None
+        return subset_without(self.image_only, self.column, self.times, self.repeats)
 
 
 data_sets = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3)), min_size=1, max_size=120).map(
