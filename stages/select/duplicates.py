@@ -26,8 +26,8 @@ def preference(
     """Rank of each row of `images`, int64 [images], 0 for the most preferred; -1 outside `rows`.
 
     `survivor` is `selection.duplicates.survivor`; rows are in order of their uids. An image that is listed without a
-    text (`image_only`, bool [images]; None: there are none) comes after all that have one, so that no text is lost for a
-    copy without. Raises UserError for a key that is not a numeric column.
+    text (`image_only`, bool [images]; None: there are none) comes after all that have one, so that no text is lost for
+    a copy without. Raises UserError for a key that is not a numeric column.
     """
     keys: list[NDArray[Any]] = [np.arange(len(rows))]
     for key in reversed(survivor):
