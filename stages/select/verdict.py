@@ -66,7 +66,7 @@ def _rules(decision: Decision) -> None:
     decision.drop_images(np.flatnonzero(broken & (decision.image_code == KEPT)), "rule.undecodable")
     for check in on_images:
         decision.drop_images(np.flatnonzero(failing(check, images) & (decision.image_code == KEPT)), check.reason)
-    image_only = decision.image_only()
+    image_only = decision.image_only
     for check in on_pairs:
         decision.drop_pairs(np.flatnonzero(failing(check, pairs, image_only) & (decision.code == KEPT)), check.reason)
 
@@ -94,7 +94,7 @@ def _fractions(decision: Decision) -> None:
         fails = below_fraction(values, pool, sources, fraction)
         if rules.missing == "drop":
             missing = np.isnan(values)
-            if number == 1 and (image_only := decision.image_only()) is not None:
+            if number == 1 and (image_only := decision.image_only) is not None:
                 missing &= ~without_text(column, table, image_only)
             fails |= missing
         rows = np.flatnonzero(fails & open_rows)

@@ -81,7 +81,7 @@ def _by_reason(reasons: list[str], counts: NDArray[np.int64]) -> dict[str, int]:
 
 def _totals(columns: _Columns) -> dict[str, Any]:
     success = columns.status.value("success")
-    image_only = columns.decision.image_only()
+    image_only = columns.decision.image_only
     without_text = {} if image_only is None else {"kept_without_text": int((columns.kept & image_only).sum())}
     return {
         **without_text,
@@ -188,7 +188,7 @@ def _languages(columns: _Columns) -> list[dict[str, Any]]:
         return []
     languages = codes(pairs["language"])
     measured = pc.fill_null(pairs["measured"], False).to_numpy(zero_copy_only=False).astype(bool)
-    image_only = columns.decision.image_only()
+    image_only = columns.decision.image_only
     if image_only is not None:
         measured &= ~image_only
     code = np.where(languages.of >= 0, languages.of, len(languages.names))
