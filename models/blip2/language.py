@@ -18,6 +18,7 @@ from transformers.models.opt.modeling_opt import (
 )
 
 from models.blip2.config import Blip2Config
+from models.common.output_layer import OutputLayer
 from models.common.text import positions
 
 
@@ -70,14 +71,21 @@ class Decoder(nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor,
+        attention_mask: Tensor | None,
         past: Cache | None,
         image_tokens: Tensor | None,
         adapters: nn.ModuleDict | None,
     ) -> Tensor:
-        """``input_ids`` [n, length], ``attention_mask`` [n, past + length] -> hidden states [n, length, width]."""
+        """``input_ids`` [n, length], ``attention_mask`` [n, past + length] -> hidden states [n, length, width].
+
+        Without a mask (and without a past) attention is causal and nothing more, for which SDPA has its fastest kernel:
+        right for rows that begin with a token, whose padding no token attends to.
+        """
         hidden = self.embed_tokens(input_ids)
-        position_ids = positions(attention_mask)[:, -input_ids.shape[1] :]
+        if attention_mask is None:
+            position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+        else:
+            position_ids = positions(attention_mask)[:, -input_ids.shape[1] :]
         hidden = hidden + self.embed_positions(attention_mask, position_ids=position_ids)
         mask = create_causal_mask(
             config=self.config, inputs_embeds=hidden, attention_mask=attention_mask, past_key_values=past
@@ -108,12 +116,19 @@ class LanguageModel(OPTPreTrainedModel, GenerationMixin):
     def __init__(self, config: OPTConfig) -> None:
         super().__init__(config)
         self.model = Body(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = OutputLayer(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
         """The token embeddings, which the output layer is tied to."""
         return self.model.decoder.embed_tokens
+
+    def hidden_states(self, input_ids: Tensor, image_tokens: Tensor, adapters: nn.ModuleDict) -> Tensor:
+        """What `lm_head` takes, [n, length, width], of rows of ids padded on the right, int64 [n, length].
+
+        ``image_tokens`` [n, queries, Q-Former width]. States of padding mean nothing.
+        """
+        return self.model.decoder(input_ids, None, None, image_tokens, adapters)
 
     def forward(
         self,

@@ -14,8 +14,11 @@ from models.blip2.config import Blip2Config
 from models.blip2.language import LanguageModel, opt_config
 from models.blip2.qformer import QFormer, QueryTokens
 from models.blip2.vision import VisionTransformer, clip_config
+from models.common.batch import Batch
+from models.common.checkpointing import grad_if_learning
+from models.common.objectives import target_positions
 from models.common.pretrained import SavedConfig, VisionLanguageModel
-from models.common.text import frame_prompt
+from models.common.text import frame_prompt, rotate_left
 
 
 class Blip2SavedConfig(SavedConfig):
@@ -89,7 +92,12 @@ class Blip2Adapter(VisionLanguageModel):
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
         """``pixels`` [m, 3, height, width] -> the Q-Former's outputs [m, queries, width]."""
-        return self.qformer.encode_image(self.vision.encode(pixels))
+        return self.qformer.encode_image(self.encode_vision(pixels))
+
+    def encode_vision(self, pixels: Tensor) -> Tensor:
+        """``pixels`` [m, 3, height, width] -> the vision transformer's outputs [m, 1 + patches, width]."""
+        with grad_if_learning(self.vision):
+            return self.vision.encode(pixels)
 
     def forward(
         self,
@@ -101,16 +109,36 @@ class Blip2Adapter(VisionLanguageModel):
         target_mask: Tensor,
     ) -> Tensor:
         """Logits of the targets' tokens, [n, target length, vocabulary]; tensors as in `models.common.batch.Batch`."""
+        states = self._hidden_states(pixels, image_index, prompt_ids, prompt_mask, target_ids)
+        each = torch.arange(target_ids.shape[1], device=target_ids.device).expand_as(target_ids)
+        predicting = (prompt_mask.sum(dim=1, keepdim=True) + each)[..., None].expand(-1, -1, states.shape[-1])
+        return self.language.lm_head(states.gather(1, predicting))
+
+    def summed_target_loss(self, batch: Batch, label_smoothing: float) -> Tensor:
+        """Cross-entropy summed over the target tokens of a batch, a float32 scalar."""
+        prompt_mask, targets = batch["prompt_mask"], batch["target_ids"]
+        states = self._hidden_states(batch["pixels"], batch["image_index"], batch["prompt_ids"], prompt_mask, targets)
+        scored = target_positions(batch)
+        row, token = scored // targets.shape[1], scored % targets.shape[1]
+        predicting = row * states.shape[1] + prompt_mask.sum(dim=1)[row] + token
+        return self.language.lm_head(
+            states.flatten(0, 1)[predicting], targets.flatten()[scored], label_smoothing=label_smoothing
+        )
+
+    def _hidden_states(
+        self, pixels: Tensor, image_index: Tensor, prompt_ids: Tensor, prompt_mask: Tensor, target_ids: Tensor
+    ) -> Tensor:
+        """The language model's states, [n, prompt length + target length, width].
+
+        The row's first token of the target is predicted at the place that is the number of its prompt's tokens.
+        """
         prompt, mask = frame_prompt(
             prompt_ids, prompt_mask, pad_id=self.config.pad_token_id, bos_id=self.config.bos_token_id
         )
-        return self.language(
-            input_ids=torch.cat([prompt, target_ids[:, :-1]], dim=1),
-            attention_mask=torch.cat([mask, target_mask[:, :-1]], dim=1),
-            image_tokens=self.image_tokens(pixels)[image_index],
-            adapters=self.adapters,
-            logits_to_keep=target_ids.shape[1],
-        ).logits
+        ids = torch.cat([prompt, target_ids[:, :-1]], dim=1)
+        if prompt_ids.shape[1]:
+            ids = rotate_left(ids, prompt.shape[1] - mask.sum(dim=1))  # all padding to the right, where none attends
+        return self.language.hidden_states(ids, self.image_tokens(pixels)[image_index], self.adapters)
 
     @torch.no_grad()
     def generate(  # type: ignore[override]

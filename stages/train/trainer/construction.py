@@ -19,7 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from models import registry
+from models.common.checkpointing import checkpoint_activations
 from models.common.construction import leave_out, replace_parameters
+from models.common.output_layer import set_loss_chunk
 from models.common.pretrained import VisionLanguageModel
 from models.common.weights import Values, blocks
 from stages.train.job import TrainingJob
@@ -73,6 +75,9 @@ def construct(job: TrainingJob, phase: int) -> PhaseModel:
     used = registry.objective_parts(job.model, config.objective)
     leave_out(model, model.named_parts(), used)
     registry.set_trainable(model, config.trainable or used)
+    every = job.settings.activation_checkpointing
+    checkpoint_activations(model, {part: every[part] for part in every if part in used})
+    set_loss_chunk(model, job.settings.loss_chunk)
     objective = registry.objective(model, config.objective, config.settings)
     return PhaseModel(model, objective, values)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.common.construction import fill_buffers
+from models.common.output_layer import split_vocabulary
 from stages.train.config import OptimizationConfig
 from stages.train.job import TrainingJob
 from stages.train.trainer.construction import (
@@ -105,9 +106,12 @@ def build_engine(job: TrainingJob, ranks: RankInfo, phase: PhaseModel, accumulat
     groups = parameter_groups(phase.objective, job.settings.weight_decay)
     engine, *_ = deepspeed.initialize(model=phase.objective, model_parameters=groups, config=config)
     if job.tensor_parallel > 1:
+        from deepspeed.utils.groups import get_tensor_model_parallel_group
+
         # DeepSpeed would compare the first batch over the ranks that share weights, and fails on a dict of tensors;
         # theirs are equal by construction (`data_rank`).
         engine.first_dataloader_check.remove()
+        split_vocabulary(phase.objective, get_tensor_model_parallel_group())
     fill(engine, phase)
     return engine
 

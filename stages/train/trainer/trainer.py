@@ -199,12 +199,14 @@ class Trainer:
             gradient_norm=lambda: float(self.engine.get_global_grad_norm() or 0.0 if norm is None else norm),
         )
 
-    def _to_device(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def _to_device(self, batch: Batch) -> dict[str, Any]:
         """The batch on the rank's device, pixels in the precision of training."""
-        tensors: dict[str, Any] = dict(batch)
+        fields: dict[str, Any] = dict(batch)
         return {
             name: value.to(self.ranks.device, self._dtype if name == "pixels" else value.dtype, non_blocking=True)
-            for name, value in tensors.items()
+            if isinstance(value, torch.Tensor)
+            else value
+            for name, value in fields.items()
         }
 
     def _seed(self, micro_step: int) -> None:
