@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated, Any
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
@@ -9,6 +12,18 @@ class StrictConfig(BaseModel):
     """A frozen schema in which an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+@dataclass(frozen=True)
+class FingerprintedUnless:
+    """Marks a config field that was added later: fingerprints and manifests leave it out where it has the value that
+    stands for what every run did before.
+
+    ``captions: Annotated[Literal["list", "none"], FingerprintedUnless("list")] = "list"`` leaves every existing
+    artifact up to date.
+    """
+
+    value: Any
 
 
 def divisible(what: str, width: int, by: str, divisor: int) -> None:
@@ -22,6 +37,10 @@ class ImageConfig(StrictConfig):
 
     image_size: int = Field(ge=8)
     """Pixels of the square image the model takes; the loader resizes its crop to it."""
+    image_mean: Annotated[tuple[float, float, float] | None, FingerprintedUnless(None)] = None
+    """Mean of red, green and blue, of values 0 to 1, that is subtracted from pixels. Null: the recipe's."""
+    image_std: Annotated[tuple[float, float, float] | None, FingerprintedUnless(None)] = None
+    """Deviation that pixels are then divided by. Null: the recipe's."""
 
 
 class VisionConfig(ImageConfig):
