@@ -156,7 +156,10 @@ def build(config: ModelConfig, *, pad_id: int = 0, bos_id: int = 1, eos_id: int 
     kind = resolve_name(own.model)
     model: VisionLanguageModel = kind(kind.config_class.of(config, pad_id=pad_id, bos_id=bos_id, eos_id=eos_id))
     if own.initialise:
-        resolve_name(own.initialise)(model, config)
+        from models.common.checkpoints import copy_into
+
+        stored_values = resolve_name(own.initialise)
+        copy_into(model, lambda initial: stored_values(model, config, initial))
     return model
 
 
@@ -191,7 +194,8 @@ def _objective(architecture: str, name: str) -> Objective:
 
 def objective_parts(config: ModelConfig, name: str) -> tuple[str, ...]:
     """The parts an objective uses; freeze all others. Raises UserError for an objective of another architecture."""
-    return _objective(config.architecture, name).parts
+    parts = _objective(config.architecture, name).parts
+    return parts(config) if callable(parts) else parts
 
 
 def objective(model: VisionLanguageModel, name: str, settings: Mapping[str, Any] | None = None) -> nn.Module:

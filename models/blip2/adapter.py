@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from models.blip2.config import Blip2Config
 
 
-class GatedCrossAttention(nn.Module):
+class GatedCrossAttention(GradientCheckpointingLayer):
     """``x + tanh(gate) * attention(norm(x), image)``: Flamingo's block (section 2.2) without its feed-forward half.
 
     2 d^2 + 2 w d weights, d the language model's width and w the Q-Former's; no biases on the projections.
@@ -39,13 +44,66 @@ class GatedCrossAttention(nn.Module):
         return hidden + torch.tanh(self.gate) * self.out(attended.transpose(1, 2).flatten(2))
 
 
-def build_adapters(config: Blip2Config) -> nn.ModuleDict:
-    """One adapter per adapted language layer, keyed by that layer's number."""
-    return nn.ModuleDict(
-        {
-            str(layer): GatedCrossAttention(
-                config.language.width, config.qformer.width, config.language.heads, config.adapters.gate
-            )
-            for layer in config.adapter_layers
-        }
-    )
+class Adapters(nn.ModuleDict):
+    """The adapters, keyed by the number of the language layer that each stands before.
+
+    They are hooks of those layers, whose code and weights' names stay `transformers`' own. A hook runs outside of the
+    layer's activation checkpointing, so an adapter is checkpointed on its own.
+    """
+
+    def __init__(self, config: Blip2Config) -> None:
+        super().__init__(
+            {
+                str(layer): GatedCrossAttention(
+                    config.language.width, config.qformer.width, config.language.heads, config.adapters.gate
+                )
+                for layer in config.adapter_layers
+            }
+        )
+        self._image = _Image()
+
+    def attach(self, layers: nn.ModuleList) -> None:
+        """Put the adapters before the layers of a language model; once, for its lifetime."""
+        for number, adapter in self.items():
+            layers[int(number)].register_forward_pre_hook(_Hook(adapter, self._image), with_kwargs=True)
+
+    @contextmanager
+    def attending(self, image_tokens: Tensor) -> Iterator[None]:
+        """Have the language model attend to ``image_tokens`` [n, queries, image width] within the context.
+
+        Its batch is the same n rows, or each of them repeated side by side, as beam search does. Without the context,
+        the language model is the plain one.
+        """
+        self._image.tokens = image_tokens
+        try:
+            yield
+        finally:
+            self._image.tokens = None
+
+
+class _Image:
+    """What a call's adapters attend to."""
+
+    tokens: Tensor | None = None
+
+
+class _Hook:
+    """Applies an adapter to the hidden states that a language layer is called with.
+
+    An object, so that a copy of the model has hooks with the copy's adapters.
+    """
+
+    def __init__(self, adapter: nn.Module, image: _Image) -> None:
+        self._adapter, self._image = adapter, image
+
+    def __call__(
+        self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        tokens = self._image.tokens
+        if tokens is None:
+            return None
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if len(tokens) != len(hidden):
+            tokens = tokens.repeat_interleave(len(hidden) // len(tokens), dim=0)
+        adapted = self._adapter(hidden, tokens)
+        return ((adapted, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": adapted})

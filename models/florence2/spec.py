@@ -25,6 +25,6 @@ SPEC = ModelSpec(
     },
     text_objective="sequence_to_sequence",
     count_parameters=count_parameters,
-    initialise="models.florence2.initialise:start_from",
-    language_model="mbart",
+    initialise="models.florence2.initialise:stored_values",
+    language_model=lambda config: "mbart",
 )
