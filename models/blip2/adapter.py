@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from models.blip2.config import Blip2Config
 
 
-class GatedCrossAttention(GradientCheckpointingLayer):
+class GatedCrossAttention(nn.Module):
     """``x + tanh(gate) * attention(norm(x), image)``: Flamingo's block (section 2.2) without its feed-forward half.
 
     2 d^2 + 2 w d weights, d the language model's width and w the Q-Former's; no biases on the projections.
@@ -47,8 +46,7 @@ class GatedCrossAttention(GradientCheckpointingLayer):
 class Adapters(nn.ModuleDict):
     """The adapters, keyed by the number of the language layer that each stands before.
 
-    They are hooks of those layers, whose code and weights' names stay `transformers`' own. A hook runs outside of the
-    layer's activation checkpointing, so an adapter is checkpointed on its own.
+    They are called by hooks of those layers, whose code and weights' names stay `transformers`' own.
     """
 
     def __init__(self, config: Blip2Config) -> None:
@@ -105,5 +103,9 @@ class _Hook:
         hidden = args[0] if args else kwargs["hidden_states"]
         if len(tokens) != len(hidden):
             tokens = tokens.repeat_interleave(len(hidden) // len(tokens), dim=0)
-        adapted = self._adapter(hidden, tokens)
+        if getattr(layer, "gradient_checkpointing", False) and layer.training:
+            # Hooks run outside of their layer's own checkpoint.
+            adapted = layer._gradient_checkpointing_func(self._adapter, hidden, tokens)  # type: ignore[operator]
+        else:
+            adapted = self._adapter(hidden, tokens)
         return ((adapted, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": adapted})

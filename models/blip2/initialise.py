@@ -120,12 +120,8 @@ def _language(
         theirs = decoder_config(decoder_shape(described), f"{key}: {folder}")
         ours = decoder_config(config.language.shape, "model.language.shape")
         check_settings(theirs, ours, sorted(decoder_shape(ours.to_dict())), folder, key)
-    try:
-        named = named_as(
-            decoder_class(language.config), language.config, inner(read_folder(folder, key), "language_model.")
-        )
-    except NotImplementedError as error:
-        raise UserError(f"{key}: {folder}: weights of the family {family!r} cannot be read: {error}") from None
+    stored = inner(read_folder(folder, key), "language_model.")
+    named = named_as(decoder_class(language.config), language.config, stored)
     for name in _per_id(language):
         if name in named:
             named[name] = fitted_rows(named[name], initial[f"language.{name}"], config.initialise_from.embeddings)

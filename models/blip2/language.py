@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoConfig, OPTConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from models.blip2.config import Blip2Config
 from models.common.errors import UserError
+from models.common.output_layer import OutputLayer
 
 
 def language_config(config: Blip2Config, *, pad_id: int, bos_id: int, eos_id: int) -> PreTrainedConfig:
@@ -40,8 +42,9 @@ def language_config(config: Blip2Config, *, pad_id: int, bos_id: int, eos_id: in
 def decoder_config(shape: Mapping[str, Any], where: str) -> PreTrainedConfig:
     """The `transformers` config that a config.json's contents make. Raises UserError, beginning with ``where``."""
     family = shape["model_type"]
+    ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))  # a class's own may exceed the vocabulary
     try:
-        config: PreTrainedConfig = AutoConfig.for_model(**shape)
+        config: PreTrainedConfig = AutoConfig.for_model(**{**ids, **shape})
     except (TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{where}: transformers makes no config of a {family!r} from it ({reason})") from None
@@ -62,7 +65,9 @@ def decoder_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
 def build_language(config: Blip2Config, *, pad_id: int, bos_id: int, eos_id: int) -> PreTrainedModel:
     """The language model, its weights random. Its class, and so its weights' names, are those of `transformers`."""
     described = language_config(config, pad_id=pad_id, bos_id=bos_id, eos_id=eos_id)
-    return decoder_class(described)(described)
+    language = decoder_class(described)(described)
+    language.set_output_embeddings(OutputLayer.of(language.get_output_embeddings()))
+    return language
 
 
 def decoder_layers(language: PreTrainedModel) -> nn.ModuleList:
@@ -88,13 +93,28 @@ def hidden_states(language: PreTrainedModel, embedded: Tensor) -> Tensor:
 
 def logits_of(language: PreTrainedModel, states: Tensor) -> Tensor:
     """The logits, [..., vocabulary], that a decoder's last states stand for."""
-    head: Any = language.get_output_embeddings()
-    logits: Tensor = head(scaled(language, states))
-    cap = getattr(language.config, "final_logit_softcapping", None)  # Gemma 2 (Gemma Team 2024, section 2)
+    logits: Tensor = language.get_output_embeddings()(_scaled(language, states))
+    cap = _cap(language)
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
-def scaled(language: PreTrainedModel, states: Tensor) -> Tensor:
-    """States scaled as the logits are where a family scales those: Cohere multiplies them, Granite divides them."""
-    factor = getattr(language.config, "logit_scale", None) or 1 / (getattr(language.config, "logits_scaling", None) or 1)
+def summed_loss(language: PreTrainedModel, states: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy summed over ``targets``, int64 [tokens], that ``states`` [tokens, width] predict: float32 scalar."""
+    if _cap(language) is not None:
+        logits = logits_of(language, states).float()
+        return F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="sum")
+    head: Any = language.get_output_embeddings()
+    loss: Tensor = head(_scaled(language, states), targets, label_smoothing=label_smoothing)
+    return loss
+
+
+def _cap(language: PreTrainedModel) -> float | None:
+    # Gemma 2 (Gemma Team 2024, section 2): logits never exceed it.
+    return getattr(language.config, "final_logit_softcapping", None)
+
+
+def _scaled(language: PreTrainedModel, states: Tensor) -> Tensor:
+    # Instead of the logits, which Cohere multiplies and Granite divides.
+    config = language.config
+    factor = (getattr(config, "logit_scale", None) or 1) / (getattr(config, "logits_scaling", None) or 1)
     return states if factor == 1 else states * factor

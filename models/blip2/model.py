@@ -12,9 +12,12 @@ from transformers import initialization as init
 
 from models.blip2.adapter import Adapters, GatedCrossAttention
 from models.blip2.config import Blip2Config
-from models.blip2.language import build_language, decoder_layers, hidden_states, logits_of
+from models.blip2.language import build_language, decoder_layers, hidden_states, logits_of, summed_loss
 from models.blip2.qformer import QFormer, QueryTokens
 from models.blip2.vision import build_vision
+from models.common.batch import Batch
+from models.common.checkpointing import grad_if_learning
+from models.common.objectives import target_positions
 from models.common.pretrained import SavedConfig, VisionLanguageModel
 from models.common.text import frame_prompt, rotate_left
 
@@ -99,7 +102,12 @@ class Blip2Adapter(VisionLanguageModel):
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
         """``pixels`` [m, 3, height, width] -> the Q-Former's outputs [m, queries, width]."""
-        return self.qformer.encode_image(self.vision.encode(pixels))
+        return self.qformer.encode_image(self.encode_vision(pixels))
+
+    def encode_vision(self, pixels: Tensor) -> Tensor:
+        """``pixels`` [m, 3, height, width] -> the vision transformer's outputs [m, 1 + patches, width]."""
+        with grad_if_learning(self.vision):
+            return self.vision.encode(pixels)
 
     def forward(
         self,
@@ -115,6 +123,17 @@ class Blip2Adapter(VisionLanguageModel):
         each = torch.arange(target_ids.shape[1], device=target_ids.device).expand_as(target_ids)
         predicting = (prompt_mask.sum(dim=1, keepdim=True) + each)[..., None].expand(-1, -1, states.shape[-1])
         return logits_of(self.language, states.gather(1, predicting))
+
+    def summed_target_loss(self, batch: Batch, label_smoothing: float) -> Tensor:
+        """Cross-entropy summed over the target tokens of a batch, a float32 scalar."""
+        prompt_mask, targets = batch["prompt_mask"], batch["target_ids"]
+        states = self._hidden_states(batch["pixels"], batch["image_index"], batch["prompt_ids"], prompt_mask, targets)
+        scored = target_positions(batch)
+        row, token = scored // targets.shape[1], scored % targets.shape[1]
+        predicting = row * states.shape[1] + prompt_mask.sum(dim=1)[row] + token
+        return summed_loss(
+            self.language, states.flatten(0, 1)[predicting], targets.flatten()[scored], label_smoothing
+        )
 
     def _hidden_states(
         self, pixels: Tensor, image_index: Tensor, prompt_ids: Tensor, prompt_mask: Tensor, target_ids: Tensor

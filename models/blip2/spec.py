@@ -25,6 +25,11 @@ SPEC = ModelSpec(
     },
     text_objective="language_modeling",
     count_parameters=count_parameters,
+    layers=lambda config: {
+        "vision": config.vision.layers,
+        "qformer": config.qformer.layers,
+        "language": config.language.layers,
+    },
     initialise="models.blip2.initialise:stored_values",
     language_model=lambda config: config.language.model_type,
 )

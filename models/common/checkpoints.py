@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
 from models.common.errors import UserError
 from models.common.position_embeddings import resize_positions
@@ -31,25 +32,65 @@ def named_as(kind: type[PreTrainedModel], config: PreTrainedConfig, stored: Mapp
     """Stored tensors by the names that they have in a model of ``kind``; those that it has no use for are left out.
 
     Checkpoints keep the names of the time they were saved in. The table that translates them is `transformers`' own,
-    as for `from_pretrained`. Raises NotImplementedError for a family whose tensors must be merged or split, too.
+    as for `from_pretrained`; in some families it also says how tensors are merged or split.
     """
     with torch.device("meta"):
         model = kind(config)
-    own: dict[str, Any] = model.state_dict()
+    own: dict[str, Tensor] = model.state_dict()
     transforms = get_model_conversion_mapping(model)
     renamings = [one for one in transforms if isinstance(one, WeightRenaming)]
     converters = [one for one in transforms if isinstance(one, WeightConverter)]
-    named = {}
-    for name, values in stored.items():
+    by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
+    named: dict[str, Values] = {}
+    merged: dict[str, _Conversion] = {}
+    for name, values in sorted(stored.items(), key=lambda item: dot_natural_key(item[0])):
         renamed, converted = rename_source_key(name, renamings, converters, model.base_model_prefix, own)
         if renamed not in own and name in own:
             renamed = name
         if renamed not in own:
             continue
-        if converted is not None and renamed != name:
-            raise NotImplementedError(f"{name} is stored in another layout than the model has it")
-        named[renamed] = values
+        if converted is None:
+            named[renamed] = values
+        else:
+            conversion = merged.setdefault(renamed, _Conversion(by_pattern[converted], renamed, model))
+            conversion.parts.append((converted, name, values))
+    for conversion in merged.values():
+        named |= {name: _Converted(conversion, name, own[name]) for name in conversion.targets(own)}
     return named
+
+
+class _Conversion:
+    """One run of `transformers`' conversion: tensors of a checkpoint, such as a layer's experts, into parameters."""
+
+    def __init__(self, converter: WeightConverter, first: str, model: PreTrainedModel) -> None:
+        self._converter, self._first, self._model = converter, first, model
+        self.parts: list[tuple[str, str, Values]] = []
+
+    def targets(self, own: Iterable[str]) -> list[str]:
+        """The parameters it makes."""
+        first, *others = self._converter.target_patterns
+        names = [self._first, *(self._first.replace(first, other) for other in others)]
+        return [name for name in names if name in own]
+
+    def run(self) -> dict[str, Tensor]:
+        """Read its tensors and convert them."""
+        converter = deepcopy(self._converter)
+        for pattern, name, values in self.parts:
+            converter.add_tensor(self._first, name, pattern, values.whole)  # type: ignore[arg-type]
+        made = converter.convert(self._first, model=self._model, config=self._model.config)
+        return {name: tensor[0] if isinstance(tensor, list) else tensor for name, tensor in made.items()}
+
+
+class _Converted(Values):
+    """A parameter that a conversion makes; all of its tensors are read for any piece of it."""
+
+    def __init__(self, conversion: _Conversion, name: str, like: Tensor) -> None:
+        super().__init__(tuple(like.shape))
+        self._conversion, self._name = conversion, name
+
+    def flat(self, start: int, stop: int) -> Tensor:
+        """See :meth:`models.common.weights.Values.flat`."""
+        return self._conversion.run()[self._name].reshape(-1)[start:stop]
 
 
 def stored_config(kind: type[C], described: Mapping[str, Any], folder: str | Path, key: str) -> C:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.common.config import ModelConfig
+from models.common.spec import without_layers
+from models.registry import spec
 from stages.base.artifact import Artifact, is_remote
 from stages.base.contract import StageContext, UserError
 from stages.tokenizer.special import SpecialIds, read_special, token_ids
@@ -84,6 +86,19 @@ def check_vocabulary(model: int, tokenizer: int) -> None:
         )
 
 
+def check_checkpointing(key: str, settings: OptimizationConfig, model: ModelConfig) -> None:
+    """Raise UserError where `activation_checkpointing` names what is no part of the model, or a part without layers.
+
+    Of an architecture that does not declare its layers, only the names of parts are checked.
+    """
+    own = spec(model.architecture)
+    parts = own.count_parameters(model)
+    layers = own.layers(model) if own.layers else parts
+    for part in settings.activation_checkpointing:
+        if part not in layers:
+            raise UserError(f"{key}.{without_layers(part, parts, layers)}")
+
+
 def tokenizer_vocabulary(tokenizer: Artifact) -> int:
     """Number of ids of a `tokenizer` artifact, special tokens included."""
     return max(token_ids(tokenizer.read_json("tokenizer.json")).values()) + 1
@@ -99,9 +114,13 @@ def make_job(
     context: StageContext,
     hooks: Sequence[Callable[[], Hook]] = (),
 ) -> TrainingJob:
-    """A job with the cluster's grants and every local path made absolute: workers run in another folder."""
+    """A job with the cluster's grants and every local path made absolute: workers run in another folder.
+
+    Raises UserError for settings that do not fit the model.
+    """
     if isinstance(source, PairSource):
         source = PairSource(_absolute(source.shards), _absolute(source.tokens))
+    check_checkpointing(key, settings, model)
     tokenizer = context.input("tokenizer").path().absolute()
     return TrainingJob(
         key=key,

@@ -76,6 +76,9 @@ def deepspeed_config(
 def build_engine(job: TrainingJob, ranks: RankInfo, objective: nn.Module, accumulation: int) -> Any:
     """A DeepSpeed engine around an objective (a model and its loss), its optimizer over the weights that learn."""
     import deepspeed
+    from deepspeed.utils.groups import get_tensor_model_parallel_group
+
+    from models.common.output_layer import split_vocabulary
 
     groups = parameter_groups(objective, job.settings.weight_decay)
     config = deepspeed_config(
@@ -91,6 +94,7 @@ def build_engine(job: TrainingJob, ranks: RankInfo, objective: nn.Module, accumu
         # DeepSpeed would compare the first batch over the ranks that share weights, and fails on a dict of tensors;
         # theirs are equal by construction (`data_rank`).
         engine.first_dataloader_check.remove()
+        split_vocabulary(objective, get_tensor_model_parallel_group())
     return engine
 
 

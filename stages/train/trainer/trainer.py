@@ -88,6 +88,8 @@ def make_hooks(job: TrainingJob, ranks: RankInfo) -> dict[str, Hook]:
 def build_model(job: TrainingJob, phase: int) -> tuple[Any, nn.Module]:
     """(model, objective) of a phase, equal on every rank: the model it starts from, and the model with its loss."""
     from models import registry
+    from models.common.checkpointing import checkpoint_activations
+    from models.common.output_layer import set_loss_chunk
 
     torch.manual_seed(job.settings.seed)
     start = str(phase_folder(job.folder, phase - 1) / "model") if phase else job.initial
@@ -98,6 +100,8 @@ def build_model(job: TrainingJob, phase: int) -> tuple[Any, nn.Module]:
         model = registry.build(job.model, pad_id=ids.pad, bos_id=ids.bos, eos_id=ids.eos)
     config = job.phases[phase]
     registry.set_trainable(model, config.trainable or registry.objective_parts(job.model, config.objective))
+    checkpoint_activations(model, job.settings.activation_checkpointing)
+    set_loss_chunk(model, job.settings.loss_chunk)
     torch.manual_seed(job.settings.seed + 1 + phase)
     return model, registry.objective(model, config.objective, config.settings)
 
@@ -214,12 +218,14 @@ class Trainer:
             gradient_norm=lambda: float(self.engine.get_global_grad_norm() or 0.0 if norm is None else norm),
         )
 
-    def _to_device(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def _to_device(self, batch: Batch) -> dict[str, Any]:
         """The batch on the rank's device, pixels in the precision of training."""
-        tensors: dict[str, Any] = dict(batch)
+        fields: dict[str, Any] = dict(batch)
         return {
             name: value.to(self.ranks.device, self._dtype if name == "pixels" else value.dtype, non_blocking=True)
-            for name, value in tensors.items()
+            if isinstance(value, torch.Tensor)
+            else value
+            for name, value in fields.items()
         }
 
     def _seed(self, micro_step: int) -> None:
