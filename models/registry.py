@@ -191,7 +191,7 @@ def _construct(config: ModelConfig, kind: Any, saved: Any, seed: int) -> tuple[V
     model, initial = record(lambda: kind(saved), seed)
     values: dict[str, Values] = dict(initial)
     own = spec(config.architecture)
-    if own.initialise and not own.initialise.endswith(":start_from"):
+    if own.initialise:
         values.update(resolve_name(own.initialise)(model, config, values))
     return model, values
 
@@ -204,9 +204,6 @@ def build(
 
     model, values = construct(config, pad_id=pad_id, bos_id=bos_id, eos_id=eos_id, seed=seed)
     fill(model, values)
-    own = spec(config.architecture)
-    if own.initialise and own.initialise.endswith(":start_from"):
-        resolve_name(own.initialise)(model, config)
     return model
 
 
@@ -241,7 +238,8 @@ def _objective(architecture: str, name: str) -> Objective:
 
 def objective_parts(config: ModelConfig, name: str) -> tuple[str, ...]:
     """The parts an objective uses; freeze all others. Raises UserError for an objective of another architecture."""
-    return _objective(config.architecture, name).parts
+    parts = _objective(config.architecture, name).parts
+    return parts(config) if callable(parts) else parts
 
 
 def objective(model: VisionLanguageModel, name: str, settings: Mapping[str, Any] | None = None) -> nn.Module:

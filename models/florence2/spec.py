@@ -30,6 +30,6 @@ SPEC = ModelSpec(
         "reconstruction": config.reconstruction.layers,
         "language": config.language.encoder_layers + config.language.decoder_layers,
     },
-    initialise="models.florence2.initialise:start_from",
-    language_model="mbart",
+    initialise="models.florence2.initialise:stored_values",
+    language_model=lambda config: "mbart",
 )

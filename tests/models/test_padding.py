@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from models import registry
 from models.common.batch import Batch
-from models.common.text import frame_prompt, pad_right, shift_right
+from models.common.text import frame_prompt, positions, pad_right, shift_right
 
 
 def built(config: Callable[..., Any], name: str) -> Any:
@@ -60,13 +60,14 @@ def test_blip2_predicts_what_masked_attention_over_left_padded_prompts_would(
 ) -> None:
     model, batch = built(config, "blip2_tiny"), change(batch)
     prompt, mask = frame_prompt(batch["prompt_ids"], batch["prompt_mask"], pad_id=0, bos_id=1)
-    masked = model.language(
-        input_ids=torch.cat([prompt, batch["target_ids"][:, :-1]], dim=1),
-        attention_mask=torch.cat([mask, batch["target_mask"][:, :-1]], dim=1),
-        image_tokens=model.image_tokens(batch["pixels"])[batch["image_index"]],
-        adapters=model.adapters,
-        logits_to_keep=batch["target_ids"].shape[1],
-    ).logits
+    mask = torch.cat([mask, batch["target_mask"][:, :-1]], dim=1)
+    with model.adapters.attending(model.image_tokens(batch["pixels"])[batch["image_index"]]):
+        masked = model.language(
+            input_ids=torch.cat([prompt, batch["target_ids"][:, :-1]], dim=1),
+            attention_mask=mask,
+            position_ids=positions(mask),
+            logits_to_keep=batch["target_ids"].shape[1],
+        ).logits
     counted = batch["target_mask"].bool()
     torch.testing.assert_close(forward(model, batch)[counted], masked[counted])
 
