@@ -44,7 +44,10 @@ class StoredValues(Values):
 
     def __init__(self, file: Path, key: str) -> None:
         self.file, self.key = file, key
-        super().__init__(tuple(_open(file).get_slice(key).get_shape()))
+        described = _open(file).get_slice(key)
+        super().__init__(tuple(described.get_shape()))
+        self.dtype: str = described.get_dtype()
+        """Its dtype as safetensors names it: F32, BF16, ..."""
 
     def flat(self, start: int, stop: int) -> Tensor:
         """See :meth:`Values.flat`."""
@@ -113,10 +116,25 @@ def read_folder(folder: str | Path, key: str) -> dict[str, Values]:
         raise UserError(f"{key}: {error}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{key}: {index} is no index of safetensors files ({error}); get it again") from None
+    if other := next(iter(sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))), None):
+        kind = _class_name(folder)
+        raise UserError(
+            f"{key}: {folder} holds {other.name}, a pickle, which runs code when it is read; convert it where you trust "
+            f'it: python -c "from transformers import {kind} as M; '
+            f"M.from_pretrained('{folder}').save_pretrained('{folder}-safetensors')\" and give that folder"
+        )
     raise UserError(
         f"{key}: {folder} holds neither {SINGLE} nor {INDEX}; give a folder of weights in safetensors "
         "(`save_pretrained` of `transformers` converts others)"
     )
+
+
+def _class_name(folder: Path) -> str:
+    """The class of `transformers` that a folder's config.json names."""
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0])
+    except (OSError, ValueError, LookupError, TypeError):
+        return "AutoModel"
 
 
 def blocks(start: int, stop: int, size: int = 1 << 22) -> Iterator[tuple[int, int]]:
