@@ -13,7 +13,7 @@ class Pretrain(Stage[PretrainConfig]):
     """Trains the model of the config through the recipe's phases. Inputs: `shards`, `tokens`, `tokenizer`."""
 
     name = "pretrain"
-    version = 2
+    version = 3
     executor = "driver"
     tracked = ("train.json",)
     registers = True
@@ -43,7 +43,10 @@ class Pretrain(Stage[PretrainConfig]):
             raise UserError("pretrain: the selection kept no pair; its report.html says why (stage `select`)")
         source = PairSource(shards, context.input("tokens"))
         settings = self.config.train
-        train(make_job("train", settings, settings.phases, self.config.model, None, source, context), context)
+        job = make_job(
+            "train", settings, settings.phases, self.config.model, None, source, context, self.config.precision
+        )
+        train(job, context)
 
     def summary(self, artifact: Artifact) -> dict[str, float]:
         """First and last loss, steps, samples, seconds."""

@@ -58,8 +58,7 @@ class Loader:
         transform_settings = TransformSettings(
             settings.seed,
             image_size,
-            settings.image_mean,
-            settings.image_std,
+            *settings.pixel_statistics,
             settings.augmentation,
             settings.corrupt_samples,
         )
