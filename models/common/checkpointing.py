@@ -41,6 +41,8 @@ def checkpointed_layers(model: VisionLanguageModel) -> dict[str, list[Any]]:
             continue
         inner |= {id(child) for child in module.modules()}
         owners = {part_of[id(weight)] for weight in module.parameters()}
+        if not owners:  # of a part that was left out
+            continue
         layers.setdefault(min(owners, key=order.__getitem__), []).append(module)
     return layers
 

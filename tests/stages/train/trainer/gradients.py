@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,14 @@ from PIL import Image
 from torch import Tensor
 
 from models import registry
-from models.common.checkpointing import checkpoint_activations
-from models.common.output_layer import set_loss_chunk
-from stages.train.config import OptimizationConfig
+from models.common.construction import fill
+from stages.tokenizer.special import SpecialIds
+from stages.train.config import OptimizationConfig, PhaseConfig
 from stages.train.data.crop import Crop
 from stages.train.data.dataset import Flips, TextTotals, TokenizedText, TrainingSample
 from stages.train.data.loader import Loader
+from stages.train.job import TrainingJob
+from stages.train.trainer.construction import construct
 
 GLOBAL_BATCH = 8
 VISION = {"image_size": 16, "patch_size": 8, "width": 16, "layers": 2, "heads": 2, "mlp_width": 16}
@@ -95,27 +96,40 @@ class Texts:
         return TextTotals(len(texts), sum(len(text.target) for text in texts))
 
 
-def settings_of(case: dict[str, Any]) -> OptimizationConfig:
-    return OptimizationConfig.model_validate(
-        {
-            "global_batch": GLOBAL_BATCH,
-            "micro_batch": case["micro_batch"],
-            "zero": {"stage": case.get("stage", 0)},
-            "grad_clip": 0,
-            "augmentation": {"crop_scale": [0.5, 1.0], "horizontal_flip": 0.5},
-        }
+def job_of(case: dict[str, Any]) -> TrainingJob:
+    """What trains a case's objective for a step."""
+    settings = {
+        "global_batch": GLOBAL_BATCH,
+        "micro_batch": case["micro_batch"],
+        "zero": {"stage": case.get("stage", 0)},
+        "activation_checkpointing": case.get("checkpointing", {}),
+        "loss_chunk": 3,
+        "grad_clip": 0,
+        "augmentation": {"crop_scale": [0.5, 1.0], "horizontal_flip": 0.5},
+    }
+    phase = {name: case[name] for name in ("objective", "settings", "trainable") if name in case}
+    data: Any = None
+    return TrainingJob(
+        key="train",
+        settings=OptimizationConfig.model_validate(settings),
+        phases=[PhaseConfig.model_validate({**phase, "steps": 1})],
+        model=registry.model_config(MODELS[case["model"]]),
+        initial=None,
+        source=data,
+        tokenizer="",
+        special=SpecialIds(),
+        scratch="",
+        precision="fp32",
+        threads=1,
+        tensor_parallel=case.get("tensor_parallel", 1),
     )
 
 
 def objective_of(case: dict[str, Any]) -> Any:
-    """The objective of a case around its model, equal on all ranks."""
-    shape = registry.model_config(MODELS[case["model"]])
-    torch.manual_seed(0)
-    model = registry.build(shape).train()
-    registry.set_trainable(model, case.get("trainable") or registry.objective_parts(shape, case["objective"]))
-    checkpoint_activations(model, case.get("checkpointing", {}))
-    set_loss_chunk(model, 3)
-    return registry.objective(model, case["objective"], case.get("settings"))
+    """The objective of a case around its model, equal on all ranks and to that of an engine."""
+    phase = construct(job_of(case), 0)
+    fill(phase.model, phase.values)
+    return phase.objective.train()
 
 
 def accumulate(loader: Loader, step: int, losses_of: Callable[[Any, bool], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -132,7 +146,7 @@ def accumulate(loader: Loader, step: int, losses_of: Callable[[Any, bool], dict[
 def loader_of(case: dict[str, Any], rank: int, ranks: int) -> Loader:
     data: Any = Texts()
     accumulation = GLOBAL_BATCH // (case["micro_batch"] * ranks)
-    return Loader(data, settings_of(case), 16, rank, ranks, accumulation)
+    return Loader(data, job_of(case).settings, 16, rank, ranks, accumulation)
 
 
 def one_after_the_other(case: dict[str, Any], ranks: int) -> dict[str, Tensor]:
@@ -159,12 +173,11 @@ def with_deepspeed(case: dict[str, Any], rank: int, ranks: int) -> dict[str, Ten
     from stages.train.trainer.deepspeed_engine import build_engine
     from stages.train.trainer.ranks import RankInfo
 
-    parallel = case.get("tensor_parallel", 1)
-    info = RankInfo(rank, ranks, parallel, torch.device("cpu"))
-    objective = objective_of(case)
+    job = job_of(case)
+    info = RankInfo(rank, ranks, job.tensor_parallel, torch.device("cpu"))
     loader = loader_of(case, info.data_rank, info.data_ranks)
-    job: Any = SimpleNamespace(settings=settings_of(case), precision="fp32", tensor_parallel=parallel)
-    engine = build_engine(job, info, objective, loader.accumulation)
+    phase = construct(job, 0)
+    engine = build_engine(job, info, phase, loader.accumulation)
     engine.train()
 
     def losses_of(batch: Any, last: bool) -> dict[str, Tensor]:
@@ -177,7 +190,7 @@ def with_deepspeed(case: dict[str, Any], rank: int, ranks: int) -> dict[str, Ten
     found = accumulate(loader, case.get("step", 0), losses_of)
     for loss in found.values():
         torch.distributed.all_reduce(loss.div_(ranks))
-    for name, weight in objective.model.named_parameters():
+    for name, weight in phase.model.named_parameters():
         if weight.requires_grad:
             gradient = weight.grad if case.get("stage", 0) == 0 else safe_get_full_grad(weight)
             assert gradient is not None, name

@@ -129,7 +129,10 @@ def test_checkpointing_changes_no_bit_under_zero_and_tensor_parallelism(tmp_path
         for number, layout in enumerate(layouts)
         for checkpointed in (False, True)
     }
-    found = run(cases, 2, tmp_path / "run")
+    # Apart, since a process in which DeepSpeed has split one model splits every later one.
+    split = {name: case for name, case in cases.items() if "tensor_parallel" in case}
+    found = run({name: case for name, case in cases.items() if name not in split}, 2, tmp_path / "whole")
+    found |= run(split, 2, tmp_path / "split")
     for case in (frozen, whole):
         expected = one_after_the_other(case, 2)
         for number, layout in enumerate(layouts):
