@@ -79,7 +79,7 @@ class PhaseConfig(StageConfig):
     steps: Annotated[int | None, Field(ge=1)] = None
     """Optimizer steps; exactly one of `steps` and `epochs` is given."""
     epochs: Annotated[float | None, Field(gt=0)] = None
-    """Passes over the data."""
+    """Passes over the samples that the phase sees: those with a text if its objective needs texts, else all."""
     settings: dict[str, float] = {}
     """Settings of the objective, such as `label_smoothing` or `mask_ratio`; the model's own defaults otherwise."""
     lr: Annotated[float | None, Field(gt=0)] = None
@@ -165,6 +165,8 @@ class TrainConfig(OptimizationConfig):
 
     mixture: dict[str, Annotated[float, Field(ge=0)]] | None = None
     """Weight of each source in the batches, whatever its size (0 leaves it out); each source then has epochs of its
-    own. Null shows every sample as often as the selection specifies."""
+    own. Null shows every sample as often as the selection specifies. A phase whose objective needs texts leaves
+    image-only sources out with their weights, and the others keep their proportions: one mixture serves all phases, and
+    it must name every source."""
     phases: Annotated[list[PhaseConfig], Field(min_length=1)]
     """One after the other, each starting from the last one's weights."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from models import registry
 from models.common.config import ModelConfig
 from models.common.spec import without_layers
 from models.registry import objective_parts, spec
@@ -68,6 +69,11 @@ class TrainingJob:
     """Neighbouring ranks that share one copy of the weights."""
     hooks: Sequence[Callable[[], Hook]] = ()
     """Make further hooks, on every rank and for every phase anew: classes, or functools.partial of them."""
+
+    @property
+    def needs_texts(self) -> list[bool]:
+        """Of every phase, whether its objective learns from texts and so sees no image without one."""
+        return [registry.needs_texts(self.model, phase.objective) for phase in self.phases]
 
     @property
     def folder(self) -> Path:

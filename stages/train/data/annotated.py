@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,6 +125,14 @@ class AnnotatedDataset:
     def subsets(self, sources: Sequence[str]) -> Mapping[str, Subset]:
         """Raises UserError: a task's data have no sources."""
         raise UserError(f"{self.files.annotations}: a task's data have no sources to mix: remove `mixture`")
+
+    def with_texts(self) -> None:
+        """None: every image has a text."""
+
+    @property
+    def image_only(self) -> Collection[str]:
+        """None are."""
+        return ()
 
     def source(self, number: int) -> str:
         """Empty: a task's data have no sources."""

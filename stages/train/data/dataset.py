@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -51,7 +51,8 @@ class TrainingSample:
     image: bytes
     """As stored: JPEG, PNG, WebP, ..."""
     texts: Callable[[Crop], tuple[TokenizedText, ...]]
-    """At least one, true of what the crop shows: boxes follow the crop, flipping it swaps left and right."""
+    """At least one, but none for an image-only sample; true of what the crop shows: boxes follow the crop, flipping it
+    swaps left and right."""
     boxes: NDArray[np.float32] | None = None
     """[n, 4] left, top, right, bottom in pixels of the upright image: what a crop must hold whole."""
     flippable: bool = True
@@ -104,6 +105,15 @@ class Dataset(Protocol):
 
     def subsets(self, sources: Sequence[str]) -> Mapping[str, Subset]:
         """The samples of each source. Raises UserError unless `sources` are exactly those of the data."""
+        ...
+
+    def with_texts(self) -> Subset | None:
+        """The samples that have a text; None where all have."""
+        ...
+
+    @property
+    def image_only(self) -> Collection[str]:
+        """Names of the sources of which no sample has a text; samples of all others have."""
         ...
 
     def source(self, number: int) -> str:

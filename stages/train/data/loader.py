@@ -47,7 +47,9 @@ class Loader:
         accumulation: int,
         special: SpecialIds | None = None,
         mixture: Mapping[str, float] | None = None,
+        needs_texts: bool = True,
     ) -> None:
+        """`needs_texts`: whether images without a text are left out; otherwise a batch may have images without any."""
         self.dataset = dataset
         self.settings = settings
         self.image_size = image_size
@@ -55,7 +57,7 @@ class Loader:
         self.world_size = world_size
         self.accumulation = accumulation
         self.special = special or SpecialIds()
-        self.sampler = BatchSampler(dataset, settings.seed, settings.global_batch, mixture)
+        self.sampler = BatchSampler(dataset, settings.seed, settings.global_batch, mixture, needs_texts)
         self._totals = lru_cache(maxsize=8)(self._count_texts)
         self._replaced: list[ReplacedSample] = []
         """Samples replaced in the micro-batches handed out since the last call of :meth:`take_replaced`."""
@@ -65,6 +67,7 @@ class Loader:
             *settings.pixel_statistics,
             settings.augmentation,
             settings.corrupt_samples,
+            needs_texts,
         )
         # Workers cannot use what another one decoded, so only a loader without workers caches images.
         cache_mb = 0 if settings.loader_workers else settings.image_cache_mb

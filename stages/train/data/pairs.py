@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,7 @@ from stages.tokens.reader import TokenReader
 from stages.train.data.dataset import DamagedSample, Flips, TextTotals, TokenizedText, TrainingSample, target_ids
 from stages.train.data.flip_text import mentions_side
 from stages.train.data.repeats import Repeats, shown_once
-from stages.train.data.source_subset import SourceSubset, mixture_subsets, subsets_by_source
+from stages.train.data.source_subset import SourceSubset, mixture_subsets, subset_without, subsets_by_source
 
 _NO_PROMPT = np.empty(0, dtype=np.int64)
 
@@ -45,8 +45,10 @@ class PairDataset:
         self._flips = flips
 
     def __getstate__(self) -> dict[str, Any]:
-        # The counts of repeats go along (they are small), so that no worker reads the whole column again.
-        return {**self.__dict__, "_repeats": self._repeats}
+        # The counts of repeats go along (they are small), so that no worker reads the whole column again. The samples
+        # with texts refer to whole columns; only the sampler, which is in the rank's own process, asks for them.
+        own = {name: value for name, value in self.__dict__.items() if name != "_captioned"}
+        return {**own, "_repeats": self._repeats, "_listed": self._listed}
 
     def __len__(self) -> int:
         if self._repeats is not None:
@@ -62,7 +64,9 @@ class PairDataset:
             sided = self._flips and mentions_side(self._reader.caption(number))
         except DamagedShard as damage:
             raise DamagedSample(str(damage), row.uid) from damage
-        texts = (TokenizedText(_NO_PROMPT, target_ids(self._caption(number), self._max_tokens, self._eos)),)
+        texts: tuple[TokenizedText, ...] = ()
+        if row.text_length >= 0:
+            texts = (TokenizedText(_NO_PROMPT, target_ids(self._caption(number), self._max_tokens, self._eos)),)
         return TrainingSample(
             uid=row.uid,
             image_id=int(row.image_uid[:15], 16),
@@ -90,16 +94,36 @@ class PairDataset:
         subsets = subsets_by_source(index.table["source"], index.repeats, self._repeats)
         return mixture_subsets(subsets, sources)
 
+    def with_texts(self) -> SourceSubset | None:
+        """The samples of all sources but the image-only ones; None where there are none of these."""
+        return self._captioned
+
+    @property
+    def image_only(self) -> Collection[str]:
+        """Names of the image-only sources."""
+        return self._listed[1]
+
     def source(self, number: int) -> str:
         """Name of the pair's source."""
         return self._reader.index[self._pair(number)[0]].source
 
     @cached_property
+    def _listed(self) -> tuple[NDArray[np.int64], frozenset[str]]:
+        """From `dataset.json`: samples up to the end of each shard, and names of the image-only sources."""
+        dataset = self._shards.read_json("dataset.json")
+        ends = np.cumsum([shard["samples"] for shard in dataset["shards"]], dtype=np.int64)
+        return ends, frozenset(dataset.get("image_only", ()))
+
+    @property
     def _ends(self) -> NDArray[np.int64]:
-        """Samples up to the end of each shard."""
-        return np.cumsum(
-            [shard["samples"] for shard in self._shards.read_json("dataset.json")["shards"]], dtype=np.int64
-        )
+        return self._listed[0]
+
+    @cached_property
+    def _captioned(self) -> SourceSubset | None:
+        if not self.image_only:
+            return None
+        index = self._reader.index
+        return subset_without(self.image_only, index.table["source"], index.repeats, self._repeats)
 
     @cached_property
     def _repeats(self) -> Repeats | None:

@@ -27,7 +27,7 @@ from stages.train.data.pairs import PairDataset
 from stages.train.data.repeats import Repeats, shown_once
 from stages.train.data.sampler import BatchSampler
 from stages.train.data.shuffle import Shuffle
-from stages.train.data.source_subset import subsets_by_source
+from stages.train.data.source_subset import subset_without, subsets_by_source
 from stages.train.trainer.schedule import accumulation_steps
 
 often = st.lists(st.integers(1, 5), min_size=1, max_size=60)
@@ -85,6 +85,10 @@ def test_subsets_of_sources_are_all_samples_each_once_pass_by_pass(times: list[i
     assert set(found) == set(sources)
     for source, numbers in found.items():
         assert numbers == [n for n in range(len(repeats)) if sources[repeats(n)[0]] == source]
+    left_out = data.draw(st.sets(st.sampled_from("abcd")))
+    others = subset_without(left_out, pa.chunked_array(parts), column(times), repeats)
+    expected = [n for n in range(len(repeats)) if sources[repeats(n)[0]] not in left_out]
+    assert others(np.arange(len(others))).tolist() == expected
 
 
 @pytest.mark.parametrize("cached", [2, 1024])
@@ -103,6 +107,8 @@ def test_subsets_reach_many_blocks_however_few_are_cached(cached: int, monkeypat
         assert (numbers == np.flatnonzero(codes[whole] == code)).all()
         positions = random.integers(0, len(numbers), 500)
         assert (subsets[name](positions) == numbers[positions]).all()
+    two = subset_without({"b"}, pa.chunked_array([names]), shown, repeats)
+    assert (two(np.arange(len(two))) == np.flatnonzero(codes[whole] != 1)).all()
 
 
 def sealed(folder: Path) -> Artifact:
