@@ -57,6 +57,7 @@ class Loader:
         self.world_size = world_size
         self.accumulation = accumulation
         self.special = special or SpecialIds()
+        self.needs_texts = needs_texts
         self.sampler = BatchSampler(dataset, settings.seed, settings.global_batch, mixture, needs_texts)
         self._totals = lru_cache(maxsize=8)(self._count_texts)
         self._replaced: list[ReplacedSample] = []
@@ -138,9 +139,10 @@ class Loader:
             target_length,
             self.special.pad,
         )
-        totals, parts = self._totals(step), self.world_size * self.accumulation
-        batch["mean_texts"] = torch.tensor(totals.texts / parts, dtype=torch.float32)
-        batch["mean_target_tokens"] = torch.tensor(totals.target_tokens / parts, dtype=torch.float32)
+        if self.needs_texts:
+            totals, parts = self._totals(step), self.world_size * self.accumulation
+            batch["mean_texts"] = torch.tensor(totals.texts / parts, dtype=torch.float32)
+            batch["mean_target_tokens"] = torch.tensor(totals.target_tokens / parts, dtype=torch.float32)
         batch["image_seed"] = torch.from_numpy(sample_seeds(self.settings.seed, epochs[mine], numbers[mine]))
         return batch, [sample.replaced for sample in samples if sample.replaced]
 
