@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transformers.modeling_layers import GradientCheckpointingLayer
+
 from models.common.construction import fill_buffers
 from models.common.output_layer import split_vocabulary
 from stages.train.config import OptimizationConfig
@@ -20,8 +22,10 @@ from stages.train.trainer.construction import (
 )
 from stages.train.trainer.ranks import RankInfo
 
-#: DeepSpeed's default size of a gradient bucket, in elements; it is allocated whole, so small models take less.
-_BUCKET = 500_000_000
+#: Gradients that are reduced together, in elements: a message of 200 MB in bf16 uses a network's full rate. It is
+#: allocated whole, twice where communication overlaps with backward, so more (DeepSpeed's 500 million) only costs memory,
+#: and small models take less.
+_BUCKET = 100_000_000
 
 #: Which matrices tensor parallelism splits, by the names `transformers` gives them in CLIP, ViT, OPT and BART: left to
 #: itself DeepSpeed takes the ViT's `mlp.fc2` for a first matrix and splits its wrong side.
@@ -39,8 +43,12 @@ def deepspeed_config(
     on_gpu: bool,
     tensor_parallel: int,
     trainable: int,
+    layer: int,
 ) -> dict[str, Any]:
-    """The dictionary `deepspeed.initialize` takes. `trainable` is the number of weights that learn.
+    """The dictionary `deepspeed.initialize` takes.
+
+    `trainable` is the number of weights that learn, `layer` that of the largest transformer layer, or of the largest
+    matrix where that is more: under ZeRO-3 one is in use and the next is on its way.
 
     The learning rate is set anew at each step by the training loop; DeepSpeed gets no scheduler.
     """
@@ -53,6 +61,12 @@ def deepspeed_config(
     }
     if settings.zero.stage < 3:
         zero["allgather_bucket_size"] = bucket
+    else:
+        zero["sub_group_size"] = _BUCKET  # weights whose gradients the optimizer has in float32 at a time
+        zero["stage3_prefetch_bucket_size"] = layer
+        zero["stage3_max_live_parameters"] = 2 * layer
+        # Recomputed layers are used again at once, for their gradients; gathered weights are kept for no longer.
+        zero["stage3_max_reuse_distance"] = layer
     if settings.zero.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
     config: dict[str, Any] = {
@@ -95,6 +109,7 @@ def build_engine(job: TrainingJob, ranks: RankInfo, phase: PhaseModel, accumulat
         on_gpu=ranks.device.type == "cuda",
         tensor_parallel=job.tensor_parallel,
         trainable=sum(weight.numel() for weight in phase.objective.parameters() if weight.requires_grad),
+        layer=largest_layer(phase.objective),
     )
     if zero.stage == 3:
         allocate_partitioned(phase.objective, dtype, ranks, config, zero.frozen_shards)
@@ -114,6 +129,12 @@ def build_engine(job: TrainingJob, ranks: RankInfo, phase: PhaseModel, accumulat
         split_vocabulary(phase.objective, get_tensor_model_parallel_group())
     fill(engine, phase)
     return engine
+
+
+def largest_layer(module: nn.Module) -> int:
+    """Weights of the largest transformer layer, or of the largest module without children where that is more."""
+    units = (m for m in module.modules() if isinstance(m, GradientCheckpointingLayer) or not list(m.children()))
+    return max(sum(weight.numel() for weight in unit.parameters()) for unit in units)
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
