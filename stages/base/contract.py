@@ -51,18 +51,6 @@ class FingerprintedAs:
     """Value -> its spelling in fingerprints and manifests; other values stand for themselves."""
 
 
-@dataclass(frozen=True)
-class FingerprintedUnless:
-    """Marks a config field that was added later: fingerprints and manifests leave it out where it has the value that
-    stands for what every run did before.
-
-    ``captions: Annotated[Literal["list", "none"], FingerprintedUnless("list")] = "list"`` leaves every existing
-    artifact up to date.
-    """
-
-    value: Any
-
-
 class StageConfig(StrictConfig):
     """Base of the schemas of stages and pipelines: a field counts in fingerprints unless it is marked otherwise."""
 

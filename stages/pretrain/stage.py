@@ -13,7 +13,7 @@ class Pretrain(Stage[PretrainConfig]):
     """Trains the model of the config through the recipe's phases. Inputs: `shards`, `tokens`, `tokenizer`."""
 
     name = "pretrain"
-    version = 2
+    version = 3
     executor = "driver"
     tracked = ("train.json",)
     registers = True
@@ -45,7 +45,9 @@ class Pretrain(Stage[PretrainConfig]):
             raise UserError("pretrain: the selection kept no pair; its report.html says why (stage `select`)")
         source = PairSource(shards, context.input("tokens"))
         settings = self.config.train
-        job = make_job("train", settings, settings.phases, self.config.model, None, source, context)
+        job = make_job(
+            "train", settings, settings.phases, self.config.model, None, source, context, self.config.precision
+        )
         check_texts(job.phases, job.needs_texts, dataset, settings.mixture)
         train(job, context)
 

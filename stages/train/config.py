@@ -10,6 +10,10 @@ from stages.base.contract import NotFingerprinted, StageConfig
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 Triple = tuple[float, float, float]
+Precision = Literal["fp32", "bf16"]
+
+#: Of CLIP's training images (Radford et al. 2021, its released preprocessing).
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 class ZeroConfig(StageConfig):
@@ -129,10 +133,12 @@ class OptimizationConfig(StageConfig):
     """Longer texts are cut (the end-of-text token, which is kept, counts)."""
     augmentation: AugmentationConfig = AugmentationConfig()
     """How training images are varied."""
-    image_mean: Triple = (0.48145466, 0.4578275, 0.40821073)
-    """Subtracted per channel from pixels in [0, 1]; CLIP's by default."""
-    image_std: Triple = (0.26862954, 0.26130258, 0.27577711)
-    """Divided by per channel."""
+    image_mean: Triple | None = None
+    """Subtracted per channel from pixels in [0, 1]. Null: what the model was trained with or states itself
+    (`model.vision.image_mean`), and CLIP's for a new model that states nothing. Another value than the model's is
+    refused."""
+    image_std: Triple | None = None
+    """Divided by per channel; as `image_mean`."""
     log_every: Annotated[int, Field(ge=1)] = 10
     """Steps per line of the history; its losses are means over those steps."""
     checkpoint_every: Annotated[int, NotFingerprinted, Field(ge=1)] = 100
@@ -147,6 +153,11 @@ class OptimizationConfig(StageConfig):
     """Micro-batches prepared ahead of the model; 0 prepares each when it is needed (workers: one ahead)."""
     image_cache_mb: Annotated[int, NotFingerprinted, Field(ge=0)] = 512
     """Memory per rank for decoded images, which small data sets fit into whole; of use only without workers."""
+
+    @property
+    def pixel_statistics(self) -> tuple[Triple, Triple]:
+        """Mean and deviation by which pixels are normalised."""
+        return self.image_mean or CLIP_MEAN, self.image_std or CLIP_STD
 
 
 class TrainConfig(OptimizationConfig):

@@ -66,6 +66,20 @@ class TrainingSample:
         return f"{self.uid}/{self.repeat}" if self.repeat else self.uid
 
 
+@dataclass(frozen=True)
+class TextTotals:
+    """What some samples' texts add up to."""
+
+    texts: int
+    """Number of texts."""
+    target_tokens: int
+    """Tokens of their targets, the ends of the texts included."""
+
+
+Flips = Callable[[str, int], bool]
+"""Whether the image of a sample, given by its `TrainingSample.seed` and the epoch, is flipped where it may be."""
+
+
 class Dataset(Protocol):
     """Numbered samples. The same (number, epoch) always gives the same sample. Picklable: workers get a copy."""
 
@@ -83,6 +97,10 @@ class Dataset(Protocol):
 
     def longest(self, numbers: NDArray[np.int64], epochs: NDArray[np.int64]) -> tuple[int, int]:
         """The longest prompt and target of many samples, int64 [n] each, as :meth:`lengths` has them."""
+        ...
+
+    def totals(self, numbers: NDArray[np.int64], epochs: NDArray[np.int64], flips: Flips) -> TextTotals:
+        """What the texts of many samples, int64 [n] each, add up to, exactly as training shows them; reads no image."""
         ...
 
     def subsets(self, sources: Sequence[str]) -> Mapping[str, Subset]:

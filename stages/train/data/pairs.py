@@ -13,7 +13,7 @@ from stages.base.artifact import Artifact
 from stages.shard.reader import DamagedShard, ShardReader
 from stages.tokenizer.special import SpecialIds
 from stages.tokens.reader import TokenReader
-from stages.train.data.dataset import DamagedSample, TokenizedText, TrainingSample, target_ids
+from stages.train.data.dataset import DamagedSample, Flips, TextTotals, TokenizedText, TrainingSample, target_ids
 from stages.train.data.flip_text import mentions_side
 from stages.train.data.repeats import Repeats, shown_once
 from stages.train.data.source_subset import SourceSubset, mixture_subsets, subset_without, subsets_by_source
@@ -82,12 +82,11 @@ class PairDataset:
 
     def longest(self, numbers: NDArray[np.int64], epochs: NDArray[np.int64]) -> tuple[int, int]:
         """0 and the tokens of the longest caption with its eos."""
-        pairs = numbers.copy()
-        for row in np.flatnonzero(numbers >= len(self._reader.index)):  # shown again in the epoch
-            pairs[row] = self._pair(int(numbers[row]))[0]
-        shards = np.searchsorted(self._ends, pairs, side="right")
-        starts = np.concatenate([[0], self._ends])[shards]
-        return 0, min(self._max_tokens, int(self._tokens.lengths(shards, pairs - starts).max()) + 1)
+        return 0, int(self._target_lengths(numbers).max())
+
+    def totals(self, numbers: NDArray[np.int64], epochs: NDArray[np.int64], flips: Flips) -> TextTotals:
+        """One text each, and the tokens of all with their eos. Captions do not depend on flips."""
+        return TextTotals(len(numbers), int(self._target_lengths(numbers).sum()))
 
     def subsets(self, sources: Sequence[str]) -> Mapping[str, SourceSubset]:
         """The samples of each source. Raises UserError unless `sources` are exactly those of the data."""
@@ -133,11 +132,21 @@ class PairDataset:
 
     def _pair(self, number: int) -> tuple[int, int]:
         """(number of the pair, number of earlier times the epoch has shown it) of a sample."""
-        if self._repeats is None:
-            return number, 0
-        if not self._repeats.attached:
+        repeats = self._attached_repeats()
+        return (number, 0) if repeats is None else repeats(number)
+
+    def _attached_repeats(self) -> Repeats | None:
+        if self._repeats is not None and not self._repeats.attached:
             self._repeats.attach(self._reader.index.repeats)
-        return self._repeats(number)
+        return self._repeats
+
+    def _target_lengths(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of many samples' captions with their eos, int64 [n]."""
+        repeats = self._attached_repeats()
+        pairs = numbers if repeats is None else repeats.pairs(numbers)
+        shards = np.searchsorted(self._ends, pairs, side="right")
+        starts = np.concatenate([[0], self._ends])[shards]
+        return np.minimum(self._max_tokens, self._tokens.lengths(shards, pairs - starts) + 1)
 
     def _caption(self, number: int) -> np.ndarray:
         shard = int(np.searchsorted(self._ends, number, side="right"))

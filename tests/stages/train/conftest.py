@@ -20,7 +20,7 @@ from stages.shard.scan import scan_tar
 from stages.shard.writer import ShardWriter
 from stages.train.config import AugmentationConfig, OptimizationConfig
 from stages.train.data.crop import Crop
-from stages.train.data.dataset import Subset, TokenizedText, TrainingSample, target_ids
+from stages.train.data.dataset import Flips, Subset, TextTotals, TokenizedText, TrainingSample, target_ids
 
 
 def png(number: int, size: int = 8) -> bytes:
@@ -55,6 +55,9 @@ class Numbers:
     def longest(self, numbers: np.ndarray, epochs: np.ndarray) -> tuple[int, int]:
         lengths = [self.lengths(int(number), int(epoch)) for number, epoch in zip(numbers, epochs, strict=True)]
         return max(prompt for prompt, _ in lengths), max(target for _, target in lengths)
+
+    def totals(self, numbers: np.ndarray, epochs: np.ndarray, flips: Flips) -> TextTotals:
+        return TextTotals(len(numbers), int((2 + numbers % 2).sum()))
 
     def subsets(self, sources: Sequence[str]) -> Mapping[str, Subset]:
         raise AssertionError("no test here mixes sources")

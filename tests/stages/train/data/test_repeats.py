@@ -21,6 +21,7 @@ from stages.base.artifact import Artifact
 from stages.shard.index import IndexRow, to_table, write_index
 from stages.shard.writer import ShardWriter
 from stages.train.config import OptimizationConfig
+from stages.train.data.dataset import TextTotals
 from stages.train.data.loader import Loader
 from stages.train.data.pairs import PairDataset
 from stages.train.data.repeats import Repeats, shown_once
@@ -62,6 +63,14 @@ def test_every_epoch_shows_every_repeat_once(times: list[int], seed: int, epoch:
     epochs, numbers = order(np.arange(epoch * len(repeats), (epoch + 1) * len(repeats)))
     assert set(epochs.tolist()) == {epoch}
     assert Counter(repeats(number)[0] for number in numbers.tolist()) == dict(enumerate(times))
+
+
+@settings(max_examples=50, deadline=None)
+@given(times=often, data=st.data())
+def test_many_samples_are_those_pairs_that_each_is_alone(times: list[int], data: st.DataObject) -> None:
+    repeats = Repeats(column(times), block=7)
+    samples = data.draw(st.lists(st.integers(0, len(repeats) - 1), max_size=40))
+    assert repeats.pairs(np.array(samples, dtype=np.int64)).tolist() == [repeats(n)[0] for n in samples]
 
 
 @settings(max_examples=50, deadline=None)
@@ -192,3 +201,5 @@ def test_the_longest_text_of_many_samples_is_that_of_one_of_them(tmp_path: Path)
         epochs = np.zeros(4, dtype=np.int64)
         lengths = [data.lengths(int(number), 0) for number in numbers]
         assert data.longest(numbers, epochs) == tuple(max(column) for column in zip(*lengths, strict=True))
+        totals = data.totals(numbers, epochs, lambda seed, epoch: False)
+        assert totals == TextTotals(4, sum(target for _, target in lengths))
