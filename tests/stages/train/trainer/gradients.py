@@ -98,6 +98,11 @@ class Texts:
         texts = [text for number in numbers.tolist() for text in self._texts(number)]
         return TextTotals(len(texts), sum(len(text.target) for text in texts))
 
+    image_only: tuple[str, ...] = ()
+
+    def with_texts(self) -> None:
+        return None
+
 
 def job_of(case: dict[str, Any]) -> TrainingJob:
     """What trains a case's objective for a step."""
