@@ -12,18 +12,19 @@ from typing import Any
 from pydantic import BaseModel
 
 from stages.base.artifact import canonical_json, file_sha256, is_remote
-from stages.base.contract import FingerprintedAs, NotFingerprinted, UserError
+from stages.base.contract import FingerprintedAs, FingerprintedUnless, NotFingerprinted, UserError
 from stages.base.external_files import ExternalFile, fingerprinted_files
 
 
 def fingerprinted(value: Any) -> Any:
     """The fingerprinted half of a config as plain JSON values.
 
-    Every field except those marked `NotFingerprinted`; of fields marked `ExternalFile`, the addresses.
+    Every field except those marked `NotFingerprinted` and those with the value of their `FingerprintedUnless`; of
+    fields marked `ExternalFile`, the addresses.
     """
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
-        kept = {name: field.metadata for name, field in fields.items() if not _left_out(field.metadata)}
+        kept = {name: f.metadata for name, f in fields.items() if not _left_out(f.metadata, getattr(value, name))}
         entries = dict(_spelled(name, getattr(value, name), marks) for name, marks in kept.items())
         return entries | fingerprinted_files(value)
     if isinstance(value, Mapping):
@@ -33,8 +34,13 @@ def fingerprinted(value: Any) -> Any:
     return value
 
 
-def _left_out(marks: Sequence[Any]) -> bool:
-    return any(mark is NotFingerprinted or mark is ExternalFile for mark in marks)
+def _left_out(marks: Sequence[Any], value: Any) -> bool:
+    return any(
+        mark is NotFingerprinted
+        or mark is ExternalFile
+        or (isinstance(mark, FingerprintedUnless) and mark.value == value)
+        for mark in marks
+    )
 
 
 def _spelled(name: str, value: Any, marks: Sequence[Any]) -> tuple[str, Any]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -39,13 +43,69 @@ class GatedCrossAttention(nn.Module):
         return hidden + torch.tanh(self.gate) * self.out(attended.transpose(1, 2).flatten(2))
 
 
-def build_adapters(config: Blip2Config) -> nn.ModuleDict:
-    """One adapter per adapted language layer, keyed by that layer's number."""
-    return nn.ModuleDict(
-        {
-            str(layer): GatedCrossAttention(
-                config.language.width, config.qformer.width, config.language.heads, config.adapters.gate
-            )
-            for layer in config.adapter_layers
-        }
-    )
+class Adapters(nn.ModuleDict):
+    """The adapters, keyed by the number of the language layer that each stands before.
+
+    They are called by hooks of those layers, whose code and weights' names stay `transformers`' own.
+    """
+
+    def __init__(self, config: Blip2Config) -> None:
+        super().__init__(
+            {
+                str(layer): GatedCrossAttention(
+                    config.language.width, config.qformer.width, config.language.heads, config.adapters.gate
+                )
+                for layer in config.adapter_layers
+            }
+        )
+        self._image = _Image()
+
+    def attach(self, layers: nn.ModuleList) -> None:
+        """Put the adapters before the layers of a language model; once, for its lifetime."""
+        for number, adapter in self.items():
+            layers[int(number)].register_forward_pre_hook(_Hook(adapter, self._image), with_kwargs=True)
+
+    @contextmanager
+    def attending(self, image_tokens: Tensor) -> Iterator[None]:
+        """Have the language model attend to ``image_tokens`` [n, queries, image width] within the context.
+
+        Its batch is the same n rows, or each of them repeated side by side, as beam search does. Without the context,
+        the language model is the plain one.
+        """
+        self._image.tokens = image_tokens
+        try:
+            yield
+        finally:
+            self._image.tokens = None
+
+
+class _Image:
+    """What a call's adapters attend to."""
+
+    tokens: Tensor | None = None
+
+
+class _Hook:
+    """Applies an adapter to the hidden states that a language layer is called with.
+
+    An object, so that a copy of the model has hooks with the copy's adapters.
+    """
+
+    def __init__(self, adapter: nn.Module, image: _Image) -> None:
+        self._adapter, self._image = adapter, image
+
+    def __call__(
+        self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        tokens = self._image.tokens
+        if tokens is None:
+            return None
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if len(tokens) != len(hidden):
+            tokens = tokens.repeat_interleave(len(hidden) // len(tokens), dim=0)
+        if getattr(layer, "gradient_checkpointing", False) and layer.training:
+            # Hooks run outside of their layer's own checkpoint.
+            adapted = layer._gradient_checkpointing_func(self._adapter, hidden, tokens)  # type: ignore[operator]
+        else:
+            adapted = self._adapter(hidden, tokens)
+        return ((adapted, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": adapted})

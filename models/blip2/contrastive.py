@@ -70,7 +70,7 @@ def positives(text_image: Tensor, keys: Tensor, all_text_image: Tensor, all_keys
 
 
 def soft_cross_entropy(logits: Tensor, positive: Tensor, label_smoothing: float) -> Tensor:
-    """Cross-entropy against the uniform distribution over each row's positives, smoothed over all columns.
+    """Cross-entropy against the uniform distribution over each row's positives, smoothed over all columns, summed.
 
     Both [rows, columns]; rows without a positive do not count.
     """
@@ -78,8 +78,7 @@ def soft_cross_entropy(logits: Tensor, positive: Tensor, label_smoothing: float)
     number = weight.sum(dim=1, keepdim=True)
     target = (1 - label_smoothing) * weight / number.clamp(min=1) + label_smoothing / logits.shape[1]
     per_row = -(target * logits.log_softmax(dim=1)).sum(dim=1)
-    counts = (number.squeeze(1) > 0).float()
-    return (per_row * counts).sum() / counts.sum().clamp(min=1)
+    return (per_row * (number.squeeze(1) > 0)).sum()
 
 
 def hard_negatives(similarity: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:

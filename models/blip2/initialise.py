@@ -2,40 +2,139 @@
 
 from __future__ import annotations
 
-from transformers import Blip2QFormerModel, CLIPVisionConfig, CLIPVisionModel, OPTConfig, OPTForCausalLM
+from collections.abc import Mapping
+
+from torch import nn
+from transformers import Blip2QFormerConfig, Blip2QFormerModel, OPTConfig
 
 from models.blip2.config import Blip2Config
+from models.blip2.language import decoder_class, decoder_config
 from models.blip2.model import Blip2Adapter
+from models.blip2.vision import FAMILIES, STOCK
+from models.common.checkpoints import (
+    check_settings,
+    fit,
+    fitted_rows,
+    inner,
+    named_as,
+    resized_positions,
+    stored_config,
+)
 from models.common.errors import UserError
-from models.common.position_embeddings import resize_positions
-from models.common.pretrained import fit_rows, load_part, read_config
+from models.common.released import decoder_shape, language_description, read_description
+from models.common.weights import Values, read_folder
 
-_POSITIONS = "embeddings.position_embedding.weight"
-_EMBEDDINGS = ("model.decoder.embed_tokens.weight", "lm_head.weight")
+_KEY = "model.initialise_from."
+#: `model_type` in the config.json of folders that hold a vision transformer of a family.
+_VISION_TYPES = {
+    "clip": ("clip", "clip_vision_model"),
+    "siglip": ("siglip", "siglip_vision_model"),
+    "eva": ("blip-2", "blip_2_vision_model"),
+}
 
 
-def start_from(model: Blip2Adapter, config: Blip2Config) -> None:
-    """Replace the weights of each part that ``config.initialise_from`` gives a folder for. Raises UserError."""
+def stored_values(model: Blip2Adapter, config: Blip2Config, initial: Mapping[str, Values]) -> dict[str, Values]:
+    """The values of the parts that ``config.initialise_from`` gives a folder for, by the model's names.
+
+    ``model`` may be on the meta device; ``initial`` has the random values of each of its parameters. Only headers of
+    files are read. Raises UserError.
+    """
     folders = config.initialise_from
+    values: dict[str, Values] = {}
     if folders.vision is not None:
-        key = "model.initialise_from.vision"
-        theirs = read_config(CLIPVisionConfig, folders.vision, key)
-        if theirs.hidden_act != "gelu":
-            raise UserError(f"{key}: {folders.vision} was trained with {theirs.hidden_act}, this model has gelu")
-        shape = CLIPVisionConfig(**{**model.vision.config.to_dict(), "image_size": theirs.image_size})
-        weights = load_part(CLIPVisionModel, folders.vision, shape, key)
-        weights[_POSITIONS] = resize_positions(weights[_POSITIONS], config.vision.patches)
-        model.vision.load_state_dict(weights)
+        values |= _vision(model, config, folders.vision)
     if folders.qformer is not None:
-        key = "model.initialise_from.qformer"
-        body = model.qformer.body
-        body.load_state_dict(load_part(Blip2QFormerModel, folders.qformer, body.config, key))
+        values |= _qformer(model, config, folders.qformer, initial)
     if folders.language is not None:
-        key = "model.initialise_from.language"
-        language = model.language
-        opt = read_config(OPTConfig, folders.language, key)
-        ids = {"vocab_size": opt.vocab_size, "pad_token_id": opt.pad_token_id}
-        language_shape = OPTConfig(**{**language.config.to_dict(), **ids})
-        weights = load_part(OPTForCausalLM, folders.language, language_shape, key)
-        fit_rows(weights, language.state_dict(), _EMBEDDINGS, folders.embeddings)
-        language.load_state_dict(weights)
+        values |= _language(model, config, folders.language, initial)
+    if folders.projection is not None:
+        key = f"{_KEY}projection"
+        stored = read_folder(folders.projection, key)
+        named = {name.removeprefix("language_projection."): one for name, one in stored.items()}
+        values |= fit(model.projection, "projection.", named, folders.projection, key)
+    return values
+
+
+def _vision(model: Blip2Adapter, config: Blip2Config, folder: str) -> dict[str, Values]:
+    key, family, vision = f"{_KEY}vision", config.vision.family, model.vision
+    described = read_description(folder, key)
+    if (held := described.get("model_type")) not in _VISION_TYPES[family]:
+        other = next((name for name, types in _VISION_TYPES.items() if held in types), None)
+        hint = f"set model.vision.family={other}" if other else "give another folder"
+        raise UserError(f"{key}: {folder} holds a model of type {held!r}, not of family {family!r}; {hint}")
+    theirs = stored_config(FAMILIES[family][1], described.get("vision_config") or described, folder, key)
+    check_settings(theirs, vision.config, ("hidden_act", "layer_norm_eps", "num_attention_heads"), folder, key)
+    stored = inner(read_folder(folder, key), "vision_model.")
+    named = named_as(STOCK[family], vision.config, stored)
+    name = "embeddings.position_embedding" + ("" if family == "eva" else ".weight")
+    if name in named:
+        named[name] = resized_positions(named[name], config.vision.patches, class_token=family != "siglip")
+    return fit(vision, "vision.", named, folder, key)
+
+
+def _qformer(model: Blip2Adapter, config: Blip2Config, folder: str, initial: Mapping[str, Values]) -> dict[str, Values]:
+    key, qformer = f"{_KEY}qformer", model.qformer
+    described = read_description(folder, key)
+    if (held := described.get("model_type")) not in ("blip-2", "blip_2_qformer"):
+        raise UserError(f"{key}: {folder} holds a model of type {held!r}; give a Q-Former or a BLIP-2")
+    theirs = stored_config(Blip2QFormerConfig, described.get("qformer_config") or described, folder, key)
+    settings = ("hidden_act", "layer_norm_eps", "num_attention_heads", "cross_attention_frequency")
+    check_settings(theirs, qformer.body.config, settings, folder, key)
+    stored = read_folder(folder, key)
+    named = named_as(Blip2QFormerModel, qformer.body.config, inner(stored, "qformer."))
+    # A released BLIP-2 that writes captions has no feed-forward layers for the Q-Former's own texts.
+    values = fit(qformer.body, "qformer.body.", named, folder, key, optional=_is_of_text)
+    if "query_tokens" in stored:
+        values |= fit(qformer.queries, "qformer.queries.", {"tokens": stored["query_tokens"]}, folder, key)
+    if config.initialise_from.qformer_embeddings:
+        text, prefix = qformer.text, "qformer.text."
+        embeddings = {
+            f"{ours}.weight": fitted_rows(stored[name], initial[f"{prefix}{ours}.weight"], take=True)
+            for ours, name in (
+                ("words", "embeddings.word_embeddings.weight"),
+                ("positions", "embeddings.position_embeddings.weight"),
+            )
+            if name in stored
+        }
+        values |= fit(text, prefix, embeddings, folder, f"{_KEY}qformer_embeddings")
+    return values
+
+
+def _is_of_text(name: str) -> bool:
+    return ".intermediate." in name or (".output." in name and "attention." not in name)
+
+
+def _language(
+    model: Blip2Adapter, config: Blip2Config, folder: str, initial: Mapping[str, Values]
+) -> dict[str, Values]:
+    key, language = f"{_KEY}language", model.language
+    described = language_description(folder, key)
+    family = config.language.model_type
+    if (held := described.get("model_type")) != family:
+        raise UserError(f"{key}: {folder} holds a model of type {held!r}; this model's language model is {family!r}")
+    if config.language.shape is None:
+        theirs = stored_config(OPTConfig, described, folder, key)
+        settings: tuple[str, ...] = (
+            "activation_function",
+            "do_layer_norm_before",
+            "enable_bias",
+            "num_attention_heads",
+        )
+        check_settings(theirs, language.config, (*settings, "tie_word_embeddings"), folder, key)
+    else:
+        theirs = decoder_config(decoder_shape(described), f"{key}: {folder}")
+        ours = decoder_config(config.language.shape, "model.language.shape")
+        check_settings(theirs, ours, sorted(decoder_shape(ours.to_dict())), folder, key)
+    stored = inner(read_folder(folder, key), "language_model.")
+    named = named_as(decoder_class(language.config), language.config, stored)
+    for name in _per_id(language):
+        if name in named:
+            named[name] = fitted_rows(named[name], initial[f"language.{name}"], config.initialise_from.embeddings)
+    return fit(language, "language.", named, folder, key)
+
+
+def _per_id(language: nn.Module) -> list[str]:
+    """Names of the parameters that have a row per id."""
+    layers = [language.get_input_embeddings(), language.get_output_embeddings()]
+    weights = {id(weight) for layer in layers for weight in layer.parameters()}
+    return [name for name, weight in language.named_parameters() if id(weight) in weights]

@@ -1,31 +1,33 @@
-"""The decoder language model: OPT's layers and weight names, each preceded by an optional gated adapter."""
+"""The decoder language model: OPT's, or any that `transformers` has behind AutoModelForCausalLM, with its weights' names."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, OPTConfig
-from transformers.cache_utils import Cache
-from transformers.generation import GenerationMixin
-from transformers.masking_utils import create_causal_mask
-from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.models.opt.modeling_opt import (
-    OPTDecoderLayer,
-    OPTLearnedPositionalEmbedding,
-    OPTPreTrainedModel,
-)
+from torch.nn import functional as F
+from transformers import AutoConfig, OPTConfig, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from models.blip2.config import Blip2Config
-from models.common.text import positions
+from models.common.errors import UserError
+from models.common.output_layer import OutputLayer
 
 
-def opt_config(config: Blip2Config, *, pad_id: int, bos_id: int, eos_id: int) -> OPTConfig:
-    """The `transformers` config of the language model."""
+def language_config(config: Blip2Config, *, pad_id: int, bos_id: int, eos_id: int) -> PreTrainedConfig:
+    """The `transformers` config of the language model. Raises UserError for a shape that is none of its families'."""
     language = config.language
+    ids = {
+        "vocab_size": config.vocabulary,
+        "pad_token_id": pad_id,
+        "bos_token_id": bos_id,
+        "eos_token_id": eos_id,
+    }
+    if language.shape is not None:
+        return decoder_config({**language.shape, **ids}, "model.language.shape")
     return OPTConfig(
-        vocab_size=config.vocabulary,
         hidden_size=language.width,
         num_hidden_layers=language.layers,
         num_attention_heads=language.heads,
@@ -33,110 +35,86 @@ def opt_config(config: Blip2Config, *, pad_id: int, bos_id: int, eos_id: int) ->
         max_position_embeddings=language.positions,
         dropout=language.dropout,
         init_std=config.initialiser_range,
-        pad_token_id=pad_id,
-        bos_token_id=bos_id,
-        eos_token_id=eos_id,
+        **ids,
     )
 
 
-class AdaptedLayer(OPTDecoderLayer):
-    """An OPT layer that first applies its adapter, if there is one, to the hidden states."""
-
-    def forward(  # type: ignore[override]
-        self,
-        hidden_states: Tensor,
-        image_tokens: Tensor | None = None,
-        adapter: nn.Module | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        """``hidden_states`` [n, length, width], ``image_tokens`` [n, queries, Q-Former width]."""
-        if adapter is not None and image_tokens is not None:
-            hidden_states = adapter(hidden_states, image_tokens)
-        return super().forward(hidden_states, **kwargs)
-
-
-class Decoder(nn.Module):
-    """Embeddings, layers and the last norm; the names are those of OPT's checkpoints."""
-
-    def __init__(self, config: OPTConfig) -> None:
-        super().__init__()
-        self.config = config
-        width = config.hidden_size
-        self.embed_tokens = nn.Embedding(config.vocab_size, width, config.pad_token_id)
-        self.embed_positions = OPTLearnedPositionalEmbedding(config.max_position_embeddings, width)
-        self.layers = nn.ModuleList(AdaptedLayer(config, index) for index in range(config.num_hidden_layers))
-        self.final_layer_norm = nn.LayerNorm(width)
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        past: Cache | None,
-        image_tokens: Tensor | None,
-        adapters: nn.ModuleDict | None,
-    ) -> Tensor:
-        """``input_ids`` [n, length], ``attention_mask`` [n, past + length] -> hidden states [n, length, width]."""
-        hidden = self.embed_tokens(input_ids)
-        position_ids = positions(attention_mask)[:, -input_ids.shape[1] :]
-        hidden = hidden + self.embed_positions(attention_mask, position_ids=position_ids)
-        mask = create_causal_mask(
-            config=self.config, inputs_embeds=hidden, attention_mask=attention_mask, past_key_values=past
+def decoder_config(shape: Mapping[str, Any], where: str) -> PreTrainedConfig:
+    """The `transformers` config that a config.json's contents make. Raises UserError, beginning with ``where``."""
+    family = shape["model_type"]
+    ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))  # a class's own may exceed the vocabulary
+    try:
+        config: PreTrainedConfig = AutoConfig.for_model(**{**ids, **shape})
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where}: transformers makes no config of a {family!r} from it ({reason})") from None
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UserError(
+            f"{where}: {family!r} is no family of decoders that transformers has behind AutoModelForCausalLM; give one, "
+            "such as llama, mistral, qwen3 or opt"
         )
-        for index, layer in enumerate(self.layers):
-            adapter = adapters[str(index)] if adapters is not None and str(index) in adapters else None
-            hidden = layer(hidden, image_tokens, adapter, attention_mask=mask, past_key_values=past)
-        return self.final_layer_norm(hidden)
+    return config
 
 
-class Body(nn.Module):
-    """A level of nesting that names weights ``model.decoder...``, as in OPT's checkpoints."""
-
-    def __init__(self, config: OPTConfig) -> None:
-        super().__init__()
-        self.decoder = Decoder(config)
+def decoder_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The class of `transformers` for a decoder's config."""
+    kind: type[PreTrainedModel] | tuple[type[PreTrainedModel], ...] = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    return kind[0] if isinstance(kind, tuple) else kind
 
 
-class LanguageModel(OPTPreTrainedModel, GenerationMixin):
-    """OPT for causal language modelling that can attend to image tokens through adapters.
+def build_language(config: Blip2Config, *, pad_id: int, bos_id: int, eos_id: int) -> PreTrainedModel:
+    """The language model, its weights random. Its class, and so its weights' names, are those of `transformers`."""
+    described = language_config(config, pad_id=pad_id, bos_id=bos_id, eos_id=eos_id)
+    language = decoder_class(described)(described)
+    language.set_output_embeddings(OutputLayer.of(language.get_output_embeddings()))
+    return language
 
-    The adapters are an argument of each call, not submodules, so the language model's weights are those of OPT.
+
+def decoder_layers(language: PreTrainedModel) -> nn.ModuleList:
+    """The transformer layers of a decoder, in order."""
+    for module in language.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == language.config.num_hidden_layers:
+            return module
+    raise UserError(
+        f"model.language.shape: adapters find no list of layers in a {language.config.model_type!r}; set model.bridge=prefix"
+    )
+
+
+def hidden_states(language: PreTrainedModel, embedded: Tensor) -> Tensor:
+    """The decoder's last states, [n, length, width], of embedded rows of equal shape, each beginning with a token.
+
+    Attention is causal and nothing more, for which SDPA has its fastest kernel: right for rows padded on the right,
+    whose padding no token attends to. States of padding mean nothing.
     """
+    decoder: Any = language.base_model
+    states: Tensor = decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state
+    return states
 
-    _tied_weights_keys = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
-    _no_split_modules = ["AdaptedLayer"]
 
-    def __init__(self, config: OPTConfig) -> None:
-        super().__init__(config)
-        self.model = Body(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
+def logits_of(language: PreTrainedModel, states: Tensor) -> Tensor:
+    """The logits, [..., vocabulary], that a decoder's last states stand for."""
+    logits: Tensor = language.get_output_embeddings()(_scaled(language, states))
+    cap = _cap(language)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
 
-    def get_input_embeddings(self) -> nn.Module:
-        """The token embeddings, which the output layer is tied to."""
-        return self.model.decoder.embed_tokens
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        past_key_values: Cache | None = None,
-        use_cache: bool = False,
-        image_tokens: Tensor | None = None,
-        adapters: nn.ModuleDict | None = None,
-        logits_to_keep: int = 0,
-        **_: Any,
-    ) -> CausalLMOutputWithPast:
-        """Predict the next token of each position, or of the last ``logits_to_keep`` (0: all).
+def summed_loss(language: PreTrainedModel, states: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy summed over ``targets``, int64 [tokens], that ``states`` [tokens, width] predict: float32 scalar."""
+    if _cap(language) is not None:
+        logits = logits_of(language, states).float()
+        return F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="sum")
+    head: Any = language.get_output_embeddings()
+    loss: Tensor = head(_scaled(language, states), targets, label_smoothing=label_smoothing)
+    return loss
 
-        ``input_ids`` [n, length], ``attention_mask`` [n, past + length], ``image_tokens`` [n, queries, width].
-        """
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        if attention_mask is None:
-            past = past_key_values.get_seq_length() if past_key_values is not None else 0
-            attention_mask = torch.ones(
-                input_ids.shape[0], past + input_ids.shape[1], dtype=torch.long, device=input_ids.device
-            )
-        hidden = self.model.decoder(input_ids, attention_mask, past_key_values, image_tokens, adapters)
-        logits = self.lm_head(hidden[:, -logits_to_keep:])
-        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
+
+def _cap(language: PreTrainedModel) -> float | None:
+    # Gemma 2 (Gemma Team 2024, section 2): logits never exceed it.
+    return getattr(language.config, "final_logit_softcapping", None)
+
+
+def _scaled(language: PreTrainedModel, states: Tensor) -> Tensor:
+    # Instead of the logits, which Cohere multiplies and Granite divides.
+    config = language.config
+    factor = (getattr(config, "logit_scale", None) or 1) / (getattr(config, "logits_scaling", None) or 1)
+    return states if factor == 1 else states * factor

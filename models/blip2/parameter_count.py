@@ -1,6 +1,11 @@
-"""The number of parameters of a BLIP2-Adapter, by part, without torch."""
+"""The number of parameters of a BLIP2-Adapter, by part, without torch but for decoders of rare families."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
 
 from models.blip2.config import Blip2Config
 from models.common.parameter_count import attention, feed_forward, linear, norm, pre_norm_layer
@@ -11,12 +16,14 @@ def count_parameters(config: Blip2Config) -> dict[str, int]:
     vision, qformer, language = config.vision, config.qformer, config.language
     d, q, v = language.width, qformer.width, vision.width
     cross_attentions = len(range(0, qformer.layers, qformer.cross_attention_every))
+    adapter = norm(d) + 2 * d * d + 2 * q * d + 1
     return {
         "vision": (
-            v
-            + 3 * vision.patch_size**2 * v
-            + (1 + vision.patches) * v  # class token, patches, positions
-            + 2 * norm(v)
+            3 * vision.patch_size**2 * v
+            + (0 if vision.family == "clip" else v)  # bias of the patches' projection
+            + (0 if vision.family == "siglip" else v)  # class token
+            + vision.tokens * v  # positions
+            + (2 if vision.family == "clip" else 1) * norm(v)
             + vision.layers * pre_norm_layer(v, vision.mlp_width)
         ),
         "qformer": (
@@ -30,10 +37,60 @@ def count_parameters(config: Blip2Config) -> dict[str, int]:
             + qformer.layers * (feed_forward(q, qformer.mlp_width) + norm(q))
         ),
         "heads": 2 * linear(q, config.heads.projection) + linear(q, 2) + 1,
-        "adapters": len(config.adapter_layers) * (norm(d) + 2 * d * d + 2 * q * d + 1),
-        "language": (
-            (config.vocabulary + language.positions + 2) * d  # OPT keeps two positions it never uses
-            + norm(d)
-            + language.layers * pre_norm_layer(d, language.mlp_width)
+        **(
+            {"adapters": len(config.adapter_layers) * adapter}
+            if config.bridge == "adapters"
+            else {"projection": linear(q, d)}
         ),
+        "language": _opt(config) if language.shape is None else _decoder(language.shape, config.vocabulary),
     }
+
+
+def _opt(config: Blip2Config) -> int:
+    language = config.language
+    d = language.width
+    return (
+        (config.vocabulary + language.positions + 2) * d  # OPT keeps two positions it never uses
+        + norm(d)
+        + language.layers * pre_norm_layer(d, language.mlp_width)
+    )
+
+
+#: Families with LLaMA's layers -> whether query, key and value have a bias, and whether queries and keys have a norm,
+#: where config.json does not say.
+_LIKE_LLAMA = {"llama": (False, False), "mistral": (False, False), "qwen2": (True, False), "qwen3": (False, True)}
+
+
+def _decoder(shape: Mapping[str, Any], vocabulary: int) -> int:
+    """Parameters of a decoder by its config.json: worked out for LLaMA's layers, else counted on the meta device."""
+    family = shape["model_type"]
+    if family not in _LIKE_LLAMA:
+        return _counted(json.dumps({**shape, "vocab_size": vocabulary}, sort_keys=True))
+    biased, normed = _LIKE_LLAMA[family]
+    d, heads, hidden = shape["hidden_size"], shape["num_attention_heads"], shape["intermediate_size"]
+    # Qwen3's classes default to heads of 128, whatever the width.
+    size = shape.get("head_dim") or (128 if family == "qwen3" else d // heads)
+    queries, keys = heads * size, (shape.get("num_key_value_heads") or heads) * size
+    of_attention = bool(shape.get("attention_bias", False)) if family in ("llama", "qwen3") else False
+    layer = (
+        linear(d, queries, biased or of_attention)
+        + 2 * linear(d, keys, biased or of_attention)
+        + linear(queries, d, of_attention)
+        + (2 * size if normed else 0)
+        + 2 * linear(d, hidden, bool(shape.get("mlp_bias", False)))
+        + linear(hidden, d, bool(shape.get("mlp_bias", False)))
+        + 2 * d
+    )
+    tied = bool(shape.get("tie_word_embeddings", False))
+    return (1 if tied else 2) * vocabulary * d + shape["num_hidden_layers"] * layer + d
+
+
+@cache
+def _counted(shape: str) -> int:
+    import torch
+
+    from models.blip2.language import decoder_class, decoder_config
+
+    config = decoder_config(json.loads(shape), "model.language.shape")
+    with torch.device("meta"):
+        return sum(weight.numel() for weight in decoder_class(config)(config).parameters())

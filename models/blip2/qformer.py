@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from models.blip2.config import Blip2Config
+from models.common.output_layer import OutputLayer
 from models.common.text import positions
 
 
@@ -50,11 +51,19 @@ class TextEmbeddings(nn.Module):
         super().__init__()
         self.words = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(length, width)
-        self.output = nn.Linear(width, vocabulary, bias=False)
+        self.output = OutputLayer(width, vocabulary, bias=False)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Embed right-padded texts: int64 [n, length] -> [n, length, width]."""
         return self.words(ids) + self.positions(positions(mask))
+
+
+def _for_keys(mask: Tensor) -> Tensor:
+    """bool [n, 1, 1, length]: the attention mask that a padding mask [n, length] stands for.
+
+    `transformers` would build it too, after looking whether there is any padding at all, for which a GPU is waited for.
+    """
+    return mask[:, None, None, :].bool()
 
 
 class QFormer(nn.Module):
@@ -73,7 +82,7 @@ class QFormer(nn.Module):
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Text alone, attention in both directions: [n, length] -> the first token's state [n, width]."""
-        states = self.body(query_embeds=self.text(ids, mask), query_length=0, attention_mask=mask)
+        states = self.body(query_embeds=self.text(ids, mask), query_length=0, attention_mask=_for_keys(mask))
         return states.last_hidden_state[:, 0]
 
     def encode_pair(self, image: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
@@ -83,31 +92,28 @@ class QFormer(nn.Module):
         states = self.body(
             query_embeds=torch.cat([queries, self.text(ids, mask[:, queries.shape[1] :])], dim=1),
             query_length=queries.shape[1],
-            attention_mask=mask,
+            attention_mask=_for_keys(mask),
             encoder_hidden_states=image,
         )
         return states.last_hidden_state[:, : queries.shape[1]]
 
     def decode(self, image: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Text attending to the queries and the tokens before; next-token logits [n, length, vocabulary].
+        """Text attending to the queries and the tokens before; states that predict the next token, [n, length, width].
 
-        Queries attend to each other only (the multimodal causal mask, BLIP-2 section 3.1).
+        Queries attend to each other only (the multimodal causal mask, BLIP-2 section 3.1). Texts are padded on the
+        right, where no token attends to the padding, so one mask serves all; `text.output` gives the logits.
         """
         queries = self.queries(len(ids))
         count, length = queries.shape[1], ids.shape[1]
-        text = self.text(ids, mask)
-        bias = text.new_zeros(len(ids), 1, count + length, count + length)
-        masked = torch.finfo(text.dtype).min
-        bias[:, :, :count, count:] = masked
-        causal = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril() & mask[:, None, :].bool()
-        bias[:, :, count:, count:] = torch.zeros_like(causal, dtype=text.dtype).masked_fill(~causal, masked)[:, None]
+        attended = torch.ones(count + length, count + length, dtype=torch.bool, device=ids.device).tril()
+        attended[:count, :count] = True
         states = self.body(
-            query_embeds=torch.cat([queries, text], dim=1),
+            query_embeds=torch.cat([queries, self.text(ids, mask)], dim=1),
             query_length=count,
-            attention_mask=bias,
+            attention_mask=attended[None, None],
             encoder_hidden_states=image,
         )
-        return self.text.output(states.last_hidden_state[:, count:])
+        return states.last_hidden_state[:, count:]
 
     def parts(self) -> dict[str, nn.Module]:
         """``qformer`` (used in every stage) and ``qformer_text`` (weights that only stage 1's texts pass through)."""

@@ -16,15 +16,20 @@ SPEC = ModelSpec(
             RepresentationSettings,
             parts=("vision", "qformer", "qformer_text", "heads"),
         ),
-        # Stage 2 and fine-tuning, through the adapters.
+        # Stage 2 and fine-tuning, through the adapters or the projection.
         "language_modeling": Objective(
             "models.common.objectives:TextGeneration",
             TextSettings,
-            parts=("vision", "qformer", "adapters", "language"),
+            parts=lambda config: ("vision", "qformer", config.bridge_part, "language"),
         ),
     },
     text_objective="language_modeling",
     count_parameters=count_parameters,
-    initialise="models.blip2.initialise:start_from",
-    language_model="opt",
+    layers=lambda config: {
+        "vision": config.vision.layers,
+        "qformer": config.qformer.layers,
+        "language": config.language.layers,
+    },
+    initialise="models.blip2.initialise:stored_values",
+    language_model=lambda config: config.language.model_type,
 )

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from models.common.released import pixel_statistics
 
 
 class StrictConfig(BaseModel):
     """A frozen schema in which an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+@dataclass(frozen=True)
+class FingerprintedUnless:
+    """Marks a config field that was added later: fingerprints and manifests leave it out where it has the value that
+    stands for what every run did before.
+
+    ``captions: Annotated[Literal["list", "none"], FingerprintedUnless("list")] = "list"`` leaves every existing
+    artifact up to date.
+    """
+
+    value: Any
 
 
 def divisible(what: str, width: int, by: str, divisor: int) -> None:
@@ -22,6 +40,11 @@ class ImageConfig(StrictConfig):
 
     image_size: int = Field(ge=8)
     """Pixels of the square image the model takes; the loader resizes its crop to it."""
+    image_mean: Annotated[tuple[float, float, float] | None, FingerprintedUnless(None)] = None
+    """Mean of red, green and blue, of values 0 to 1, that is subtracted from pixels. Null: what
+    `initialise_from.vision` states in its preprocessor_config.json, or else the recipe's."""
+    image_std: Annotated[tuple[float, float, float] | None, FingerprintedUnless(None)] = None
+    """Deviation that pixels are then divided by. Null: as `image_mean`."""
 
 
 class VisionConfig(ImageConfig):
@@ -75,6 +98,17 @@ class ModelConfig(StrictConfig):
     """Standard deviation of random weights; the usual 0.02 suits widths near 1,000, narrow models need more."""
     initialise_from: InitialiseFrom = InitialiseFrom()
     """Weights to start from."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _note_pixel_statistics(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        vision, folders = values.get("vision"), values.get("initialise_from")
+        if not isinstance(vision, Mapping) or not isinstance(folders, Mapping) or not folders.get("vision"):
+            return values
+        own = {name: value for name, value in vision.items() if value is not None}
+        return {**values, "vision": {**vision, **pixel_statistics(str(folders["vision"])), **own}}
 
 
 class TextSettings(StrictConfig):

@@ -18,17 +18,19 @@ def balance_positions(patches: nn.Conv2d, positions: Tensor) -> None:
     init.normal_(positions, std=positions.shape[-1] ** -0.5)
 
 
-def resize_positions(positions: Tensor, patches: int) -> Tensor:
-    """Stretch learned positions [1 + old patches, width] over a square grid of ``patches``: [1 + patches, width].
+def resize_positions(positions: Tensor, patches: int, *, class_token: bool = True) -> Tensor:
+    """Stretch learned positions [tokens, width] over a square grid of ``patches``: [new tokens, width].
 
-    Bicubic, the class token's (first) untouched: how ViT (Dosovitskiy et al. 2021, section 3.2) changes resolution.
+    Bicubic, the class token's (the first, if there is one) untouched: how ViT (Dosovitskiy et al. 2021, section 3.2)
+    changes resolution.
     """
-    if len(positions) == 1 + patches:
+    first = int(class_token)
+    if len(positions) == first + patches:
         return positions
-    old, new = round((len(positions) - 1) ** 0.5), round(patches**0.5)
-    grid = positions[1:].float().T.reshape(1, -1, old, old)
+    old, new = round((len(positions) - first) ** 0.5), round(patches**0.5)
+    grid = positions[first:].float().T.reshape(1, -1, old, old)
     grid = F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
-    stretched = positions.new_empty(1 + patches, positions.shape[1])
-    stretched[:1] = positions[:1]
-    stretched[1:] = grid.flatten(2).squeeze(0).T
+    stretched = positions.new_empty(first + patches, positions.shape[1])
+    stretched[:first] = positions[:first]
+    stretched[first:] = grid.flatten(2).squeeze(0).T
     return stretched

@@ -1,18 +1,13 @@
-"""What architectures share as `transformers` models: the base classes, their saved config, reading local weights."""
+"""What architectures share as `transformers` models: the base classes and their saved config."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from models.common.config import ModelConfig
-from models.common.errors import UserError
-
-C = TypeVar("C", bound=PreTrainedConfig)
 
 
 class SavedConfig(PreTrainedConfig):
@@ -61,45 +56,3 @@ class VisionLanguageModel(PreTrainedModel):
     def named_parts(self) -> dict[str, nn.Module]:
         """The parts that are frozen or trained as a whole; every parameter is in exactly one."""
         raise NotImplementedError(f"{type(self).__name__} names no parts")
-
-
-def read_config(cls: type[C], folder: str, key: str) -> C:
-    """The config of a local `transformers` folder, read as ``cls``. Raises UserError when there is none."""
-    if not (Path(folder) / "config.json").is_file():
-        raise UserError(f"{key}: {folder} is not a folder with a config.json; give a local one")
-    return cls.from_pretrained(folder, local_files_only=True)
-
-
-def fit_rows(weights: dict[str, Tensor], own: Mapping[str, Tensor], names: Iterable[str], take: bool) -> None:
-    """Give the weights in ``names`` this model's number of ids, in place.
-
-    Ids that both have start as in ``weights`` if ``take``; all others as in ``own``, the model's new ones.
-    """
-    for name in names:
-        fitted = own[name].clone()
-        if take:
-            both = tuple(slice(min(sizes)) for sizes in zip(fitted.shape, weights[name].shape, strict=True))
-            fitted[both] = weights[name][both]
-        weights[name] = fitted
-
-
-def load_part(
-    cls: type[PreTrainedModel], folder: str, config: PreTrainedConfig, key: str, **options: Any
-) -> dict[str, Tensor]:
-    """Read a part's weights from a local `transformers` folder, never from a hub: a state dict in float32.
-
-    Raises UserError, naming the config ``key``, when the folder is not there, or does not hold every weight of
-    ``config``'s shape.
-    """
-    read_config(type(config), folder, key)
-    try:
-        loaded: Any = cls.from_pretrained(
-            folder, config=config, local_files_only=True, output_loading_info=True, **options
-        )
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{key}: {folder} does not fit this model ({reason})") from error
-    part, report = loaded
-    if missing := sorted(report["missing_keys"]):
-        raise UserError(f"{key}: {folder} lacks {len(missing)} of this model's weights, first {missing[0]}")
-    return dict(part.float().state_dict())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ class Objective:
     ``forward(batch)`` takes a `models.common.batch.Batch` and returns ``{"loss": scalar, its terms...}``."""
     settings: type[StrictConfig]
     """Schema of its settings."""
-    parts: tuple[str, ...]
-    """The parts it uses, and trains unless a phase names fewer. The others get no gradient and are frozen."""
+    parts: tuple[str, ...] | Callable[[Any], tuple[str, ...]]
+    """The parts it uses, and trains unless a phase names fewer. The others get no gradient and are frozen. A function
+    of the config where they depend on it."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,22 @@ class ModelSpec:
     """The objective that learns to write a target text; what fine-tuning uses unless a task names another."""
     count_parameters: Callable[[Any], dict[str, int]]
     """From a config, the number of parameters of each part, without torch. Weights that are tied count once."""
+    layers: Callable[[Any], dict[str, int]] | None = None
+    """From a config, the number of transformer layers of each part that has some: those that activation checkpointing
+    can name. None: it is known only once the model is built."""
     initialise: str | None = None
-    """Import path of ``start_from(model, config)``, which replaces the weights of the parts that
-    ``config.initialise_from`` gives a folder for and raises UserError; None where nothing can be given."""
-    language_model: str | None = None
-    """Family of the language model it can start from: `model_type` in the config.json of its weights, such as `opt`."""
+    """Import path of ``stored_values(model, config, initial)``, which returns the values (`models.common.weights`) of
+    the parts that ``config.initialise_from`` gives a folder for, by the names of the model's parameters, and raises
+    UserError; None where nothing can be given."""
+    language_model: Callable[[Any], str] | None = None
+    """From a config, the family of the language model it can start from: `model_type` in the config.json of its
+    weights, such as `opt`."""
     conf: Path | None = None
     """For an architecture in a package of its own: a folder with `model/NAME.yaml` and `recipe/NAME.yaml`, which
     `model=NAME` chooses like those in `conf/`."""
+
+
+def without_layers(part: str, parts: Container[str], layered: Iterable[str]) -> str:
+    """The message for a key of `activation_checkpointing` that is none of the parts with layers."""
+    problem = "has no transformer layers" if part in parts else "is no part of the model"
+    return f"activation_checkpointing: {part} {problem}; give {', '.join(layered) or 'none'}"

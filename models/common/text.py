@@ -20,10 +20,15 @@ def frame_prompt(prompt_ids: Tensor, prompt_mask: Tensor, *, pad_id: int, bos_id
 
 def pad_right(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Move the padding of left-padded rows to their right end; both int64 [n, length]."""
+    padding = ids.shape[1] - mask.sum(dim=1)
+    return rotate_left(ids, padding), rotate_left(mask, padding)
+
+
+def rotate_left(ids: Tensor, by: Tensor) -> Tensor:
+    """Move the first ``by`` int64 [n] places of each row to its end; ``ids`` int64 [n, length]."""
     length = ids.shape[1]
-    start = length - mask.sum(dim=1, keepdim=True)
-    order = (torch.arange(length, device=ids.device) + start) % max(length, 1)
-    return ids.gather(1, order), mask.gather(1, order)
+    order = (torch.arange(length, device=ids.device) + by[:, None]) % max(length, 1)
+    return ids.gather(1, order)
 
 
 def shift_right(target_ids: Tensor, first_id: int) -> Tensor:

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 
+from models.common.batch import Batch
+from models.common.checkpointing import grad_if_learning
+from models.common.objectives import target_positions
 from models.common.pretrained import SavedConfig, VisionLanguageModel
 from models.common.text import pad_right, shift_right
 from models.florence2.config import Florence2Config
@@ -61,15 +64,21 @@ class Florence2(VisionLanguageModel):
         }
 
     def encode(
-        self, pixels: Tensor, image_index: Tensor, prompt_ids: Tensor, prompt_mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Encoder states [n, patches + prompt length, width] and their mask; an image passes the ViT once."""
-        image = self.projector(self.vision.encode(pixels)[:, 1:])[image_index]
-        ids, mask = pad_right(prompt_ids, prompt_mask)
+        self, pixels: Tensor, image_index: Tensor, prompt_ids: Tensor, prompt_mask: Tensor, full_prompts: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Encoder states [n, patches + prompt length, width] and their mask; an image passes the ViT once.
+
+        There is no mask where there are no prompts, or where ``full_prompts`` says that none is padded.
+        """
+        with grad_if_learning(self.vision):
+            encoded = self.vision.encode(pixels)[:, 1:]
+        image = self.projector(encoded)[image_index]
+        if not prompt_ids.shape[1]:
+            return self.language.encode(image, None), None
+        ids, mask = (prompt_ids, prompt_mask) if full_prompts else pad_right(prompt_ids, prompt_mask)
         embedded = torch.cat([image, self.language.get_input_embeddings()(ids).to(image.dtype)], dim=1)
-        mask = torch.cat([mask.new_ones(image.shape[:2]), mask], dim=1)
-        encoder = self.language.get_encoder()
-        return encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state, mask
+        whole = None if full_prompts else torch.cat([mask.new_ones(image.shape[:2]), mask], dim=1)
+        return self.language.encode(embedded, whole), whole
 
     def forward(
         self,
@@ -82,13 +91,23 @@ class Florence2(VisionLanguageModel):
     ) -> Tensor:
         """Logits of the targets' tokens, [n, target length, vocabulary]; tensors as in `models.common.batch.Batch`."""
         states, mask = self.encode(pixels, image_index, prompt_ids, prompt_mask)
-        return self.language(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            attention_mask=mask,
-            decoder_input_ids=shift_right(target_ids, self.config.bos_token_id),
-            decoder_attention_mask=target_mask,
-            use_cache=False,
-        ).logits
+        decoded = self.language.decode(shift_right(target_ids, self.config.bos_token_id), states, mask)
+        return self.language.logits(decoded)
+
+    def summed_target_loss(self, batch: Batch, label_smoothing: float) -> Tensor:
+        """Cross-entropy summed over the target tokens of a batch, a float32 scalar."""
+        states, mask = self.encode(
+            batch["pixels"],
+            batch["image_index"],
+            batch["prompt_ids"],
+            batch["prompt_mask"],
+            batch.get("full_prompts", False),
+        )
+        targets, scored = batch["target_ids"], target_positions(batch)
+        decoded = self.language.decode(shift_right(targets, self.config.bos_token_id), states, mask)
+        return self.language.summed_cross_entropy(
+            decoded.flatten(0, 1)[scored], targets.flatten()[scored], label_smoothing
+        )
 
     @torch.no_grad()
     def generate(  # type: ignore[override]
@@ -108,7 +127,7 @@ class Florence2(VisionLanguageModel):
         language: Any = self.language
         generated: Tensor = language.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            attention_mask=mask,
+            attention_mask=mask if mask is not None else prompt_mask.new_ones(states.shape[:2]),
             do_sample=False,
             num_beams=num_beams,
             max_new_tokens=max_new_tokens,

@@ -25,6 +25,11 @@ SPEC = ModelSpec(
     },
     text_objective="sequence_to_sequence",
     count_parameters=count_parameters,
-    initialise="models.florence2.initialise:start_from",
-    language_model="mbart",
+    layers=lambda config: {
+        "vision": config.vision.layers,
+        "reconstruction": config.reconstruction.layers,
+        "language": config.language.encoder_layers + config.language.decoder_layers,
+    },
+    initialise="models.florence2.initialise:stored_values",
+    language_model=lambda config: "mbart",
 )

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
+from models.common.config import FingerprintedUnless as FingerprintedUnless  # defined in models, which mark fields, too
 from models.common.config import StrictConfig
 from models.common.errors import UserError as UserError  # defined in models, which raise it too
 from stages.base.artifact import Artifact

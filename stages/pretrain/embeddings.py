@@ -9,6 +9,7 @@ from typing import Any
 
 from models import registry
 from models.common.config import ModelConfig
+from models.common.released import language_description
 from stages.base.artifact import Artifact
 from stages.base.contract import UserError
 from stages.tokenizer.special import token_ids, tokenizer_json
@@ -75,15 +76,10 @@ def _tokens(folder: Path) -> dict[str, int] | None:
 
 def _rows(folder: Path, model: ModelConfig) -> int:
     """Rows of the embeddings in a `transformers` folder. Raises UserError for another family than the model's."""
-    family = registry.spec(model.architecture).language_model
-    if family is None:
+    of_config = registry.spec(model.architecture).language_model
+    if of_config is None:
         raise UserError(f"{_KEY}: architecture {model.architecture!r} starts from no language model; set it to null")
-    try:
-        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{_KEY}: {folder} is not a folder with a config.json; give a local one") from None
-    except ValueError as error:
-        raise UserError(f"{_KEY}: {folder / 'config.json'}: not JSON ({error}); get it again") from None
+    family, described = of_config(model), language_description(folder, _KEY)
     if (held := described.get("model_type")) != family:
         raise UserError(f"{_KEY}: {folder} holds a model of type {held!r}; this architecture starts from {family!r}")
     return int(described.get("vocab_size") or 0)

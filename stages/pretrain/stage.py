@@ -20,10 +20,12 @@ class Pretrain(Stage[PretrainConfig]):
     holds_samples = False  # weights, and uids of damaged samples; `pairmill forget` names the models that saw one
 
     def check(self) -> None:
-        """Raises UserError where the weights to start from are missing, or of another kind of model."""
+        """Raises UserError where the weights to start from are missing, or settings are for another kind of model."""
         from stages.pretrain.embeddings import check_start
+        from stages.train.job import check_checkpointing
 
         check_start(self.config.model)
+        check_checkpointing("train", self.config.train, self.config.model)
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One: a training run is not split, it resumes from its own checkpoints."""

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.common.config import ModelConfig
+from models.common.spec import without_layers
+from models.registry import spec
 from stages.base.artifact import Artifact, is_remote
 from stages.base.contract import StageContext, UserError
 from stages.tokenizer.special import SpecialIds, read_special, token_ids
@@ -70,6 +72,11 @@ class TrainingJob:
         return Path(self.scratch, "train")
 
     @property
+    def model_folder(self) -> Path:
+        """Where the workers leave the finished model; it is there when it is whole."""
+        return self.folder / "model"
+
+    @property
     def user_error(self) -> Path:
         """File in which a worker leaves the text of a UserError for the driver."""
         return self.folder / "user_error.txt"
@@ -82,6 +89,19 @@ def check_vocabulary(model: int, tokenizer: int) -> None:
             f"tokenizer.vocabulary={tokenizer} does not fit model.vocabulary={model}: set model.vocabulary to at "
             f"least {tokenizer}, or tokenizer.vocabulary to at most {model}"
         )
+
+
+def check_checkpointing(key: str, settings: OptimizationConfig, model: ModelConfig) -> None:
+    """Raise UserError where `activation_checkpointing` names what is no part of the model, or a part without layers.
+
+    Of an architecture that does not declare its layers, only the names of parts are checked.
+    """
+    own = spec(model.architecture)
+    parts = own.count_parameters(model)
+    layers = own.layers(model) if own.layers else parts
+    for part in settings.activation_checkpointing:
+        if part not in layers:
+            raise UserError(f"{key}.{without_layers(part, parts, layers)}")
 
 
 def tokenizer_vocabulary(tokenizer: Artifact) -> int:
@@ -99,9 +119,13 @@ def make_job(
     context: StageContext,
     hooks: Sequence[Callable[[], Hook]] = (),
 ) -> TrainingJob:
-    """A job with the cluster's grants and every local path made absolute: workers run in another folder."""
+    """A job with the cluster's grants and every local path made absolute: workers run in another folder.
+
+    Raises UserError for settings that do not fit the model.
+    """
     if isinstance(source, PairSource):
         source = PairSource(_absolute(source.shards), _absolute(source.tokens))
+    check_checkpointing(key, settings, model)
     tokenizer = context.input("tokenizer").path().absolute()
     return TrainingJob(
         key=key,

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from models import registry
+from models.common import objectives
 from models.common.batch import Batch
+from models.common.config import TextSettings
 from models.common.errors import UserError
-from models.common.objectives import target_loss
 
 OBJECTIVES = [
     ("blip2_tiny", "representation"),
@@ -150,8 +151,21 @@ def test_where_one_token_begins_and_ends_texts_stage_one_writes_after_another(
     assert losses[0]["itg"] != losses[1]["itg"], "the first token written is not the one that begins what is read"
 
 
-def test_the_loss_is_the_mean_over_target_tokens_only() -> None:
-    logits = torch.zeros(2, 3, 8)
-    logits[1, 1:] = torch.randn(2, 8) * 100  # padding's predictions do not matter
-    ids, mask = torch.tensor([[5, 6, 2], [2, 0, 0]]), torch.tensor([[1, 1, 1], [1, 0, 0]])
-    assert target_loss(logits, ids, mask).item() == pytest.approx(torch.tensor(8.0).log().item())
+class Parrot(torch.nn.Module):
+    """A model of logits alone, as an architecture of another package may be."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return self.logits
+
+
+def test_of_a_model_that_returns_logits_the_loss_is_the_mean_over_target_tokens_only(batch: Batch) -> None:
+    logits = torch.zeros(*batch["target_ids"].shape, 60)
+    logits[batch["target_mask"] == 0] = torch.randn(60) * 100  # padding's predictions do not matter
+    model: Any = Parrot(logits)
+    for smoothing in (0.0, 0.2):
+        objective = objectives.TextGeneration(model, TextSettings(label_smoothing=smoothing))
+        assert objective(batch)["loss"].item() == pytest.approx(torch.tensor(60.0).log().item())

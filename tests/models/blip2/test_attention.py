@@ -50,9 +50,11 @@ def test_a_closed_gate_leaves_the_language_model_blind_and_an_open_one_does_not(
     tokens = torch.randn(1, 8, 64)
     with torch.no_grad():
         plain = model.language(IDS).logits
-        seeing = model.language(IDS, image_tokens=tokens, adapters=model.adapters).logits
+        with model.adapters.attending(tokens):
+            seeing = model.language(IDS).logits
         for adapter in model.adapters.values():
             adapter.gate.zero_()
-        blind = model.language(IDS, image_tokens=tokens, adapters=model.adapters).logits
+        with model.adapters.attending(tokens):
+            blind = model.language(IDS).logits
     assert not torch.allclose(seeing, plain)
     torch.testing.assert_close(blind, plain)

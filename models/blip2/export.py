@@ -1,0 +1,74 @@
+"""Writing a BLIP2-Adapter with `bridge=prefix` as the BLIP-2 of `transformers`, which needs nothing of ours to be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import Blip2ForConditionalGeneration
+
+from models.blip2.config import Blip2Config
+from models.blip2.model import Blip2Adapter
+from models.common.errors import UserError
+
+#: Our modules -> those of `Blip2ForConditionalGeneration`.
+_NAMES = {
+    "vision.": "vision_model.",
+    "qformer.queries.tokens": "query_tokens",
+    "qformer.body.": "qformer.",
+    "projection.": "language_projection.",
+    "language.": "language_model.",
+}
+
+
+def export(model: Blip2Adapter, folder: str | Path, *, image_token: int) -> None:
+    """Save a model as a `Blip2ForConditionalGeneration`; the weights that only stage 1 uses are left out.
+
+    ``image_token`` is the id that stands for each of an image's tokens in prompts there, of no other use in the
+    tokenizer. Raises UserError for a model that no class of `transformers` has the shape of.
+    """
+    config = exported_config(model, image_token)
+    with torch.device("meta"):
+        whole = Blip2ForConditionalGeneration(config)
+    names = exported_names(model)
+    weights = model.state_dict()
+    whole.save_pretrained(folder, state_dict={names[name]: tensor for name, tensor in weights.items() if name in names})
+
+
+def exported_config(model: Blip2Adapter, image_token: int) -> transformers.Blip2Config:
+    """The config of the exported model. Raises UserError as :func:`export` does."""
+    shape = Blip2Config.model_validate(model.config.architecture)
+    if shape.bridge != "prefix" or shape.vision.family != "eva":
+        raise UserError(
+            f"model {shape.name} has bridge={shape.bridge} and vision.family={shape.vision.family}: transformers has a "
+            "class for bridge=prefix and vision.family=eva only; load this model with models.registry.load"
+        )
+    if not 0 <= image_token < shape.vocabulary:
+        raise UserError(
+            f"model {shape.name}: the image token, {image_token}, is none of its {shape.vocabulary} ids: train it with a "
+            "larger model.vocabulary, or with <image> among tokenizer.special_tokens"
+        )
+    qformer = {**model.qformer.body.config.to_dict(), "use_qformer_text_input": False}
+    return transformers.Blip2Config(
+        vision_config=model.vision.config.to_dict(),
+        qformer_config=qformer,
+        text_config=model.language.config.to_dict(),
+        num_query_tokens=shape.qformer.queries,
+        image_text_hidden_size=shape.heads.projection,
+        image_token_index=image_token,
+        tie_word_embeddings=model.language.config.tie_word_embeddings,
+    )
+
+
+def exported_names(model: Blip2Adapter) -> dict[str, str]:
+    """Name of a weight here -> its name in a `Blip2ForConditionalGeneration`; without what that does not have."""
+    text = {id(weight) for weight in model.named_parts()["qformer_text"].parameters()}
+    of_text = {name for name, weight in model.named_parameters() if id(weight) in text}
+    return {
+        name: theirs + name.removeprefix(ours)
+        for name in model.state_dict()
+        if name not in of_text
+        for ours, theirs in _NAMES.items()
+        if name.startswith(ours)
+    }
