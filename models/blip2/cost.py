@@ -6,12 +6,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.blip2.config import Blip2Config
-from models.common.cost import Activation, MicroBatch, Tape
-from models.common.cost_blocks import cross_attention, feed_forward, patches, pre_norm_layer, self_attention
+from models.blip2.parameter_count import is_like_llama, llama_like
+from models.common.cost import Activation, MicroBatch, NoCost, Tape
+from models.common.cost_blocks import (
+    cross_attention,
+    feed_forward,
+    llama_layer,
+    patches,
+    pre_norm_layer,
+    self_attention,
+)
 
 
 def record(tape: Tape, config: Blip2Config, objective: str, settings: Mapping[str, Any], batch: MicroBatch) -> None:
-    """Record one micro-batch of an objective; no setting changes what it costs."""
+    """Record one micro-batch of an objective; no setting changes what it costs.
+
+    Raises NoCost for a language model of another family than OPT and those with LLaMA's layers.
+    """
+    shape = config.language.shape
+    if objective != "representation" and shape is not None and not is_like_llama(shape):
+        raise NoCost(f"{config.name}: the costs of a {shape['model_type']!r} language model are not known")
     image = _vision(tape, config, batch.images)
     if objective == "representation":
         _representation(tape, config, image, batch)
@@ -20,10 +34,20 @@ def record(tape: Tape, config: Blip2Config, objective: str, settings: Mapping[st
 
 
 def _vision(tape: Tape, config: Blip2Config, images: int) -> Activation:
-    """All patches and the class token of each image: [images x (1 + patches), width]."""
+    """All tokens of each image: [images x tokens, width]."""
     vision = config.vision
     with tape.part("vision"):
-        x = tape.norm(patches(tape, images, vision.patches, vision.patch_size, vision.width, bias=False), "norm_before")
+        x = patches(
+            tape,
+            images,
+            vision.patches,
+            vision.patch_size,
+            vision.width,
+            bias=vision.family != "clip",
+            class_token=vision.family != "siglip",
+        )
+        if vision.family == "clip":
+            x = tape.norm(x, "norm_before")
         for index in range(vision.layers):
             with tape.layer("layers", index, x):
                 x = pre_norm_layer(tape, x, images, vision.heads, vision.mlp_width)
@@ -120,33 +144,52 @@ def _post_norm_feed_forward(tape: Tape, x: Activation, config: Blip2Config) -> A
 
 
 def _language_modeling(tape: Tape, config: Blip2Config, image: Activation, batch: MicroBatch) -> None:
-    """The target's tokens after bos and prompt, through the language model with its adapters."""
+    """The target's tokens after bos and prompt, through the language model with its adapters or behind its prefix."""
     language, texts = config.language, batch.texts
-    width, tokens = language.width, 1 + batch.prompt + batch.target - 1
+    width, tokens = language.width, batch.prompt + batch.target  # bos is one more, the last target one less
     queries = tape.move(_qformer(tape, config, batch.images, image=image), rows=texts * config.qformer.queries)
     with tape.part("language"):
-        words = config.vocabulary * width
-        x = tape.add(
-            tape.parameter(texts * tokens, width, "words", words),
-            tape.parameter(texts * tokens, width, "positions", (language.positions + 2) * width),
-        )
+        x = tape.parameter(texts * tokens, width, "words", config.vocabulary * width)
+    if config.bridge == "prefix":
+        with tape.part("projection"):
+            x = tape.move(tape.linear(queries, width, "projection"), x)
+    with tape.part("language"):
+        if language.shape is None:
+            x = tape.add(x, tape.parameter(x.rows, width, "positions", (language.positions + 2) * width))
         for index in range(language.layers):
-            with tape.layer("layers", index, x, queries):
-                if index in config.adapter_layers:
-                    with tape.part("adapters"):
-                        x = _adapter(tape, x, queries, texts, language.heads)
-                x = pre_norm_layer(
-                    tape,
-                    x,
-                    texts,
-                    language.heads,
-                    language.mlp_width,
-                    relu=True,
-                    scaled=True,
-                    dropout=language.dropout,
-                )
-        x = tape.norm(x, "norm")
-        tape.chunked_loss(tape.move(x, rows=texts * batch.target), config.vocabulary, "words")
+            if index in config.adapter_layers:
+                with tape.layer("adapters", index, x, queries), tape.part("adapters"):
+                    x = _adapter(tape, x, queries, texts, language.heads)
+            with tape.layer("layers", index, x):
+                x = _language_layer(tape, config, x, texts)
+        tied = True
+        if language.shape is None:
+            x = tape.norm(x, "norm")
+        else:
+            x = tape.rms_norm(x, "norm")
+            tied = bool(language.shape.get("tie_word_embeddings", False))
+        scored = tape.move(x, rows=texts * batch.target)
+        tape.chunked_loss(scored, config.vocabulary, "words" if tied else "output")
+
+
+def _language_layer(tape: Tape, config: Blip2Config, x: Activation, texts: int) -> Activation:
+    language = config.language
+    if language.shape is None:
+        return pre_norm_layer(
+            tape, x, texts, language.heads, language.mlp_width, relu=True, scaled=True, dropout=language.dropout
+        )
+    decoder = llama_like(language.shape)
+    return llama_layer(
+        tape,
+        x,
+        texts,
+        heads=language.heads,
+        key_heads=decoder.keys // decoder.size,
+        head_width=decoder.size,
+        hidden=language.mlp_width,
+        biases=(decoder.biased, decoder.of_attention, decoder.of_mlp),
+        query_norms=decoder.normed,
+    )
 
 
 def _adapter(tape: Tape, x: Activation, queries: Activation, texts: int, heads: int) -> Activation:

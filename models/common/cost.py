@@ -19,6 +19,10 @@ from dataclasses import dataclass, field
 FLOAT32 = 4
 
 
+class NoCost(Exception):
+    """The costs of a model are not known: its architecture has no formulas, or none for a part of this config."""
+
+
 @dataclass(frozen=True)
 class MicroBatch:
     """What one rank takes through the model at once; lengths in tokens, as padded."""
@@ -77,6 +81,10 @@ class Flops:
     def hardware(self) -> float:
         """What is executed, recomputation included."""
         return self.model + self.recomputed
+
+    def divided(self, by: float) -> Flops:
+        """Each of them divided."""
+        return Flops(self.forward / by, self.input_gradient / by, self.weight_gradient / by, self.recomputed / by)
 
 
 @dataclass(frozen=True)
@@ -252,6 +260,25 @@ class Tape:
         out = Activation(x.rows, x.width, self.size, x.grad or self.learns)
         kept = [x] if out.grad else []
         self._record(out, inputs=[x], kept=kept, kept_bytes=2 * FLOAT32 * x.rows if kept else 0, weights=weights)
+        return out
+
+    def rms_norm(self, x: Activation, name: str, width: float = 0) -> Activation:
+        """A root mean square norm as `transformers` writes it: over ``width`` numbers (0: all), in float32, of which it
+        keeps a copy, and what the scale multiplies."""
+        weights = self.weight(name, width or x.width)
+        out = Activation(x.rows, x.width, self.size, x.grad or self.learns)
+        copy = x.rows * x.width * FLOAT32 if self.size < FLOAT32 else 0
+        normed = x.bytes if self.learns else 0
+        kept_bytes = 2 * FLOAT32 * x.rows + normed + copy if out.grad else 0
+        kept = [x] if out.grad and not copy else []
+        self._record(out, inputs=[x], kept=kept, kept_bytes=kept_bytes, weights=weights)
+        return out
+
+    def times(self, x: Activation, y: Activation) -> Activation:
+        """A product, number by number; keeps either for the other's gradient."""
+        out = Activation(x.rows, x.width, x.size, x.grad or y.grad)
+        kept = [t for t, other in ((x, y), (y, x)) if other.grad]
+        self._record(out, inputs=[x, y], kept=kept)
         return out
 
     def activation(self, x: Activation, *, keeps_output: bool = False) -> Activation:

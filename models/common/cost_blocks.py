@@ -5,12 +5,15 @@ from __future__ import annotations
 from models.common.cost import Activation, Tape
 
 
-def patches(tape: Tape, images: int, count: int, patch_size: int, width: int, *, bias: bool) -> Activation:
+def patches(
+    tape: Tape, images: int, count: int, patch_size: int, width: int, *, bias: bool, class_token: bool = True
+) -> Activation:
     """Pixels -> a token per patch, and the class token before them: [images x (1 + count), width]."""
     pixels = tape.tensor(images * count, 3 * patch_size**2)
     embedded = tape.linear(pixels, width, "patches", bias=bias)
-    joined = tape.move(tape.parameter(images, width, "class", width), embedded)
-    return tape.add(joined, tape.parameter(1 + count, width, "positions"))
+    if class_token:
+        embedded = tape.move(tape.parameter(images, width, "class", width), embedded)
+    return tape.add(embedded, tape.parameter(class_token + count, width, "positions"))
 
 
 def self_attention(
@@ -68,3 +71,36 @@ def pre_norm_layer(
     with tape.holding(x):
         out = feed_forward(tape, tape.norm(x, "norm2"), hidden, relu=relu)
         return tape.add(x, tape.dropout(out, dropout))
+
+
+def llama_layer(
+    tape: Tape,
+    x: Activation,
+    batch: float,
+    *,
+    heads: int,
+    key_heads: int,
+    head_width: int,
+    hidden: int,
+    biases: tuple[bool, bool, bool],
+    query_norms: bool,
+) -> Activation:
+    """LLaMA's (Touvron et al. 2023, section 2.2), with grouped keys; ``biases``: of query, key and value; of the
+    attention's output; of the feed-forward block, which tensor parallelism does not split."""
+    of_projections, of_output, of_mlp = biases
+    with tape.holding(x):
+        normed = tape.rms_norm(x, "norm1")
+        query = tape.linear(normed, heads * head_width, "query", bias=of_projections, split="column")
+        key = tape.linear(normed, key_heads * head_width, "key", bias=of_projections, split="column")
+        value = tape.linear(normed, key_heads * head_width, "value", bias=of_projections, split="column")
+        if query_norms:
+            query = tape.rms_norm(query, "query_norm", head_width)
+            key = tape.rms_norm(key, "key_norm", head_width)
+        # Rotary positions: the turned copies are what the attention keeps.
+        attended = tape.attention(tape.scale(query), tape.scale(key), value, batch, heads)
+        x = tape.add(x, tape.linear(attended, x.width, "out", bias=of_output, split="row"))
+    with tape.holding(x):
+        normed = tape.rms_norm(x, "norm2")
+        gate = tape.activation(tape.linear(normed, hidden, "gate", bias=of_mlp))
+        inner = tape.times(gate, tape.linear(normed, hidden, "up", bias=of_mlp))
+        return tape.add(x, tape.linear(inner, x.width, "down", bias=of_mlp))

@@ -40,7 +40,8 @@ def _masked_autoencoding(
     with tape.part("reconstruction"):
         tokens = tape.linear(encoded, light.width, "embed")
         filled = tape.move(
-            tape.view(tokens, images * kept), tape.parameter(images * (vision.patches - kept), light.width, "hidden", light.width)
+            tape.view(tokens, images * kept),
+            tape.parameter(images * (vision.patches - kept), light.width, "hidden", light.width),
         )
         x = tape.add(
             tape.move(filled, rows=images * (1 + vision.patches)),
