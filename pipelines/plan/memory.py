@@ -12,7 +12,6 @@ the backward pass runs, from two buckets in turn, and AdamW is fused; on a CPU n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.common.cost import FLOAT32, Tape
@@ -214,5 +213,3 @@ def _after(weights: Weights, setting: Setting) -> list[Moment]:
     temporaries = 0.0 if setting.on_gpu else ADAM_TEMPORARIES * own
     update = {**held, "gradients": held_gradients + FLOAT32 * own, "temporaries": temporaries}
     return [*result, Moment("flat gradients", flat), Moment("update", update)]
-
-
