@@ -176,8 +176,8 @@ def flops_per_sample(
 ) -> dict[str, Flops]:
     """FLOPs of one image with its texts, by part, without torch: the mean over a micro-batch of such a shape.
 
-    `Flops.model` is what MFU counts, `Flops.hardware` what is executed with ``checkpointing`` (part -> k). Raises NoCost
-    where the architecture does not tell.
+    `Flops.model` is what MFU counts, `Flops.hardware` what is executed with ``checkpointing`` (part -> k). Raises
+    NoCost where the architecture does not tell.
     """
     tape = record_cost(config, objective, Tape(trainable=trainable, checkpointing=checkpointing), batch, settings)
     return {part: flops.divided(batch.images) for part, flops in tape.flops.items()}

@@ -45,7 +45,7 @@ class ModelSpec:
     """From a config, the number of parameters of each part, without torch. Weights that are tied count once."""
     record_cost: Callable[[Tape, Any, str, Mapping[str, Any], MicroBatch], None] | None = None
     """``record_cost(tape, config, objective, settings, batch)`` records what one micro-batch of an objective computes
-    (`models/common/cost.py`), without torch; raises NoCost where it cannot. None: plans have no FLOPs and activations."""
+    (`models/common/cost.py`), without torch; raises NoCost where it cannot. None: plans lack FLOPs and activations."""
     layers: Callable[[Any], dict[str, int]] | None = None
     """From a config, the number of transformer layers of each part that has some: those that activation checkpointing
     can name. None: it is known only once the model is built."""

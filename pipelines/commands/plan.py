@@ -25,9 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser)
 
 
+def _without_frozen_shards(overrides: list[str]) -> list[str]:
+    """The overrides, and with one that asks for a lower ZeRO stage the recipe's `frozen_shards` dropped, which only
+    stage 3 has: so that the question is answered by its memory."""
+    lower = any(word in {f"train.zero.stage={stage}" for stage in (0, 1, 2)} for word in overrides)
+    named = any("frozen_shards" in word for word in overrides)
+    return [*overrides, "train.zero.frozen_shards=null"] if lower and not named else overrides
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Print the plan; the exit code is 1 if the training does not fit."""
-    config = load(arguments.overrides)
+    config = load(_without_frozen_shards(arguments.overrides))
     question = Question(config.model, config.train, config.cluster, arguments.samples, arguments.text_tokens)
     record = plan(question)
     print(json.dumps(record, indent=1) if arguments.json else text(record, question))

@@ -18,8 +18,8 @@ class Gpu:
     """Greatest power (TDP)."""
 
 
-#: NVIDIA's data sheets: A100 (June 2021), H100 (March 2024), H200 (November 2024), SXM modules, without sparsity. NVLink
-#: is given there as the sum of both directions: 600 and 900 GB/s.
+#: NVIDIA's data sheets of the A100, H100 and H200, SXM modules, without sparsity. NVLink is given there as the sum of
+#: both directions: 600 and 900 GB/s.
 GPUS = {
     "a100": Gpu("A100-80GB SXM", {"bf16": 312e12, "fp32": 156e12}, 300e9, 400),
     "h100": Gpu("H100-80GB SXM", {"bf16": 989e12, "fp32": 494e12}, 450e9, 700),

@@ -1,10 +1,10 @@
 """Memory of one rank through a training step, under each ZeRO stage, as DeepSpeed 0.19 really allocates it.
 
-Bytes per parameter after the ZeRO paper (Rajbhandari et al. 2020, section 3.1), e being 2 in bf16 and 4 in fp32: weights
-e, gradients e, AdamW's two moments 8, and masters in float32, 4. DeepSpeed departs from the paper in these: in fp32,
-stages 1 to 3 keep masters, too, beside the weights; gradients are accumulated in e bytes; stage 1 keeps whole gradients
-until the step's last micro-batch; gradients are reduced through buckets, which are allocated whole and, once they are
-full, copied once more for the collective (`deepspeed/runtime/zero/stage_1_and_2.py`, `stage3.py`).
+Bytes per parameter after the ZeRO paper (Rajbhandari et al. 2020, section 3.1), e being 2 in bf16 and 4 in fp32:
+weights e, gradients e, AdamW's two moments 8, and masters in float32, 4. DeepSpeed departs from the paper in these: in
+fp32, stages 1 to 3 keep masters, too, beside the weights; gradients are accumulated in e bytes; stage 1 keeps whole
+gradients until the step's last micro-batch; gradients are reduced through buckets, which are allocated whole and, once
+they are full, copied once more for the collective (`deepspeed/runtime/zero/stage_1_and_2.py`, `stage3.py`).
 
 A step has the moments of `moments`; what a run needs is the greatest of them. On a GPU, gradients are reduced while
 the backward pass runs, from two buckets in turn, and AdamW is fused; on a CPU neither, which `Setting.on_gpu` decides.
@@ -137,7 +137,7 @@ def _bucket(weights: Weights) -> float:
 
 
 def _buckets(weights: Weights, setting: Setting) -> float:
-    """Bytes of the buffers that gradients are copied into: two in turn where reducing overlaps with the backward pass."""
+    """Bytes of the buffers that gradients are copied into: two in turn where reducing overlaps with computing."""
     return setting.size * _bucket(weights) * (2 if setting.on_gpu and setting.stage < 3 else 1)
 
 

@@ -1,4 +1,4 @@
-"""Other settings of the same training: the largest micro-batch that fits, the ways to lay weights out, and what to change."""
+"""Other settings of the same training: the largest micro-batch, where the weights may lie, and what to change."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def layouts(
         if fitted is None:
             continue
         plans = tuple(phases(model, fitted, other, text_tokens))
-        overrides = [f"train.zero={{{', '.join(f'{key}: {value}' for key, value in zero.items())}}}"]
+        overrides = _zero_overrides(train, zero)
         overrides += [f"cluster.tensor_parallel={split}"] if split != cluster.tensor_parallel else []
         overrides += [f"train.micro_batch={fitted.micro_batch}"] if fitted.micro_batch != train.micro_batch else []
         current = (
@@ -155,17 +155,17 @@ def remedies(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig, mos
     found: list[list[str]] = []
     for count in (1, 2, 3):
         for chosen in combinations(changes, count):
-            if len({kind for kind, _, _, _ in chosen}) < count:
+            if len({kind for kind, _, _ in chosen}) < count:
                 continue
             fields: dict[str, Any] = {}
             other = cluster
-            for kind, _, value, _ in chosen:
+            for kind, _, value in chosen:
                 if kind == "tensor_parallel":
                     other = cluster.model_copy(update={"tensor_parallel": value})
                 else:
                     fields[kind] = value
             if not problem(model, changed(train, **fields), other):
-                found.append([text for _, text, _, _ in chosen])
+                found.append([text for _, text, _ in chosen])
             if len(found) == most:
                 return found
         if found:
@@ -173,12 +173,12 @@ def remedies(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig, mos
     return found
 
 
-def _changes(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig) -> Iterator[tuple[str, str, Any, None]]:
+def _changes(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig) -> Iterator[tuple[str, str, Any]]:
     """(key, override, value) of single changes that save memory, those that cost least time first."""
     share = train.global_batch // max(1, cluster.workers // cluster.tensor_parallel)
     sizes = [size for size in range(min(share, train.global_batch), 0, -1) if share % size == 0]
     for size in [size for size in sizes if size < train.micro_batch][:6]:
-        yield "micro_batch", f"train.micro_batch={size}", size, None
+        yield "micro_batch", f"train.micro_batch={size}", size
     own = spec(model.architecture)
     layered = own.layers(model) if own.layers else {}
     for every in (4, 2, 1):
@@ -186,16 +186,24 @@ def _changes(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig) -> 
         value = {part: min(value[part], every) for part in value}
         if value and value != train.activation_checkpointing:
             text = ", ".join(f"{part}: {k}" for part, k in value.items())
-            yield "activation_checkpointing", f"train.activation_checkpointing='{{{text}}}'", value, None
+            yield "activation_checkpointing", f"train.activation_checkpointing='{{{text}}}'", value
     for stage in range(train.zero.stage + 1, 4):
-        zero = {"stage": stage, "offload_optimizer": train.zero.offload_optimizer}
+        zero: dict[str, Any] = {"stage": stage, "offload_optimizer": train.zero.offload_optimizer}
         if stage == 3 and cluster.workers > cluster.hardware.gpus_per_node:
             node = {**zero, "frozen_shards": cluster.hardware.gpus_per_node}
-            yield "zero", f"train.zero.stage=3 train.zero.frozen_shards={node['frozen_shards']}", node, None
-        yield "zero", f"train.zero.stage={stage}", zero, None
+            yield "zero", " ".join(_zero_overrides(train, node)), node
+        yield "zero", " ".join(_zero_overrides(train, zero)), zero
     for split in (2, 4, 8):
         if split > cluster.tensor_parallel and cluster.workers % split == 0:
-            yield "tensor_parallel", f"cluster.tensor_parallel={split}", split, None
+            yield "tensor_parallel", f"cluster.tensor_parallel={split}", split
+
+
+def _zero_overrides(train: TrainConfig, zero: Mapping[str, Any]) -> list[str]:
+    """The overrides that lead from the recipe's ZeRO to another."""
+    words = [f"train.zero.stage={zero['stage']}"] if zero["stage"] != train.zero.stage else []
+    if (shards := zero.get("frozen_shards")) != train.zero.frozen_shards:
+        words.append(f"train.zero.frozen_shards={'null' if shards is None else shards}")
+    return words
 
 
 def _divisible(train: TrainConfig, cluster: ClusterConfig) -> TrainConfig | None:
@@ -212,7 +220,7 @@ def reserve_line(on_gpu: bool) -> str:
     """What is set aside, in words."""
     if on_gpu:
         return (
-            f"{hardware.CONTEXT / 1e9:.1f} GB for CUDA's context and libraries, {hardware.FRAGMENTATION:.0%} of the rest"
-            " for fragmentation"
+            f"{hardware.CONTEXT / 1e9:.1f} GB for CUDA's context and libraries,"
+            f" {hardware.FRAGMENTATION:.0%} of the rest for fragmentation"
         )
     return f"{hardware.PROCESS / 1e9:.1f} GB for the process, {hardware.FRAGMENTATION:.0%} of the rest"

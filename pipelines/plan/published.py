@@ -53,8 +53,8 @@ def findings(published: Published, plans: list[PhasePlan], shares: dict[int, flo
     elif mfu < 0.2:
         at = flops / (0.4 * gpu.flops["bf16"] * published.gpus) / 86400
         lines.append(
-            f"NOT WHAT COMPUTING TAKES: at an MFU of 40% it would be {at:.1f} days; the rest of {published.weeks * 7:g}"
-            " days went elsewhere (reading images, waiting for the network, restarts), or more was computed than stated."
+            f"NOT WHAT COMPUTING TAKES: at an MFU of 40% it would be {at:.1f} days; the rest of the"
+            f" {published.weeks * 7:g} days went elsewhere (reading images, waiting, restarts), or more was computed."
         )
     claimed = published.claimed_gpu_hours
     if claimed is not None:

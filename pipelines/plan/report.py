@@ -224,7 +224,7 @@ def _phase_lines(number: int, phase: dict[str, Any], question: Question) -> list
     available = f" of {memory['available'] / 1e9:,.1f} GB" if memory["available"] else ""
     verdict = "fits" if phase["fits"] else "DOES NOT FIT"
     lines.append(
-        f"  memory of a {place}: {memory['bytes'] / 1e9:,.2f} GB{available}: {verdict} (at the peak: {memory['moment']})"
+        f"  memory of a {place}: {memory['bytes'] / 1e9:,.2f} GB{available}: {verdict} (peak: {memory['moment']})"
     )
     lines += [f"    {name:22} {value / 1e9:8.2f} GB" for name, value in memory["items"].items() if value >= 5e6]
     lines.append(f"      reserve: {reserve_line(cluster.gpus_per_worker > 0)}")
@@ -257,8 +257,8 @@ def _phase_lines(number: int, phase: dict[str, Any], question: Question) -> list
 def _time_lines(phase: dict[str, Any], question: Question) -> list[str]:
     time, cluster = phase["time"], question.cluster
     lines = [
-        f"  a step {time['step']:.2f} s: {time['compute']:.2f} s of computing at {cluster.hardware.efficiency:.0%} of peak"
-        f" and {time['waiting']:.2f} s of waiting; MFU {time['mfu']:.1%}"
+        f"  a step {time['step']:.2f} s: {time['compute']:.2f} s of computing at {cluster.hardware.efficiency:.0%}"
+        f" of peak and {time['waiting']:.2f} s of waiting; MFU {time['mfu']:.1%}"
     ]
     for each in time["network"]:
         beside = "beside the computation" if each["overlaps"] else "alone"
