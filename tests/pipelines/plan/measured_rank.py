@@ -1,140 +1,170 @@
-"""One rank of a real training run whose memory is measured: what the allocator holds, as `torch.cuda` would count it.
+"""One rank of a real training whose memory is measured: a program, started with a JSON file of settings and a rank.
 
-Started as a program with a JSON file of settings; writes the peaks, in bytes, to the file that it names. Every block of
-the CPU allocator is counted from the moment the process has imported its libraries (the events of torch's profiler,
-which see temporaries inside kernels too), so the peak is the sum of live blocks, as `torch.cuda.max_memory_allocated`.
+It builds a phase's model and DeepSpeed engine as the trainer does, over gloo, takes some steps, and writes the greatest
+sum of live blocks of torch's CPU allocator to a file. That is what `torch.cuda.max_memory_allocated` would be: torch's
+profiler reports every block, those inside kernels too, and pages that are allocated but not touched count.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-
-def peak_of(events: Any) -> int:
-    """The greatest sum of live blocks, and the live blocks at the end, of a profile's allocations."""
-    live: dict[int, int] = {}
-    total = peak = 0
-    for event in events:
-        pointer, size = event
-        if size > 0:
-            live[pointer] = size
-            total += size
-            peak = max(peak, total)
-        else:
-            total -= live.pop(pointer, 0)
-    return peak, total
+STEPS = 2
 
 
-def main(settings: dict[str, Any], rank: int, ranks: int) -> dict[str, int]:
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1",
-                      MASTER_PORT=str(settings["port"]), DS_ACCELERATOR="cpu")
+def main(settings: dict[str, Any], rank: int) -> dict[str, float]:
+    """Train; returns the peak of each kind of moment in bytes."""
     import torch
+    from torch.profiler import ProfilerActivity, profile, record_function
 
     torch.set_num_threads(1)
     from stages.train.trainer.ranks import _import_deepspeed
+
     _import_deepspeed()
     import deepspeed
-    import logging
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    deepspeed.init_distributed("gloo")
-    import time
+
     from models import registry
     from stages.tokenizer.special import SpecialIds
-    from stages.train.config import PhaseConfig, OptimizationConfig
+    from stages.train.config import TrainConfig
     from stages.train.job import TrainingJob
+    from stages.train.trainer.construction import construct
     from stages.train.trainer.deepspeed_engine import build_engine
-    from stages.train.trainer.trainer import build_model
     from stages.train.trainer.ranks import RankInfo
 
-    info = RankInfo(rank, ranks, 1, torch.device("cpu"))
-    model_config = registry.model_config(settings["model"])
-    phase = PhaseConfig(**settings["phase"])
-    job = TrainingJob(
-        key="train", settings=OptimizationConfig(**settings["train"]), phases=(phase,), model=model_config, initial=None,
-        source=None, tokenizer="", special=SpecialIds(pad=0, bos=1, eos=2), scratch="/tmp/plan/none",
-        precision=settings["precision"], threads=1, tensor_parallel=1,
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    deepspeed.init_distributed("gloo")
+    model = registry.model_config(settings["model"])
+    train = TrainConfig.model_validate(settings["train"])
+    ranks = RankInfo(rank, settings["ranks"], 1, torch.device("cpu"))
+    job: Any = TrainingJob(
+        key="train",
+        settings=train,
+        phases=tuple(train.phases),
+        model=model,
+        initial=None,
+        source=None,  # type: ignore[arg-type] - batches are drawn below
+        tokenizer="",
+        special=SpecialIds(pad=0, bos=1, eos=2),
+        scratch=settings["scratch"],
+        precision=settings["precision"],
+        threads=1,
+        tensor_parallel=1,
     )
-    steps, accumulation = settings["steps"], settings["accumulation"]
+    accumulation = train.global_batch // (train.micro_batch * settings["ranks"])
     generator = torch.Generator().manual_seed(rank)
-    images, length = settings["images"], settings["length"]
-    marks = {}
-    from torch.profiler import ProfilerActivity, profile, record_function
 
-    def go():
-        with record_function("build_model"):
-            model, objective = build_model(job, 0)
-        with record_function("build_engine"):
-            engine = build_engine(job, info, objective, accumulation)
+    def batch() -> dict[str, Any]:
+        images, size = train.micro_batch, model.vision.image_size
+        ids = torch.randint(3, model.vocabulary, (images, train.max_text_tokens), generator=generator)
+        none = torch.zeros(images, 0, dtype=torch.long)
+        pixels = torch.randn(images, 3, size, size, generator=generator)
+        return {
+            "pixels": pixels.to(torch.bfloat16 if settings["precision"] == "bf16" else torch.float32),
+            "image_index": torch.arange(images),
+            "image_id": torch.arange(images) + images * rank,
+            "prompt_ids": none,
+            "prompt_mask": none,
+            "target_ids": ids,
+            "target_mask": torch.ones_like(ids),
+        }
+
+    held: list[set[int]] = []
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        with record_function("construction"):
+            engine = build_engine(job, ranks, construct(job, 0), accumulation)
         engine.train()
-        t = time.time()
-        for _ in range(steps):
-            for _ in range(accumulation):
-                size = model_config.vision.image_size
-                dtype = torch.bfloat16 if settings["precision"] == "bf16" else torch.float32
-                ids = torch.randint(3, model_config.vocabulary, (images, length), generator=generator)
-                batch = {
-                    "pixels": torch.randn(images, 3, size, size, generator=generator).to(dtype),
-                    "image_index": torch.arange(images), "image_id": torch.arange(images) + 1000 * rank,
-                    "prompt_ids": torch.zeros(images, 0, dtype=torch.long), "prompt_mask": torch.zeros(images, 0, dtype=torch.long),
-                    "target_ids": ids, "target_mask": torch.ones_like(ids),
-                }
-                with record_function("forward"):
-                    losses = engine(batch)
-                with record_function("backward"):
-                    engine.backward(losses["loss"])
-                with record_function("step"):
-                    engine.step()
-                del batch, losses
-        marks["seconds"] = time.time() - t
-        return model, engine
+        for _ in range(STEPS * accumulation):
+            with record_function("between"):
+                held.append(addresses())
+            with record_function("forward"):
+                losses = engine(batch())
+            with record_function("backward"):
+                engine.backward(losses["loss"])
+            del losses
+            with record_function("update"):
+                engine.step()
+    tree = profiled.profiler.kineto_results.experimental_event_tree()  # type: ignore[union-attr]
+    found = peaks(tree, held)
+    found.pop("between", None)
+    return found
 
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof:
-        kept = go()
-    events, windows = [], []
-    stack = list(prof.profiler.kineto_results.experimental_event_tree())
+
+def addresses() -> set[int]:
+    """Where the memory of all tensors lies that Python can reach."""
+    import gc
+
+    import torch
+
+    found = set()
+    gc.collect()
+    for each in gc.get_objects():
+        if isinstance(each, torch.Tensor) and each.device.type == "cpu":
+            found.add(each.untyped_storage().data_ptr())
+            if each.is_leaf and each.grad is not None:
+                found.add(each.grad.untyped_storage().data_ptr())
+    return found
+
+
+def peaks(tree: Any, held: list[set[int]]) -> dict[str, float]:
+    """Kind of moment -> the greatest sum of blocks that were allocated since the profile began and are not freed.
+
+    The profile sees no block freed by another thread, as gloo's does with what it reduced. Between the passes nothing
+    is alive but tensors that Python can reach, `held` each time, so other large blocks have been freed by then.
+    """
+    blocks, moments = [], []
+    for event in walk(tree):
+        if "Allocation" in type(event.extra_fields).__name__:
+            blocks.append((event.start_time_ns, event.extra_fields.ptr, event.extra_fields.alloc_size))
+        elif event.name in ("construction", "between", "forward", "backward", "update"):
+            moments.append((event.start_time_ns, event.name))
+    blocks.sort(key=lambda block: block[0])
+    moments.sort()
+    found: dict[str, float] = {}
+    live: dict[int, int] = {}
+    total, moment = 0, 0
+    for time, address, size in blocks:
+        while moment + 1 < len(moments) and moments[moment + 1][0] <= time:
+            moment += 1
+            if moments[moment][1] == "forward":
+                reachable = held.pop(0)
+                for known in [known for known, bytes_ in live.items() if bytes_ > 100_000 and known not in reachable]:
+                    total -= live.pop(known)
+        if size > 0:
+            live[address] = size
+            total += size
+        else:
+            total -= live.pop(address, 0)  # blocks older than the profile are not counted
+        name = moments[moment][1]
+        found[name] = max(found.get(name, 0), total)
+    return found
+
+
+def walk(tree: Any) -> Iterator[Any]:
+    """All events of a profile's tree."""
+    stack = list(tree)
     while stack:
         event = stack.pop()
         stack.extend(event.children)
-        if event.name in ("forward", "backward", "step", "build_model", "build_engine"):
-            windows.append((event.start_time_ns, event.name))
-        if "Allocation" in type(event.extra_fields).__name__:
-            events.append((event.start_time_ns, event.extra_fields.ptr, event.extra_fields.alloc_size, event.extra_fields.total_allocated))
-    events.sort()
-    windows.sort()
-    peaks, live, total, w = {}, {}, 0, -1
-    for t, pointer, size, _ in events:
-        while w + 1 < len(windows) and windows[w + 1][0] <= t:
-            w += 1
-        if size > 0:
-            live[pointer] = size
-            total += size
-        else:
-            total -= live.pop(pointer, 0)
-        name = windows[w][1]
-        peaks[name] = max(peaks.get(name, 0), total)
-    marks["peaks"] = peaks
-    peak, end = peak_of((p, s) for _, p, s, _ in events)
-    marks["reported_peak"] = max(e[3] for e in events)
-    if settings.get("timeline"):
-        with open(settings["timeline"] + f".{rank}", "w") as f:
-            total = 0
-            live = {}
-            for t, p, s, a in events:
-                if s > 0:
-                    live[p] = s; total += s
-                else:
-                    total -= live.pop(p, 0)
-                if abs(s) >= 200_000:
-                    f.write(f"{t - events[0][0]} {s} {total}\n")
-    return {"peak": peak, "end": end, "events": len(events), **marks}
+        yield event
 
 
 if __name__ == "__main__":
-    settings = json.loads(Path(sys.argv[1]).read_text())
-    result = main(settings, int(sys.argv[2]), settings["ranks"])
-    Path(f"{sys.argv[1]}.{sys.argv[2]}").write_text(json.dumps(result))
-    os._exit(0)
+    file, own_rank = Path(sys.argv[1]), int(sys.argv[2])
+    given = json.loads(file.read_text())
+    os.environ.update(
+        RANK=sys.argv[2],
+        LOCAL_RANK=sys.argv[2],
+        WORLD_SIZE=str(given["ranks"]),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(given["port"]),
+        DS_ACCELERATOR="cpu",
+    )
+    result = main(given, own_rank)
+    file.with_suffix(f".{own_rank}").write_text(json.dumps(result))
+    os._exit(0)  # gloo's threads would be waited for
