@@ -88,7 +88,7 @@ class Flops:
 
 
 @dataclass(frozen=True)
-class Moment:
+class BackwardMoment:
     """One operation of the backward pass."""
 
     activations: float
@@ -384,7 +384,7 @@ class Tape:
         """Bytes that are kept from the forward pass for the backward pass."""
         return self._kept_total
 
-    def backward(self) -> list[Moment]:
+    def backward(self) -> list[BackwardMoment]:
         """Autograd in reverse, operation by operation."""
         return _Backward(self._operations, self.size).run()
 
@@ -454,9 +454,9 @@ class _Backward:
         #: Names of weights that are used several times -> bytes of the gradients of their later uses.
         self._summed: dict[str, float] = {}
         self._done = 0.0
-        self._moments: list[Moment] = []
+        self._moments: list[BackwardMoment] = []
 
-    def run(self) -> list[Moment]:
+    def run(self) -> list[BackwardMoment]:
         for operation in self._operations:
             if isinstance(operation, _Segment):
                 self._keep(operation.inputs, 0)
@@ -502,7 +502,7 @@ class _Backward:
                 self._live += x.bytes
                 fresh.append((x, _Buffer(x.bytes)))
         made, partial = self._gradients(operation)
-        self._moments.append(Moment(self._live + partial + operation.workspace, self._done, made))
+        self._moments.append(BackwardMoment(self._live + partial + operation.workspace, self._done, made))
         self._done += made
         for x, buffer in fresh:
             self._add_up(x, buffer)

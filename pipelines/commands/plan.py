@@ -7,7 +7,7 @@ import json
 
 from pipelines.commands import add_json, add_overrides
 from pipelines.compose import load
-from pipelines.plan.report import Question, plan, text
+from pipelines.plan.report import TrainingSetup, plan, text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def _without_frozen_shards(overrides: list[str]) -> list[str]:
 def main(arguments: argparse.Namespace) -> int:
     """Print the plan; the exit code is 1 if the training does not fit."""
     config = load(_without_frozen_shards(arguments.overrides))
-    question = Question(config.model, config.train, config.cluster, arguments.samples, arguments.text_tokens)
+    question = TrainingSetup(config.model, config.train, config.cluster, arguments.samples, arguments.text_tokens)
     record = plan(question)
     print(json.dumps(record, indent=1) if arguments.json else text(record, question))
     return 0 if record["fits"] else 1

@@ -64,7 +64,7 @@ def largest_micro_batch(phase: PhasePlan, room: float) -> int | None:
 
 
 @dataclass(frozen=True)
-class Layout:
+class WeightLayout:
     """One way to lay the weights out over the ranks, for all phases."""
 
     name: str
@@ -90,7 +90,7 @@ class Layout:
 
 def layouts(
     model: ModelConfig, train: TrainConfig, cluster: ClusterConfig, text_tokens: int | None = None
-) -> list[Layout]:
+) -> list[WeightLayout]:
     """Stages 1 and 2 with weights on every rank or split over 2, 4, 8 of them; stage 3 over all, and, where parts are
     frozen, with a copy of those per node."""
     room = memory_per_rank(cluster)
@@ -121,11 +121,11 @@ def layouts(
             and zero.get("frozen_shards") == train.zero.frozen_shards
             and split == cluster.tensor_parallel
         )
-        found.append(Layout(name, tuple(overrides), plans, all(plan.fits(room) for plan in plans), current))
+        found.append(WeightLayout(name, tuple(overrides), plans, all(plan.fits(room) for plan in plans), current))
     return found
 
 
-def best(found: list[Layout], shares: Mapping[int, float]) -> Layout | None:
+def best(found: list[WeightLayout], shares: Mapping[int, float]) -> WeightLayout | None:
     """The fastest that fits; of equally fast ones (within 1%) that with the least traffic."""
     fitting = [layout for layout in found if layout.fits]
     if not fitting:

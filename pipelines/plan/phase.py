@@ -137,7 +137,7 @@ class PhasePlan:
 
     @property
     def host_bytes_per_rank(self) -> float:
-        """Bytes of the host's memory per rank from the start on: process, loader, weights in passing, offloaded states."""
+        """Bytes of the host's memory per rank from the start on: process, loader, offloaded states."""
         pixels = 3 * self.model.vision.image_size**2 * 4 * self.train.micro_batch
         loader = self.train.loader_workers * hardware.LOADER_WORKER + self.train.prefetch * pixels
         process = hardware.PROCESS_WITH_CUDA if self.on_gpu else hardware.PROCESS

@@ -26,7 +26,7 @@ from stages.train.config import TrainConfig
 
 
 @dataclass(frozen=True)
-class Question:
+class TrainingSetup:
     """What is asked."""
 
     model: ModelConfig
@@ -37,7 +37,7 @@ class Question:
     text_tokens: int | None = None
 
 
-def plan(question: Question) -> dict[str, Any]:
+def plan(question: TrainingSetup) -> dict[str, Any]:
     """Everything that `pairmill plan --json` prints."""
     model, train, cluster = question.model, question.train, question.cluster
     published = PUBLISHED.get(model.name)
@@ -161,7 +161,7 @@ def _total(records: list[dict[str, Any]], cluster: ClusterConfig) -> dict[str, f
     }
 
 
-def text(record: dict[str, Any], question: Question) -> str:
+def text(record: dict[str, Any], question: TrainingSetup) -> str:
     """The plan to read."""
     cluster = question.cluster
     lines = [*_head(record, question), ""]
@@ -185,7 +185,7 @@ def text(record: dict[str, Any], question: Question) -> str:
     return "\n".join(lines)
 
 
-def _head(record: dict[str, Any], question: Question) -> list[str]:
+def _head(record: dict[str, Any], question: TrainingSetup) -> list[str]:
     cluster = question.cluster
     zero = record["zero"]
     where = (
@@ -204,7 +204,7 @@ def _head(record: dict[str, Any], question: Question) -> list[str]:
     ]
 
 
-def _phase_lines(number: int, phase: dict[str, Any], question: Question) -> list[str]:
+def _phase_lines(number: int, phase: dict[str, Any], question: TrainingSetup) -> list[str]:
     memory, cluster = phase["memory"], question.cluster
     lines = [
         f"phase {number}: {phase['objective']}" + (f", {phase['steps']:,} steps" if phase["steps"] else ""),
@@ -254,7 +254,7 @@ def _phase_lines(number: int, phase: dict[str, Any], question: Question) -> list
     return lines
 
 
-def _time_lines(phase: dict[str, Any], question: Question) -> list[str]:
+def _time_lines(phase: dict[str, Any], question: TrainingSetup) -> list[str]:
     time, cluster = phase["time"], question.cluster
     lines = [
         f"  a step {time['step']:.2f} s: {time['compute']:.2f} s of computing at {cluster.hardware.efficiency:.0%}"
