@@ -8,7 +8,6 @@ not, bit for bit on CPU.
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import time
@@ -38,7 +37,7 @@ from stages.train.trainer.checkpoint import (
     read_state,
     save_engine,
 )
-from stages.train.trainer.construction import construct, save_phase_weights
+from stages.train.trainer.construction import construct, release, save_phase_weights
 from stages.train.trainer.deepspeed_engine import build_engine, unclipped_gradient_norm
 from stages.train.trainer.export import export_model
 from stages.train.trainer.hooks import Hook, StepResult
@@ -65,7 +64,6 @@ def train_loop(config: dict[str, Any]) -> None:
         steps = phase_steps(job.phases, job.settings.global_batch, samples)
         for phase in range(finished_phases(job.folder, len(job.phases)), len(job.phases)):
             Trainer(job, ranks, dataset, phase, steps).train()
-            gc.collect()
         if not job.model_folder.exists():
             export_model(job, ranks)
     except UserError as error:
@@ -150,7 +148,7 @@ class Trainer:
                 hook.on_phase_end(self)
             self.loader.close()
             self._save_phase()
-            self.engine.destroy()
+            release(self.engine)
 
     @property
     def run_step(self) -> int:
