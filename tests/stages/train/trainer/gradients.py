@@ -91,9 +91,6 @@ class Texts:
         texts = [text for number in numbers.tolist() for text in self._texts(number)]
         return max(len(text.prompt) for text in texts), max(len(text.target) for text in texts)
 
-    def with_texts(self) -> None:
-        return None
-
     def totals(self, numbers: NDArray[np.int64], epochs: NDArray[np.int64], flips: Flips) -> TextTotals:
         texts = [text for number in numbers.tolist() for text in self._texts(number)]
         return TextTotals(len(texts), sum(len(text.target) for text in texts))
