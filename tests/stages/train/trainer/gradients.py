@@ -95,6 +95,9 @@ class Texts:
         texts = [text for number in numbers.tolist() for text in self._texts(number)]
         return TextTotals(len(texts), sum(len(text.target) for text in texts))
 
+    def with_texts(self) -> None:
+        """None: all have."""
+
 
 def job_of(case: dict[str, Any]) -> TrainingJob:
     """What trains a case's objective for a step."""
@@ -209,6 +212,9 @@ def main() -> None:
 
     _import_deepspeed()
     torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=ranks)
+    import deepspeed
+
+    deepspeed.init_distributed("gloo")
     found = {name: with_deepspeed(case, rank, ranks) for name, case in json.loads(sys.argv[5]).items()}
     if not rank:
         torch.save(found, Path(sys.argv[4]))

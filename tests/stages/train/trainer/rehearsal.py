@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from models import registry
 from models.common.safetensors_file import write_safetensors
