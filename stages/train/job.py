@@ -136,8 +136,8 @@ def check_frozen(key: str, settings: OptimizationConfig, phases: Sequence[PhaseC
             own_folder = part in type(model.initialise_from).model_fields
             start = f"set model.initialise_from.{part} to a folder of weights, or " if own_folder else ""
             raise UserError(
-                f"{key}.phases[{number}]: {phase.objective} uses the part {part!r}, which is frozen and has nothing but "
-                f"random weights: {start}add {part} to {key}.phases[{number}].trainable (or, if it is meant to stay "
+                f"{key}.phases[{number}]: {phase.objective} uses the part {part!r}, which is frozen and has no weights "
+                f"but random ones: {start}add {part} to {key}.phases[{number}].trainable (or, if it is meant to stay "
                 f"random, set {key}.random_frozen=true)"
             )
         given |= learning
