@@ -20,8 +20,8 @@ def _recomputed(layer: Callable[..., Any], *inputs: Any) -> Any:
     """A layer's output, of which only the inputs are kept until backward.
 
     Non-reentrant, so that frozen weights before a layer do not matter and gradients arrive in the one backward pass
-    that ZeRO's hooks expect. Dropout repeats, because random states are restored. Recomputing goes to the layer's end and
-    does not stop at the last tensor needed: that would skip the hooks with which ZeRO-3 lets go of the weights it
+    that ZeRO's hooks expect. Dropout repeats, because random states are restored. Recomputing goes to the layer's end
+    and does not stop at the last tensor needed: that would skip the hooks with which ZeRO-3 lets go of the weights it
     gathered. Shapes of what is recomputed are not compared, since ZeRO-3's weights have none by then.
     """
 
