@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from models.common.pretrained import VisionLanguageModel
+    from models.common.weights import Values
 
 GROUP = "pairmill.models"
 
@@ -150,16 +151,59 @@ def count_parameters(config: ModelConfig) -> dict[str, int]:
     return spec(config.architecture).count_parameters(config)
 
 
-def build(config: ModelConfig, *, pad_id: int = 0, bos_id: int = 1, eos_id: int = 2) -> VisionLanguageModel:
-    """A new model, random under torch's seed except for the parts that ``initialise_from`` names. Raises UserError."""
-    own = spec(config.architecture)
-    kind = resolve_name(own.model)
-    model: VisionLanguageModel = kind(kind.config_class.of(config, pad_id=pad_id, bos_id=bos_id, eos_id=eos_id))
-    if own.initialise:
-        from models.common.checkpoints import copy_into
+def construct(
+    config: ModelConfig, *, pad_id: int = 0, bos_id: int = 1, eos_id: int = 2, seed: int = 0
+) -> tuple[VisionLanguageModel, dict[str, Values]]:
+    """A model on the meta device, and what its weights start from: the values of every parameter and buffer by name.
 
-        stored_values = resolve_name(own.initialise)
-        copy_into(model, lambda initial: stored_values(model, config, initial))
+    Random values depend on ``seed`` and the parameter's name alone; those of parts that ``initialise_from`` names come
+    from its folders. Nothing is read or drawn before it is asked for. Raises UserError for folders that do not fit.
+    """
+    kind = resolve_name(spec(config.architecture).model)
+    return _construct(config, kind, kind.config_class.of(config, pad_id=pad_id, bos_id=bos_id, eos_id=eos_id), seed)
+
+
+def construct_saved(folder: str | Path, seed: int = 0) -> tuple[VisionLanguageModel, dict[str, Values]]:
+    """The same for a saved model in a local folder: all values are the saved ones. Raises UserError when it holds none.
+
+    A parameter that the folder lacks is an error, too: `seed` is for buffers that are not saved.
+    """
+    from models.common.construction import by_first_name, saved_names
+    from models.common.weights import read_folder
+
+    config = saved_config(folder)
+    kind = resolve_name(spec(config.architecture).model)
+    model, values = _construct(
+        config, kind, kind.config_class.from_pretrained(str(folder), local_files_only=True), seed
+    )
+    saved = by_first_name(model, read_folder(folder, str(folder)))
+    shapes = {name: tuple(tensor.shape) for name, tensor in saved_names(model).items()}
+    for name, shape in shapes.items():
+        if name not in saved or saved[name].shape != shape:
+            state = f"has shape {list(saved[name].shape)} in it" if name in saved else "is missing from it"
+            raise UserError(f"{folder}: weight {name} of shape {list(shape)} {state}; get the model's files again")
+    return model, {**values, **saved}
+
+
+def _construct(config: ModelConfig, kind: Any, saved: Any, seed: int) -> tuple[VisionLanguageModel, dict[str, Values]]:
+    from models.common.initial_values import construct as record
+
+    model, initial = record(lambda: kind(saved), seed)
+    values: dict[str, Values] = dict(initial)
+    own = spec(config.architecture)
+    if own.initialise:
+        values.update(resolve_name(own.initialise)(model, config, values))
+    return model, values
+
+
+def build(
+    config: ModelConfig, *, pad_id: int = 0, bos_id: int = 1, eos_id: int = 2, seed: int = 0
+) -> VisionLanguageModel:
+    """A new model, whole, in float32 on the CPU, with the values of :func:`construct`. Raises UserError."""
+    from models.common.construction import fill
+
+    model, values = construct(config, pad_id=pad_id, bos_id=bos_id, eos_id=eos_id, seed=seed)
+    fill(model, values)
     return model
 
 

@@ -168,23 +168,3 @@ def fitted_rows(values: Values, initial: Values, take: bool) -> Values:
     if values.shape[1:] != initial.shape[1:] or values.shape == initial.shape:
         return values  # which is refused for its shape, or fits
     return FirstRows(values, initial)
-
-
-class HeldValues(Values):
-    """The values of a tensor in memory."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        super().__init__(tuple(tensor.shape))
-        self._tensor = tensor
-
-    def flat(self, start: int, stop: int) -> Tensor:
-        """See :meth:`models.common.weights.Values.flat`."""
-        return self._tensor.detach().reshape(-1)[start:stop].cpu()
-
-
-@torch.no_grad()
-def copy_into(model: nn.Module, make: Callable[[Mapping[str, Values]], Mapping[str, Values]]) -> None:
-    """Replace the weights of a model in memory by what ``make`` returns of its values so far, tensor by tensor."""
-    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    for name, values in make({name: HeldValues(tensor) for name, tensor in own.items()}).items():
-        own[name].copy_(values.whole())

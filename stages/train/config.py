@@ -20,10 +20,16 @@ class ZeroConfig(StageConfig):
     offload_optimizer: bool = False
     """Keep optimizer states and their update on the CPU (stages 1 to 3)."""
 
+    frozen_shards: Annotated[int | None, NotFingerprinted, Field(ge=1)] = None
+    """Under stage 3: neighbouring ranks that share one copy of the frozen weights, so that gathering what never changes
+    stays within a node; null: all ranks."""
+
     @model_validator(mode="after")
-    def _offload_needs_partitions(self) -> ZeroConfig:
+    def _fits_stage(self) -> ZeroConfig:
         if self.offload_optimizer and self.stage == 0:
             raise ValueError("offload_optimizer needs stage 1, 2 or 3")
+        if self.frozen_shards is not None and self.stage != 3:
+            raise ValueError("frozen_shards needs stage 3, which divides weights")
         return self
 
 

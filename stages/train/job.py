@@ -72,6 +72,11 @@ class TrainingJob:
         return Path(self.scratch, "train")
 
     @property
+    def model_folder(self) -> Path:
+        """Where the workers leave the finished model; it is there when it is whole."""
+        return self.folder / "model"
+
+    @property
     def user_error(self) -> Path:
         """File in which a worker leaves the text of a UserError for the driver."""
         return self.folder / "user_error.txt"

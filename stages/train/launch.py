@@ -43,7 +43,7 @@ def train(job: TrainingJob, context: StageContext) -> None:
             f"cluster.workers={workers} is not a multiple of cluster.tensor_parallel={job.tensor_parallel}: change one"
         )
     accumulation_steps(job.settings, workers // job.tensor_parallel, job.key)
-    if finished_phases(job.folder, len(job.phases)) < len(job.phases):
+    if finished_phases(job.folder, len(job.phases)) < len(job.phases) or not job.model_folder.exists():
         _check_shards(job)
         _fit(job, context.cluster, workers)
     _publish(job, context.out)
@@ -133,7 +133,7 @@ def _sigint_restored() -> Iterator[None]:
 
 def _publish(job: TrainingJob, out: Path) -> None:
     phases = [read_state(phase_folder(job.folder, i)) for i in range(len(job.phases))]
-    shutil.copytree(phase_folder(job.folder, len(phases) - 1) / "model", out / "model")
+    shutil.copytree(job.model_folder, out / "model")
     tokenizer = out / "tokenizer"
     tokenizer.mkdir()
     for file in sorted(Path(job.tokenizer).glob("*token*.json")):

@@ -29,10 +29,7 @@ def test_a_loaded_model_gives_equal_outputs(either: Any, batch: Batch, tmp_path:
 
 
 def test_equal_seeds_build_equal_models(either: Any) -> None:
-    built = []
-    for _ in range(2):
-        torch.manual_seed(11)
-        built.append(registry.build(either).state_dict())
+    built = [registry.build(either, seed=11).state_dict() for _ in range(2)]
     assert all(torch.equal(built[0][name], built[1][name]) for name in built[0])
 
 

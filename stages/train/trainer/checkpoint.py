@@ -115,6 +115,7 @@ def new_phase_folder(run: Path, state: TrainState) -> Iterator[Path]:
         partial.mkdir(parents=True)
     dist.barrier()
     yield partial
+    dist.barrier()  # all ranks have written
     if dist.get_rank() == 0:
         write_state(partial, state)
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,15 +1,22 @@
-"""The DeepSpeed engine: its configuration, its optimizer's parameter groups, and the whole weights out of it."""
+"""The DeepSpeed engine: its configuration and its optimizer's parameter groups."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from models.common.construction import fill_buffers
 from stages.train.config import OptimizationConfig
 from stages.train.job import TrainingJob
+from stages.train.trainer.construction import (
+    PhaseModel,
+    allocate,
+    allocate_partitioned,
+    fill,
+    split_tensor_parallel,
+)
 from stages.train.trainer.ranks import RankInfo
 
 #: DeepSpeed's default size of a gradient bucket, in elements; it is allocated whole, so small models take less.
@@ -73,37 +80,49 @@ def deepspeed_config(
     return config
 
 
-def build_engine(job: TrainingJob, ranks: RankInfo, objective: nn.Module, accumulation: int) -> Any:
-    """A DeepSpeed engine around an objective (a model and its loss), its optimizer over the weights that learn."""
+def build_engine(job: TrainingJob, ranks: RankInfo, phase: PhaseModel, accumulation: int) -> Any:
+    """A DeepSpeed engine around a phase's objective, its optimizer over the weights that learn, all weights filled."""
     import deepspeed
     from deepspeed.utils.groups import get_tensor_model_parallel_group
 
     from models.common.output_layer import split_vocabulary
 
-    groups = parameter_groups(objective, job.settings.weight_decay)
+    zero = job.settings.zero
+    dtype = torch.bfloat16 if job.precision == "bf16" else torch.float32
+    finish = split_tensor_parallel(phase.objective, job.tensor_parallel, _SPLIT) if job.tensor_parallel > 1 else None
     config = deepspeed_config(
         job.settings,
         accumulation=accumulation,
         precision=job.precision,
         on_gpu=ranks.device.type == "cuda",
         tensor_parallel=job.tensor_parallel,
-        trainable=sum(weight.numel() for group in groups for weight in group["params"]),
+        trainable=sum(weight.numel() for weight in phase.objective.parameters() if weight.requires_grad),
     )
-    engine, *_ = deepspeed.initialize(model=objective, model_parameters=groups, config=config)
+    if zero.stage == 3:
+        allocate_partitioned(phase.objective, dtype, ranks, config, zero.frozen_shards)
+    else:
+        allocate(phase.objective, dtype, ranks.device)
+    fill_buffers(phase.model, phase.values, ranks.device)
+    if finish is not None:
+        finish(phase.objective)
+    groups = parameter_groups(phase.objective, job.settings.weight_decay)
+    engine, *_ = deepspeed.initialize(model=phase.objective, model_parameters=groups, config=config)
     if job.tensor_parallel > 1:
         # DeepSpeed would compare the first batch over the ranks that share weights, and fails on a dict of tensors;
         # theirs are equal by construction (`data_rank`).
         engine.first_dataloader_check.remove()
-        split_vocabulary(objective, get_tensor_model_parallel_group())
+        split_vocabulary(phase.objective, get_tensor_model_parallel_group())
+    fill(engine, phase)
     return engine
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """The weights that learn, in two groups: matrices, which decay, and vectors and scalars, which do not."""
     learning = [weight for weight in module.parameters() if weight.requires_grad]
+    dims = [len(getattr(weight, "ds_shape", weight.shape)) for weight in learning]  # ZeRO-3 leaves weights no shape
     groups = [
-        {"params": [w for w in learning if w.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [w for w in learning if w.dim() < 2], "weight_decay": 0.0},
+        {"params": [w for w, dim in zip(learning, dims, strict=True) if dim >= 2], "weight_decay": weight_decay},
+        {"params": [w for w, dim in zip(learning, dims, strict=True) if dim < 2], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 
@@ -115,44 +134,3 @@ def unclipped_gradient_norm(engine: Any) -> Tensor:
     """
     gradients = [weight.grad for weight in engine.module.parameters() if weight.grad is not None]
     return torch.nn.utils.get_total_norm(gradients)
-
-
-def save_model(engine: Any, model: Any, folder: Path, job: TrainingJob) -> None:
-    """Gather the weights and save them whole, in Hugging Face format. Every rank calls this; rank 0 writes."""
-    import torch.distributed as dist
-    from transformers.utils.logging import disable_progress_bar
-
-    if job.tensor_parallel > 1:
-        state = _tensor_parallel_state(engine, model)
-    elif job.settings.zero.stage == 3:
-        state = _partitioned_state(model)
-    else:
-        state = model.state_dict()
-    if dist.get_rank() == 0:
-        disable_progress_bar()
-        model.save_pretrained(folder, state_dict=state)
-
-
-def _partitioned_state(model: nn.Module) -> dict[str, Tensor]:
-    """The whole weights of a model that ZeRO-3 spread over the ranks, one at a time; on rank 0 only."""
-    import deepspeed
-    import torch.distributed as dist
-
-    state: dict[str, Tensor] = {}
-    for name, weight in model.named_parameters():
-        with deepspeed.zero.GatheredParameters([weight]):
-            if dist.get_rank() == 0:
-                state[name] = weight.detach().to("cpu", copy=True)
-    own = model.state_dict()
-    for name, buffer in model.named_buffers():
-        if name in own:
-            state[name] = buffer.detach().to("cpu", copy=True)
-    return state
-
-
-def _tensor_parallel_state(engine: Any, model: nn.Module) -> dict[str, Tensor]:
-    """The whole weights of a model whose matrices DeepSpeed split; named as in the model, not as in its objective."""
-    whole = engine._consolidated_16bit_state_dict() or {}
-    prefix = next(name for name, module in engine.module.named_modules() if module is model)
-    lead = f"{prefix}." if prefix else ""
-    return {name[len(lead) :]: weight for name, weight in whole.items() if name.startswith(lead)}

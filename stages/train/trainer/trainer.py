@@ -14,12 +14,10 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from models.common.batch import Batch
 from stages.base.contract import UserError
@@ -36,11 +34,12 @@ from stages.train.trainer.checkpoint import (
     load_engine,
     new_checkpoint,
     new_phase_folder,
-    phase_folder,
     read_state,
     save_engine,
 )
-from stages.train.trainer.deepspeed_engine import build_engine, save_model, unclipped_gradient_norm
+from stages.train.trainer.construction import construct, save_phase_weights
+from stages.train.trainer.deepspeed_engine import build_engine, unclipped_gradient_norm
+from stages.train.trainer.export import export_model
 from stages.train.trainer.hooks import Hook, StepResult
 from stages.train.trainer.metrics import History, MetricsLog, StepTotals
 from stages.train.trainer.ranks import RankInfo, set_up_process
@@ -51,7 +50,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def train_loop(config: dict[str, Any]) -> None:
-    """Train one rank's share of the :class:`TrainingJob` under ``config["job"]``; returns when all phases are done.
+    """Train one rank's share of the :class:`TrainingJob` under ``config["job"]``, then write the model.
 
     A UserError is written to a file for the driver: Ray Train restarts failed workers, which then return at once.
     """
@@ -65,6 +64,8 @@ def train_loop(config: dict[str, Any]) -> None:
         for phase in range(finished_phases(job.folder, len(job.phases)), len(job.phases)):
             Trainer(job, ranks, dataset, phase, steps).train()
             gc.collect()
+        if not job.model_folder.exists():
+            export_model(job, ranks)
     except UserError as error:
         job.user_error.write_text(str(error), encoding="utf-8")
         raise
@@ -85,27 +86,6 @@ def make_hooks(job: TrainingJob, ranks: RankInfo) -> dict[str, Hook]:
     return dict(zip(names, hooks, strict=True))
 
 
-def build_model(job: TrainingJob, phase: int) -> tuple[Any, nn.Module]:
-    """(model, objective) of a phase, equal on every rank: the model it starts from, and the model with its loss."""
-    from models import registry
-    from models.common.checkpointing import checkpoint_activations
-    from models.common.output_layer import set_loss_chunk
-
-    torch.manual_seed(job.settings.seed)
-    start = str(phase_folder(job.folder, phase - 1) / "model") if phase else job.initial
-    if start is not None:
-        model = registry.load(start)
-    else:
-        ids = job.special
-        model = registry.build(job.model, pad_id=ids.pad, bos_id=ids.bos, eos_id=ids.eos)
-    config = job.phases[phase]
-    registry.set_trainable(model, config.trainable or registry.objective_parts(job.model, config.objective))
-    checkpoint_activations(model, job.settings.activation_checkpointing)
-    set_loss_chunk(model, job.settings.loss_chunk)
-    torch.manual_seed(job.settings.seed + 1 + phase)
-    return model, registry.objective(model, config.objective, config.settings)
-
-
 class Trainer:
     """Trains one phase on one rank. Hooks may read all its attributes."""
 
@@ -124,8 +104,9 @@ class Trainer:
         """Micro-batches of a rank per optimizer step."""
         self.history = History(job.scratch)
         self.state = TrainState(ranks=ranks.world_size, phase=phase)
-        self.model, objective = build_model(job, phase)
-        self.engine = build_engine(job, ranks, objective, self.accumulation)
+        phase_model = construct(job, phase)
+        self.model = phase_model.model
+        self.engine = build_engine(job, ranks, phase_model, self.accumulation)
         self.loader = Loader(
             dataset,
             job.settings,
@@ -254,9 +235,9 @@ class Trainer:
             self._collect_hook_states()
 
     def _save_phase(self) -> None:
-        """Leave the phase's weights, whole and in Hugging Face format, where the next phase and the driver look."""
+        """Leave the weights that the phase trained where the next phase and the export look."""
         with new_phase_folder(self.job.folder, self.state) as folder:
-            save_model(self.engine, self.model, Path(folder, "model"), self.job)
+            save_phase_weights(self.engine, self.model, self.ranks, folder)
             self._collect_hook_states()
 
     def _collect_hook_states(self) -> None:
