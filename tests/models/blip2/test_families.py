@@ -31,7 +31,7 @@ from models.blip2.language import logits_of
 from models.common.batch import Batch
 from models.common.errors import UserError
 
-VISION = {
+VISION: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
@@ -39,9 +39,9 @@ VISION = {
     "image_size": 64,
     "patch_size": 16,
 }
-OURS = {"image_size": 64, "patch_size": 16, "width": 32, "layers": 2, "heads": 4, "mlp_width": 64}
-TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
-DECODER = {
+OURS: dict[str, Any] = {"image_size": 64, "patch_size": 16, "width": 32, "layers": 2, "heads": 4, "mlp_width": 64}
+TEXT: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+DECODER: dict[str, Any] = {
     "vocab_size": 60,
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -138,7 +138,9 @@ def test_positions_without_a_class_token_are_stretched_whole(config: Callable[..
 def test_another_family_or_activation_is_refused_with_what_to_set(config: Callable[..., Any], tmp_path: Path) -> None:
     SiglipVisionModel(SiglipVisionConfig(**VISION)).save_pretrained(tmp_path / "siglip")
     clip("quick_gelu").save_pretrained(tmp_path / "clip")
-    with pytest.raises(UserError, match=r"^model\.initialise_from\.vision: .*siglip.*; set model\.vision\.family=siglip$"):
+    with pytest.raises(
+        UserError, match=r"^model\.initialise_from\.vision: .*siglip.*; set model\.vision\.family=siglip$"
+    ):
         blip2(config, vision=OURS, initialise_from={"vision": str(tmp_path / "siglip")})
     with pytest.raises(UserError, match="trained with hidden_act=quick_gelu, this model has gelu"):
         blip2(config, vision=OURS, initialise_from={"vision": str(tmp_path / "clip")})
@@ -167,7 +169,7 @@ def decoder(family: str, folder: Path, **changes: Any) -> Any:
 
 
 def of_family(config: Callable[..., Any], folder: Path, **changes: Any) -> Any:
-    start = {"language": {"family": "transformers"}, "initialise_from": {"language": str(folder)}}
+    start: dict[str, Any] = {"language": {"family": "transformers"}, "initialise_from": {"language": str(folder)}}
     return config("blip2_tiny", **{"vocabulary": 60, **start, **changes})
 
 
@@ -208,9 +210,7 @@ def test_a_decoder_is_transformers_own_but_for_the_adapters_between_its_layers(
     torch.testing.assert_close(loss.detach(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_saved_model_has_its_decoders_shape_inside(
-    config: Callable[..., Any], batch: Batch, tmp_path: Path
-) -> None:
+def test_a_saved_model_has_its_decoders_shape_inside(config: Callable[..., Any], batch: Batch, tmp_path: Path) -> None:
     decoder("qwen3", tmp_path / "qwen3")
     model: Any = registry.build(of_family(config, tmp_path / "qwen3")).eval()
     model.save_pretrained(tmp_path / "saved")
@@ -244,7 +244,10 @@ def test_beams_see_the_image_of_their_own_text(config: Callable[..., Any], batch
 def test_more_ids_than_the_weights_have_start_at_random(config: Callable[..., Any], tmp_path: Path) -> None:
     theirs = decoder("llama", tmp_path, tie_word_embeddings=False)
     model: Any = registry.build(of_family(config, tmp_path, vocabulary=70))
-    for own, given in ((model.language.get_input_embeddings(), theirs.model.embed_tokens), (model.language.lm_head, theirs.lm_head)):
+    for own, given in (
+        (model.language.get_input_embeddings(), theirs.model.embed_tokens),
+        (model.language.lm_head, theirs.lm_head),
+    ):
         assert torch.equal(own.weight[:60], given.weight)
         assert own.weight[60:].std() > 0
 
@@ -254,7 +257,7 @@ def test_folders_that_do_not_fit_are_refused_in_one_line(config: Callable[..., A
     shape = of_family(config, tmp_path / "llama").language.shape
 
     def refused(match: str, folder: str = "llama", **changes: Any) -> None:
-        start = {"language": str(tmp_path / folder)}
+        start: dict[str, Any] = {"language": str(tmp_path / folder)}
         language = {"family": "transformers", "shape": {**shape, **changes}}
         with pytest.raises(UserError, match=rf"^model\.initialise_from\.language: \S*{folder} {match}") as raised:
             registry.build(of_family(config, tmp_path, language=language, initialise_from=start))
@@ -274,7 +277,7 @@ def test_folders_that_do_not_fit_are_refused_in_one_line(config: Callable[..., A
 
 
 def test_a_shape_that_is_no_decoders_is_refused(config: Callable[..., Any], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="set model.initialise_from.language to a folder with a config.json"):
+    with pytest.raises(ValueError, match=r"set model\.initialise_from\.language to a folder with a config\.json"):
         config("blip2_tiny", language={"family": "transformers"})
     shape = {**DECODER, "model_type": "llama", "quantization_config": {"bits": 4}}
     with pytest.raises(ValueError, match="shape is that of quantised weights"):

@@ -95,9 +95,7 @@ def test_parts_without_layers_and_unknown_ones_are_refused(either: Any) -> None:
         checkpoint_activations(model, {bare: 1})
 
 
-def test_a_recomputed_layer_and_its_adapter_keep_their_inputs_alone(
-    config: Callable[..., Any], batch: Batch
-) -> None:
+def test_a_recomputed_layer_and_its_adapter_keep_their_inputs_alone(config: Callable[..., Any], batch: Batch) -> None:
     model = registry.build(config("blip2_tiny", vocabulary=60)).train()
     module = registry.objective(model, "language_modeling")
     decoder = model.language.model.decoder
@@ -111,7 +109,7 @@ def test_a_recomputed_layer_and_its_adapter_keep_their_inputs_alone(
     with saved() as after:
         module(batch)
     assert size(after) < 0.6 * size(before)
-    # Between the first layer's input and the last layer's output autograd keeps the layers' and the adapters' inputs alone.
+    # Between the first layer's input and the last layer's output autograd keeps inputs of layers and adapters alone.
     length = batch["prompt_ids"].shape[1] + batch["target_ids"].shape[1]
     rows = len(batch["target_ids"]) * length
     wide = [t for t in after.values() if t.numel() in (rows * 96, rows * 384) and t.data_ptr() not in inputs]
