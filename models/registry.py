@@ -242,6 +242,11 @@ def objective_parts(config: ModelConfig, name: str) -> tuple[str, ...]:
     return parts(config) if callable(parts) else parts
 
 
+def needs_texts(config: ModelConfig, name: str) -> bool:
+    """Whether an objective learns from texts. Raises UserError for an objective of another architecture."""
+    return _objective(config.architecture, name).needs_texts
+
+
 def objective(model: VisionLanguageModel, name: str, settings: Mapping[str, Any] | None = None) -> nn.Module:
     """A module whose ``forward(batch)`` returns ``{"loss": scalar, its terms...}`` and whose ``model`` is the model.
 

@@ -29,7 +29,8 @@ class ClusterConfig(StageConfig):
     tensor_parallel: Annotated[int, NotFingerprinted, Field(ge=1)] = 1
     """Ranks that share one copy of the weights (DeepSpeed `autotp_size`); must divide `workers`."""
     precision: Annotated[Literal["fp32", "bf16"], NotFingerprinted] = "fp32"
-    """Arithmetic of training. On a CPU without bf16 instructions fp32 is faster."""
+    """Arithmetic of training; part of what a model is made from, so another one trains it anew. On a CPU without bf16
+    instructions fp32 is faster."""
     max_failures: Annotated[int, NotFingerprinted, Field(ge=0)] = 3
     """How often a failed training group, partition or task is started again before the run gives up."""
     scratch: Annotated[str | None, NotFingerprinted] = None

@@ -165,12 +165,14 @@ class _Builder:
 
     def pretrain(self, data: Mapping[str, Sequence[str]]) -> str:
         """The pretrained model."""
-        config = PretrainConfig(model=self.config.model, train=self.config.train)
+        config = PretrainConfig(
+            model=self.config.model, train=self.config.train, precision=self.config.cluster.precision
+        )
         return self.add(Pretrain, self.config.model.name, config, data)
 
     def finetune(self, name: str, model: str, tokenizer: str) -> str:
         """The model fine-tuned for one task."""
-        config = FinetuneConfig(name=name, task=self.config.tasks[name])
+        config = FinetuneConfig(name=name, task=self.config.tasks[name], precision=self.config.cluster.precision)
         inputs = {"model": [model], "tokenizer": [tokenizer]}
         return self.add(Finetune, f"{self.config.model.name}/{name}", config, inputs, files_key=f"tasks.{name}")
 

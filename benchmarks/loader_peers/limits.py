@@ -132,7 +132,7 @@ def _timed(data: Any, settings: Any, place: tuple[int, int], out: Any, spent: di
     times.append(_clock())
     draw = sample_random(settings.seed, epoch, sample.seed)
     crop = draw_crop(*image_size(sample.image), sample.boxes, sample.flippable, settings.augmentation, draw)
-    training_pixels(decoded, crop, SIZE, settings.augmentation, settings.image_mean, settings.image_std, draw, out)
+    training_pixels(decoded, crop, SIZE, settings.augmentation, *settings.pixel_statistics, draw, out)
     times.append(_clock())
     texts = sample.texts(crop)
     times.append(_clock())

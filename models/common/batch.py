@@ -11,6 +11,7 @@ class Batch(TypedDict):
     """``m`` images and ``n`` texts, each a (prompt, target) about one of the images.
 
     Several texts may share an image (a photograph's five captions, all questions on it), which is then encoded once.
+    Every image has a text, except in a phase whose objective needs none (`models.common.spec.Objective.needs_texts`).
 
     Prompts are padded on the left and targets on the right, so that prompt and target meet without a gap; positions
     must be computed from the masks. A captioning sample has an empty prompt (length 0 is allowed for the batch).

@@ -18,8 +18,9 @@ from models.common.spec import without_layers
 
 # Non-reentrant, so that frozen weights before a layer do not matter and gradients arrive in the one backward pass that
 # ZeRO's hooks expect. Dropout repeats, because random states are restored. Recomputing stops at the layer's end and
-# not at the last tensor needed: that would skip the hooks with which ZeRO-3 lets go of the weights it gathered.
-_RECOMPUTED = partial(checkpoint, use_reentrant=False, early_stop=False)
+# not at the last tensor needed: that would skip the hooks with which ZeRO-3 lets go of the weights it gathered. And
+# shapes of what is recomputed are not compared, since ZeRO-3's weights have none by then.
+_RECOMPUTED = partial(checkpoint, use_reentrant=False, early_stop=False, determinism_check="none")
 
 
 def checkpointed_layers(model: VisionLanguageModel) -> dict[str, list[Any]]:
@@ -40,6 +41,8 @@ def checkpointed_layers(model: VisionLanguageModel) -> dict[str, list[Any]]:
             continue
         inner |= {id(child) for child in module.modules()}
         owners = {part_of[id(weight)] for weight in module.parameters()}
+        if not owners:  # of a part that was left out
+            continue
         layers.setdefault(min(owners, key=order.__getitem__), []).append(module)
     return layers
 

@@ -179,7 +179,7 @@ def _joined(own: Tensor | None, like: Tensor | None, share: int, ranks: int, gro
     padded = like.new_zeros((share, *own.shape[1:]))
     padded[: len(own)] = own
     whole = like.new_empty((ranks * share, *own.shape[1:]))
-    dist.all_gather_into_tensor(whole, padded, group=group)
+    dist.all_gather_single(whole, padded, group=group)
     return whole[: len(like)]
 
 

@@ -22,6 +22,9 @@ class Objective:
     parts: tuple[str, ...] | Callable[[Any], tuple[str, ...]]
     """The parts it uses, and trains unless a phase names fewer. The others get no gradient and are frozen. A function
     of the config where they depend on it."""
+    needs_texts: bool = True
+    """Whether it learns from texts. Only phases of one that does not see images without a text, and in their batches
+    an image may have none."""
 
 
 @dataclass(frozen=True)

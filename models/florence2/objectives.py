@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from models.common.batch import Batch
 from models.florence2.config import Florence2Config, MaskedAutoencodingSettings
 from models.florence2.model import Florence2
-from models.florence2.reconstruction import reconstruction_loss
+from models.florence2.reconstruction import random_order, reconstruction_loss
 
 
 class MaskedAutoencoding(nn.Module):
@@ -21,11 +21,18 @@ class MaskedAutoencoding(nn.Module):
         self.patch_size = Florence2Config.model_validate(model.config.architecture).vision.patch_size
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """``loss``, a scalar. Which patches are masked is drawn from torch's generator of the pixels' device."""
+        """``loss``, a scalar. Which patches are masked follows from each image's `image_seed`.
+
+        Every image hides as many, so the mean over micro-batches is that over the global batch, whose gradient depends
+        on neither the micro-batch nor the number of ranks. Without seeds torch's generator decides.
+        """
         pixels = batch["pixels"]
         patches = (pixels.shape[-1] // self.patch_size) ** 2
         kept = max(1, round(patches * (1 - self.settings.mask_ratio)))
-        order = torch.rand(len(pixels), patches, device=pixels.device).argsort(dim=1)
+        if "image_seed" in batch:
+            order = random_order(batch["image_seed"], patches)
+        else:
+            order = torch.rand(len(pixels), patches, device=pixels.device).argsort(dim=1)
         encoded = self.model.vision.encode(pixels, order[:, :kept])
         predicted = self.model.reconstruction(encoded, order)
         hidden = torch.ones_like(order, dtype=torch.bool).scatter(1, order[:, :kept], False)

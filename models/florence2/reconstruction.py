@@ -9,6 +9,10 @@ from transformers.models.vit.modeling_vit import ViTLayer
 
 from models.florence2.config import Florence2Config
 
+# SplitMix64's constants, as signed 64-bit integers.
+_GAMMA = 0x9E3779B97F4A7C15 - 2**64
+_MIX = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64))
+
 
 def decoder_config(config: Florence2Config) -> ViTConfig:
     """The `transformers` config of the decoder's layers."""
@@ -53,6 +57,22 @@ class Reconstruction(nn.Module):
         for layer in self.layers:
             hidden = layer(hidden)
         return self.predict(self.norm(hidden))[:, 1:]
+
+
+def random_order(seeds: Tensor, size: int) -> Tensor:
+    """A permutation of ``range(size)`` for each of ``seeds``, int64 [n]: int64 [n, size], equal on any device.
+
+    Sorts the outputs of SplitMix64 (Steele et al. 2014) from each seed on.
+    """
+    z = seeds[:, None] + _GAMMA * torch.arange(1, size + 1, device=seeds.device)
+    for shift, factor in _MIX:
+        z = (z ^ _shifted(z, shift)) * factor
+    return (z ^ _shifted(z, 31)).argsort(dim=1)
+
+
+def _shifted(z: Tensor, by: int) -> Tensor:
+    """Logical shift to the right; torch's own of int64 repeats the sign."""
+    return (z >> by) & ((1 << (64 - by)) - 1)
 
 
 def patches_of(pixels: Tensor, patch_size: int) -> Tensor:

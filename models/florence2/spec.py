@@ -15,6 +15,7 @@ SPEC = ModelSpec(
             "models.florence2.objectives:MaskedAutoencoding",
             MaskedAutoencodingSettings,
             parts=("vision", "reconstruction"),
+            needs_texts=False,
         ),
         # Every task with an answer in words.
         "sequence_to_sequence": Objective(

@@ -73,7 +73,9 @@ def _print(record: dict[str, Any]) -> None:
         for pair in image["pairs"]:
             console.print(f"  pair {pair['uid']}", style="bold")
             for name, value in pair["listed"].items():
-                if value is not None and value != "{}":
+                if name == "caption" and value == "":
+                    line(name, "none: its source is image-only", 4)
+                elif value is not None and value != "{}":
                     line(name, str(value), 4)
             if pair["signals"]:
                 line("signals", _values(pair["signals"]), 4)

@@ -1,4 +1,8 @@
-"""Identity of pairs and images, and the schema of the table of pairs that every source fills."""
+"""Identity of pairs and images, and the schema of the table of pairs that every source fills.
+
+A row of an image-only source (`captions: none`) is a pair without a text: its caption is empty. Ingest rejects every
+other pair with a blank caption, so an empty one says so wherever captions are read.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ import xxhash
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from stages.base.artifact import Artifact
 
 _SEPARATOR = b"\x1f"  # ASCII unit separator: cannot occur in a url, so ("a", "bc") and ("ab", "c") differ
 
@@ -29,11 +35,16 @@ def image_uid(source: str, location: str) -> str:
     return _digest(source, location)
 
 
+def is_image_only(pairs: Artifact) -> bool:
+    """Whether an `ingest` artifact is of an image-only source: all its captions are empty."""
+    return bool(pairs.manifest["config"].get("source", {}).get("captions") == "none")
+
+
 def pairs_schema() -> pa.Schema:
     """Arrow schema of the `ingest` artifact's `pairs-*.parquet`, the same for every source.
 
-    ``url`` is null for local files and ``path`` for remote ones. ``meta`` is a JSON object with the source's own
-    columns, untouched.
+    ``url`` is null for local files and ``path`` for remote ones. ``caption`` is empty in an image-only source. ``meta``
+    is a JSON object with the source's own columns, untouched.
     """
     import pyarrow as pa
 

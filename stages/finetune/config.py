@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from models import registry
 from stages.base.contract import FingerprintedAs, StageConfig
 from stages.base.external_files import ExternalFile, ExternalFilesConfig
-from stages.train.config import OptimizationConfig, PhaseConfig
+from stages.train.config import OptimizationConfig, PhaseConfig, Precision
 
 #: Tokens of a box, with the end of the text.
 BOX_TEXT = 5
@@ -89,3 +89,5 @@ class FinetuneConfig(StageConfig):
     """The task's name."""
     task: TaskConfig
     """Its data and optimisation."""
+    precision: Precision = "fp32"
+    """Arithmetic of training; the cluster's (`cluster.precision`)."""

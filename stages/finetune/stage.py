@@ -15,7 +15,7 @@ class Finetune(Stage[FinetuneConfig]):
     addresses (`stages/base/external_files.py`)."""
 
     name = "finetune"
-    version = 2
+    version = 3
     executor = "driver"
     tracked = ("train.json",)
     registers = True
@@ -37,6 +37,10 @@ class Finetune(Stage[FinetuneConfig]):
         config = self.config.task
         folder = context.input("model").path() / "model"
         model = saved_config(folder)
+        if model.vision.image_mean is None:  # saved before models stated how their pixels are normalised
+            trained = context.input("model").read_json("train.json")["preprocessing"]
+            pixels = {"image_mean": tuple(trained["mean"]), "image_std": tuple(trained["std"])}
+            model = model.model_copy(update={"vision": model.vision.model_copy(update=pixels)})
         check_vocabulary(model.vocabulary, tokenizer_vocabulary(context.input("tokenizer")))
 
         def local(file: str) -> str:
@@ -54,7 +58,8 @@ class Finetune(Stage[FinetuneConfig]):
             location_ids(load(context.input("tokenizer").path()))
         source = AnnotatedSource(files, config.prompt, config.texts_per_image)
         key = f"tasks.{self.config.name}"
-        train(make_job(key, config, [config.phase(model.architecture)], model, folder, source, context), context)
+        phases = [config.phase(model.architecture)]
+        train(make_job(key, config, phases, model, folder, source, context, self.config.precision), context)
 
     def summary(self, artifact: Artifact) -> dict[str, float]:
         """First and last loss, steps, samples, seconds."""

@@ -40,6 +40,11 @@ class Index:
         return [entry["private"] for entry in self.artifact.read_json("sources.json")]
 
     @cached_property
+    def image_only(self) -> list[bool]:
+        """Whether each of :attr:`sources` is image-only: none of its pairs has a caption."""
+        return [entry.get("image_only", False) for entry in self.artifact.read_json("sources.json")]
+
+    @cached_property
     def radius(self) -> dict[Hash, int]:
         """Perceptual hash -> bits up to which it was searched."""
         return dict(self.artifact.manifest["config"]["radius"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext
@@ -34,6 +34,7 @@ class BuildIndex(Stage[IndexConfig]):
 
     def run(self, partition: Partition, context: StageContext) -> None:
         """Write the tables that `stages/index/schema.py` describes, and `sources.json`."""
+        from stages.base.pairs import is_image_only
         from stages.index.benchmarks import hashed
         from stages.index.held_out import held_out
         from stages.index.tables import load, shard_inputs, write
@@ -49,8 +50,12 @@ class BuildIndex(Stage[IndexConfig]):
         write(tables.texts, context.out / "benchmark-texts.arrow")
         self._count(context, tables)
         self._copies(context, tables, held)
-        sources = [str(pairs.manifest["config"]["name"]) for pairs in context.inputs["pairs"]]
-        listed = [{"name": name, "private": name in config.private_sources} for name in sources]
+        listed: list[dict[str, Any]] = []
+        for pairs in context.inputs["pairs"]:
+            name = str(pairs.manifest["config"]["name"])
+            listed.append({"name": name, "private": name in config.private_sources})
+            if is_image_only(pairs):
+                listed[-1]["image_only"] = True
         (context.out / "sources.json").write_text(json.dumps(listed, indent=1), encoding="utf-8")
 
     def _copies(self, context: StageContext, tables: Tables, held: pa.Table) -> None:

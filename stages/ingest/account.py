@@ -29,6 +29,8 @@ class UnitAccount:
     rejects: dict[str, list[Any]] = field(default_factory=lambda: {"file": [], "row": [], "reason": []})
     columns: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     """Names and types, in the order of the file."""
+    ignored: dict[str, list[str]] = field(default_factory=dict)
+    """Columns of captions that an image-only source lists all the same."""
     sizes: dict[str, int] = field(default_factory=dict)
     bad: list[tuple[str, int, str, str]] = field(default_factory=list)
     """File, row it broke at, reason, detail."""
@@ -46,6 +48,8 @@ class UnitAccount:
         """Record what a list file has."""
         shown = self.shown(item.file)
         self.columns[shown] = list(item.columns.items())
+        if item.ignored:
+            self.ignored[shown] = list(item.ignored)
         self.sizes[shown] = item.file.size()
 
     def breaks(self, error: BadFile) -> None:
@@ -58,7 +62,7 @@ class UnitAccount:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        record = {name: getattr(self, name) for name in ("rows", "pairs", "columns", "sizes", "bad")}
+        record = {name: getattr(self, name) for name in ("rows", "pairs", "columns", "ignored", "sizes", "bad")}
         (parts / f"unit-{unit}.json").write_text(canonical_json(record), encoding="utf-8")
         pq.write_table(pa.table(self.rejects, schema=_rejects_schema()), parts / f"rejects-{unit}.parquet")
 
@@ -107,13 +111,16 @@ def write_files(parts: Path, out: Path, writer: Mapping[str, Any]) -> dict[str, 
     bad: dict[str, tuple[int, str, str]] = {}
     schema_of: dict[str, int] = {}
     schemas: dict[str, dict[str, Any]] = {}
+    ignoring: set[str] = set()
     for _, record in _records(parts):
         for file, row, reason, detail in record["bad"]:
             bad.setdefault(file, (rows[file] + row, reason, detail))
         rows.update(record["rows"])
         pairs.update(record["pairs"])
         sizes.update(record["sizes"])
+        ignoring.update(record["ignored"])
         for file, columns in record["columns"].items():
+            ignored = {"ignored": record["ignored"][file]} if file in record["ignored"] else {}
             known = schemas.setdefault(
                 json.dumps(columns),
                 {
@@ -121,6 +128,7 @@ def write_files(parts: Path, out: Path, writer: Mapping[str, Any]) -> dict[str, 
                     "columns": [{"name": name, "type": type} for name, type in columns],
                     "files": 0,
                     "first_file": file,
+                    **ignored,
                 },
             )
             known["files"] += 1
@@ -141,7 +149,8 @@ def write_files(parts: Path, out: Path, writer: Mapping[str, Any]) -> dict[str, 
     table = pa.table({name: list(values) for (name, _), values in zip(fields, columns, strict=True)}, pa.schema(fields))
     pq.write_table(table, out / "bad_files.parquet", **writer)
     (out / "preview.json").write_text(canonical_json({"schemas": list(schemas.values())}) + "\n", encoding="utf-8")
-    return {"files": len(names), "bad_files": len(bad)}
+    counts = {"files": len(names), "bad_files": len(bad)}
+    return {**counts, "files_with_ignored_captions": len(ignoring)} if ignoring else counts
 
 
 def check_bad_files(config: IngestConfig, reports: Sequence[Mapping[str, Any]]) -> None:

@@ -22,7 +22,8 @@ class Roles:
     """Positions of a list's columns."""
 
     place: int
-    caption: int
+    caption: int | None
+    """None in an image-only source."""
     license: int | None
     digests: Mapping[str, int]
     """`sha256`, `md5` -> position, where the list has them."""
@@ -54,10 +55,14 @@ class Choice:
             place = self._required(file, names, self.path, PATH_COLUMNS, "path_column")
         else:
             place = self._required(file, names, self.url, URL_COLUMNS, "url_column")
-        caption = self._required(file, names, self.caption, CAPTION_COLUMNS, self.caption_key)
+        caption = None
+        if not self.source.config.image_only:
+            caption = self._required(file, names, self.caption, CAPTION_COLUMNS, self.caption_key)
         license = next((name for name in (self.license, *LICENSE_COLUMNS) if name in names), None)
         digests = {kind: names.index(name) for kind, name in self.digests().items() if name in names}
-        used = {place, caption, *digests.values()}
+        used = {place, *digests.values(), *map(names.index, self.ignored(names))}
+        if caption is not None:
+            used.add(caption)
         if license is not None:
             used.add(names.index(license))
         others: dict[str, int] = {}
@@ -65,6 +70,13 @@ class Choice:
             if position not in used:
                 others.setdefault(name, position)
         return Roles(place, caption, None if license is None else names.index(license), digests, others)
+
+    def ignored(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The column of captions that an image-only source lists all the same; none for any other source."""
+        if not self.source.config.image_only:
+            return ()
+        candidates = (self.caption,) if self.caption else CAPTION_COLUMNS
+        return tuple(name for name in candidates if name in names)[:1]
 
     def digests(self) -> dict[str, str]:
         """`sha256`, `md5` -> the column that holds it."""
@@ -78,7 +90,7 @@ class Choice:
             next((name for name in ((chosen,) if chosen else usual) if name in row), "") for chosen, usual in roles
         ]
         place, caption, license = (row.pop(name, None) for name in names)
-        return place, caption, license
+        return place, None if self.source.config.image_only else caption, license
 
     def _required(
         self, file: InputFile, names: Sequence[str], chosen: str | None, usual: Sequence[str], key: str
@@ -87,11 +99,12 @@ class Choice:
         for name in candidates:
             if name in names:
                 return names.index(name)
+        source = f"sources.{self.source.name}"
+        images = f", or {source}.captions=none for images without captions" if key == self.caption_key else ""
         raise BadFile(
             file,
             "no_column",
-            f"no column {' or '.join(candidates)}; it has {', '.join(names)[:300]}:"
-            f" set sources.{self.source.name}.{key}",
+            f"no column {' or '.join(candidates)}; it has {', '.join(names)[:300]}: set {source}.{key}{images}",
         )
 
     def item(

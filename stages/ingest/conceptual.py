@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Annotated, ClassVar
 
 from stages.base.external_files import ExternalFile
-from stages.ingest.config import SourceConfig
+from stages.ingest.config import ListConfig, SourceConfig
 from stages.ingest.files import InputFile
 from stages.ingest.source import Columns, Digest, Item, Pair, Reject, Source, Unit, checked_digest
 from stages.ingest.text_files import lines, ranges
 
 
-class ConceptualConfig(SourceConfig):
-    """`kind: cc3m` and `kind: cc12m`."""
+class ConceptualConfig(ListConfig):
+    """`kind: cc3m` and `kind: cc12m`. With `captions: none` a line may also be a URL alone."""
 
     list_keys: ClassVar[tuple[str, ...]] = ("paths", "hashes")
 
@@ -46,8 +46,9 @@ class _TwoColumns(Source[ConceptualConfig]):
 
     def _pairs(self, unit: Unit) -> Iterator[Item]:
         (file,) = unit.files
-        if unit.start == 0:
-            names = ("caption", "url") if self.caption_first else ("url", "caption")
+        image_only, captioned = self.config.image_only, False
+        names = ("caption", "url") if self.caption_first else ("url", "caption")
+        if unit.start == 0 and not image_only:
             yield Columns(file, dict.fromkeys(names, "string"))
         for line in lines(unit):
             if line is None:
@@ -58,11 +59,18 @@ class _TwoColumns(Source[ConceptualConfig]):
             except UnicodeDecodeError:
                 yield Reject(file, "not_utf8")
                 continue
+            if image_only and len(columns) == 1:
+                yield Pair(file, "", columns[0])
+                continue
             if len(columns) != 2:
                 yield Reject(file, "not_two_columns")
                 continue
+            captioned = True
             caption, url = columns if self.caption_first else reversed(columns)
             yield Pair(file, caption, url)
+        if unit.start == 0 and image_only:
+            listed = names if captioned else ("url",)
+            yield Columns(file, dict.fromkeys(listed, "string"), ("caption",) if captioned else ())
 
     def _digests(self, unit: Unit) -> Iterator[Item]:
         (file,) = unit.files

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny
 
-from stages.base.contract import NotFingerprinted, StageConfig
+from stages.base.contract import FingerprintedUnless, NotFingerprinted, StageConfig
 from stages.base.external_files import ExternalFile, ExternalFilesConfig, parse
 
 
@@ -28,6 +28,11 @@ class SourceConfig(ExternalFilesConfig):
     license: str | None = None
     """License of every pair that does not state its own."""
 
+    @property
+    def image_only(self) -> bool:
+        """Whether its samples are images without a text: `captions: none`, for kinds that have such a key."""
+        return getattr(self, "captions", None) == "none"
+
     def external_files(self, key: str) -> list[str]:
         """All list files of one's own, for the fingerprint.
 
@@ -47,6 +52,13 @@ class SourceConfig(ExternalFilesConfig):
         if self.private:
             find([self.images], f"{key}.images", private=True)  # before anyone else names it in an error
         return [self.images]
+
+
+class ListConfig(SourceConfig):
+    """What sources have whose lists name an image per row, with or without a caption."""
+
+    captions: Annotated[Literal["list", "none"], FingerprintedUnless("list")] = "list"
+    """`none`: an image-only source. A column of captions may be missing; one that is there is ignored."""
 
 
 class IngestSettings(StageConfig):

@@ -16,10 +16,10 @@ _NO_HOST = re.compile(r"[\s<>\"{}|\\^`]")
 _OTHER_SCHEMES = {"data": "data_url", "file": "file_url", "javascript": "script_url", "vbscript": "script_url"}
 
 
-def fault(pair: Pair, settings: IngestSettings) -> str | None:
-    """The reason to reject a listed pair, a fixed phrase; None for a good one."""
+def fault(pair: Pair, settings: IngestSettings, image_only: bool = False) -> str | None:
+    """The reason to reject a listed pair, a fixed phrase; None for a good one. Image-only ones need no caption."""
     return (
-        _caption_fault(pair.caption, settings.max_caption_bytes)
+        (None if image_only else _caption_fault(pair.caption, settings.max_caption_bytes))
         or (_path_fault(pair.path) if pair.url is None else url_fault(pair.url.strip(), settings.max_url_bytes))
         or (None if pair.license is None or _encodes(pair.license) else "not_utf8")
     )

@@ -22,8 +22,9 @@ _MAGIC = frozenset("*?[")
 class FolderConfig(SourceConfig):
     """`kind: folder`. `paths` are the images and the files beside them: folders (with all below them) or globs."""
 
-    captions: Literal["file", "lines"] = "file"
-    """Whether a text file is one caption, or every line of it that is not blank is one."""
+    captions: Literal["file", "lines", "none"] = "file"
+    """Whether a text file is one caption, or every line of it that is not blank is one; `none`: an image-only source,
+    whose text files are not read, nor are the captions in its JSON files."""
     caption_keys: Annotated[tuple[str, ...], Field(min_length=1)] = ("caption", "text")
     """Keys of a JSON file that may hold the caption, where there is no text file; the first it has is taken."""
     extensions: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
@@ -97,6 +98,8 @@ class Folder(Source[FolderConfig]):
             key = next((key for key in self.config.caption_keys if key in facts), "")
             caption = facts.pop(key, None)
             meta = {f"listed_{key}" if key in ("sha256", "md5") else key: value for key, value in facts.items()}
+        if self.config.image_only:
+            return [], meta, None
         if "txt" in beside:
             content = _read(beside["txt"], self._longest() + 1)
             if len(content) > self._longest():

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from stages.ingest.columns import Choice
-from stages.ingest.config import SourceConfig
+from stages.ingest.config import ListConfig, SourceConfig
 from stages.ingest.files import InputFile
 from stages.ingest.parquet import read_parquet, row_group_runs
 from stages.ingest.source import Item, Source, Unit
 
 
-class LaionConfig(SourceConfig):
+class LaionConfig(ListConfig):
     """`kind: laion` and `kind: datacomp`."""
 
     url_column: str | None = None

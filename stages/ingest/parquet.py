@@ -58,10 +58,12 @@ def read_parquet(unit: Unit, choice: Choice) -> Iterator[Item]:
         parquet = pq.ParquetFile(handle)
         schema = parquet.schema_arrow
         if unit.start == 0:
-            yield Columns(file, {field.name: str(field.type) for field in schema})
+            columns = {field.name: str(field.type) for field in schema}
+            yield Columns(file, columns, choice.ignored(schema.names))
         roles = choice.of(file, schema.names)
         for position in (roles.place, roles.caption):
-            _require_text(file, schema.field(position))
+            if position is not None:
+                _require_text(file, schema.field(position))
         end = parquet.num_row_groups if unit.end is None else unit.end
         groups = list(range(unit.start, min(end, parquet.num_row_groups)))
         for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=groups, use_threads=False):
@@ -85,7 +87,9 @@ def _rows(file: InputFile, batch: pa.RecordBatch, choice: Choice, roles: Roles) 
     licenses: list[object] = [None] * batch.num_rows
     if roles.license is not None:
         licenses = [None if value is None else plain(value) for value in batch.column(roles.license).to_pylist()]
-    places, captions = texts(batch.column(roles.place)), texts(batch.column(roles.caption))
+    places, captions = texts(batch.column(roles.place)), [None] * batch.num_rows
+    if roles.caption is not None:
+        captions = texts(batch.column(roles.caption))
     for place, caption, license, facts in zip(places, captions, licenses, objects, strict=True):
         yield choice.item(file, place, caption, license, facts)
 

@@ -24,6 +24,7 @@ class Pair(NamedTuple):
 
     file: InputFile
     caption: str
+    """Empty in an image-only source (`captions: none`); what one has all the same is ignored."""
     url: str | None = None
     path: str | None = None
     """Relative to `images` of the config, or to the ingest artifact for an image given here."""
@@ -49,6 +50,8 @@ class Columns(NamedTuple):
     file: InputFile
     columns: Mapping[str, str]
     """Column -> its type as the format names it."""
+    ignored: tuple[str, ...] = ()
+    """Columns that are read for nothing and not kept: the captions that an image-only source lists all the same."""
 
 
 class Digest(NamedTuple):

@@ -60,7 +60,7 @@ class Ingest(Stage[IngestConfig]):
         from stages.ingest.merge import part_schema, write_part
         from stages.ingest.values import plain
 
-        name, license = self.config.name, self.config.source.license
+        name, license, image_only = self.config.name, self.config.source.license, self.config.source.image_only
         account = UnitAccount(self.config.source.private)
         rows, encode = account.rows, json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
         tombstones = Tombstones.load(context.tombstones) if context.tombstones else Tombstones()
@@ -69,7 +69,9 @@ class Ingest(Stage[IngestConfig]):
             shown = account.shown(item.file)
             row = rows[shown]
             rows[shown] = row + 1
-            reason = item.reason if isinstance(item, Reject) else fault(item, self.config)
+            if image_only and not isinstance(item, Reject):
+                item = item._replace(caption="")
+            reason = item.reason if isinstance(item, Reject) else fault(item, self.config, image_only)
             if reason is not None or isinstance(item, Reject):
                 account.reject(shown, row, str(reason))
                 continue
@@ -159,9 +161,10 @@ class Ingest(Stage[IngestConfig]):
         reasons.pop(_FORGOTTEN, None)
         if reasons and not counts["pairs"]:
             reason = reasons.most_common(1)[0][0]
+            images = " If these are images without captions, set captions=none." if reason == "no_caption" else ""
             raise UserError(
                 f"sources.{self.config.name}: none of {reasons.total()} rows is a pair (mostly {reason}): is"
-                f" kind={self.config.source.kind} right for these files?"
+                f" kind={self.config.source.kind} right for these files?{images}"
             )
 
     def _source(self, inputs: Inputs) -> Source[Any]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from stages.ingest.columns import Choice, Roles
-from stages.ingest.config import SourceConfig
+from stages.ingest.config import ListConfig, SourceConfig
 from stages.ingest.delimited import Records
 from stages.ingest.files import COMPRESSED, BadFile, InputFile
 from stages.ingest.parquet import read_parquet, row_group_runs
@@ -28,7 +28,7 @@ _ENDINGS: dict[str, Format] = {
 _PREVIEWED = 1_000  # JSON lines read to determine the columns
 
 
-class TableConfig(SourceConfig):
+class TableConfig(ListConfig):
     """`kind: table`. With `images` set, a column names files below that folder; without, a column holds URLs."""
 
     format: Format | None = None
@@ -123,7 +123,7 @@ class Table(Source[TableConfig]):
             raise BadFile(file, "no_header", "its first line does not name columns")
         names = [name.strip() for name in header]
         if unit.start == 0:
-            yield Columns(file, dict.fromkeys(names, "string"))
+            yield Columns(file, dict.fromkeys(names, "string"), choice.ignored(names))
         roles = choice.of(file, names)
         for record in records:
             if isinstance(record, str):
@@ -138,7 +138,8 @@ def _row(file: InputFile, record: Sequence[str], choice: Choice, roles: Roles) -
     license = None if roles.license is None else record[roles.license]
     meta: dict[str, Any] = {name: record[position] for name, position in roles.others.items()}
     meta.update(_checked({kind: record[position] for kind, position in roles.digests.items()}))
-    return choice.item(file, record[roles.place], record[roles.caption], license, meta)
+    caption = None if roles.caption is None else record[roles.caption]
+    return choice.item(file, record[roles.place], caption, license, meta)
 
 
 def _checked(listed: Mapping[str, Any]) -> dict[str, str]:
@@ -161,7 +162,7 @@ def _read_jsonl(unit: Unit, choice: Choice) -> Iterator[Item]:
                 columns.setdefault(name, type(value).__name__)
         yield _object(file, row, choice)
     if unit.start == 0:
-        yield Columns(file, columns)
+        yield Columns(file, columns, choice.ignored(list(columns)))
 
 
 def _parsed(line: bytes | None) -> dict[str, Any] | str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from models.registry import AnyModelConfig
 from stages.base.contract import StageConfig
-from stages.train.config import TrainConfig
+from stages.train.config import Precision, TrainConfig
 
 
 class PretrainConfig(StageConfig):
@@ -14,3 +14,5 @@ class PretrainConfig(StageConfig):
     """The architecture and its sizes."""
     train: TrainConfig
     """The recipe."""
+    precision: Precision = "fp32"
+    """Arithmetic of training; the cluster's (`cluster.precision`)."""

@@ -13,7 +13,7 @@ class Pretrain(Stage[PretrainConfig]):
     """Trains the model of the config through the recipe's phases. Inputs: `shards`, `tokens`, `tokenizer`."""
 
     name = "pretrain"
-    version = 2
+    version = 3
     executor = "driver"
     tracked = ("train.json",)
     registers = True
@@ -34,16 +34,22 @@ class Pretrain(Stage[PretrainConfig]):
     def run(self, partition: Partition, context: StageContext) -> None:
         """Train. Raises UserError for data and model that do not match, before any worker starts."""
         from stages.pretrain.embeddings import check_embeddings
+        from stages.train.data.phases import check_texts
         from stages.train.job import PairSource, make_job
         from stages.train.launch import train
 
         shards = context.input("shards")
         check_embeddings(self.config.model, context.input("tokenizer"))
-        if not shards.read_json("dataset.json")["samples"]:
+        dataset = shards.read_json("dataset.json")
+        if not dataset["samples"]:
             raise UserError("pretrain: the selection kept no pair; its report.html says why (stage `select`)")
         source = PairSource(shards, context.input("tokens"))
         settings = self.config.train
-        train(make_job("train", settings, settings.phases, self.config.model, None, source, context), context)
+        job = make_job(
+            "train", settings, settings.phases, self.config.model, None, source, context, self.config.precision
+        )
+        check_texts(job.phases, job.needs_texts, dataset, settings.mixture)
+        train(job, context)
 
     def summary(self, artifact: Artifact) -> dict[str, float]:
         """First and last loss, steps, samples, seconds."""

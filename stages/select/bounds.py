@@ -74,7 +74,8 @@ class Rules(StageConfig):
 
     missing: Missing = "pass"
     """How to treat a row without the value that a rule compares, e.g. because its source's list lacks it. An image that
-    does not decode is always dropped, as is a caption without words if `languages` is set."""
+    does not decode is always dropped, as is a caption without words if `languages` is set; an image-only sample is
+    never dropped for a value that a text would have."""
     min_bytes: Count | None = None
     """Size of the image file."""
     min_side: Side | None = None

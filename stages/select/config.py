@@ -13,6 +13,8 @@ Every pair gets the first reason that applies, in this order:
 
 Only what passes one step takes part in the next, so an image whose captions all fail a rule never displaces its copy.
 (A fraction `of: fetched` also counts what a bound has dropped.)
+
+A pair of an image-only source has no caption: rules on captions neither drop nor require one, whatever `missing` says.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ class Duplicates(StageConfig):
     near: Near | None = None
     """Near-duplicates; null disables the search."""
     survivor: Annotated[list[str], Field(min_length=1)] = ["pixels", "bytes", "uid"]
-    """Which of several copies is kept; the first difference decides: `pixels` (more), `bytes` (more), `source` (the one
+    """Which of several copies is kept: one with a text before one of an image-only source, then the first difference
+    decides: `pixels` (more), `bytes` (more), `source` (the one
     named first in `source`), `uid` (the smaller image uid, always the last criterion), or any numeric column of images:
     the larger value, or, with a minus in front, the smaller (`-text_coverage`); a missing value ranks last."""
 

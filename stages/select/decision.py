@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -60,6 +61,13 @@ class Decision:
         if reason not in self.reasons:
             self.reasons.append(reason)
         return self.reasons.index(reason)
+
+    @cached_property
+    def image_only(self) -> NDArray[np.bool_] | None:
+        """Which pairs have no caption because their source is image-only, bool [pairs]; None if no source is."""
+        if not any(self.index.image_only):
+            return None
+        return np.array(self.index.image_only, dtype=bool)[self.index.pairs["source"].to_numpy()]
 
     def kept_images(self) -> NDArray[np.int64]:
         """Rows of the images with at least one pair that is kept so far."""

@@ -20,16 +20,21 @@ Survivors = NDArray[np.int64]
 """For each row of the index's images, the surviving row of which it is a copy, or :data:`NONE`."""
 
 
-def preference(images: pa.Table, rows: NDArray[np.int64], survivor: Sequence[str]) -> NDArray[np.int64]:
+def preference(
+    images: pa.Table, rows: NDArray[np.int64], survivor: Sequence[str], image_only: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
     """Rank of each row of `images`, int64 [images], 0 for the most preferred; -1 outside `rows`.
 
-    `survivor` is `selection.duplicates.survivor`; rows are in order of their uids. Raises UserError for a key that is
-    not a numeric column.
+    `survivor` is `selection.duplicates.survivor`; rows are in order of their uids. An image that is listed without a
+    text (`image_only`, bool [images]; None: there are none) comes after all that have one, so that no text is lost for
+    a copy without. Raises UserError for a key that is not a numeric column.
     """
     keys: list[NDArray[Any]] = [np.arange(len(rows))]
     for key in reversed(survivor):
         if key != "uid":
             keys.append(_descending(images, rows, key))
+    if image_only is not None:
+        keys.append(image_only[rows])
     rank = np.full(images.num_rows, -1, dtype=np.int64)
     rank[rows[np.lexsort(keys)]] = np.arange(len(rows))
     return rank

@@ -33,6 +33,9 @@ _FAMILIES = {
     "clip_similarity": "clip",
 }
 
+#: Columns of pairs that say something of the image: what a list says besides. All others are about the text.
+_OF_THE_IMAGE = frozenset({"aesthetic", "unsafe", "watermark", "listed_nsfw", "listed_width", "listed_height"})
+
 #: A column of a table, or booleans of its length.
 Column: TypeAlias = Any  # pyarrow has no types of its own
 
@@ -124,10 +127,19 @@ def verify(checks: list[Check], table: pa.Table, images: pa.Table, pairs: pa.Tab
                 raise _unknown(check.key, name, images, pairs)
 
 
-def failing(check: Check, table: pa.Table) -> NDArray[np.bool_]:
-    """Which rows of a table fail a check."""
+def failing(check: Check, table: pa.Table, image_only: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+    """Which rows of a table fail a check. Of `pairs`, `image_only` are those without a caption (None: there are none):
+    what is missing of their text does not count."""
     fails = check.fails(*(table[name] for name in check.columns))
-    return pc.fill_null(fails, check.missing).to_numpy().astype(bool, copy=False)
+    failed = pc.fill_null(fails, check.missing).to_numpy().astype(bool, copy=False)
+    return failed if image_only is None else failed & ~without_text(check.columns[0], table, image_only)
+
+
+def without_text(column: str, table: pa.Table, image_only: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which rows of `pairs` lack a value in a column about the text because they are image-only, bool [rows]."""
+    if column in _OF_THE_IMAGE:
+        return np.zeros(len(image_only), dtype=bool)
+    return image_only & table[column].is_null().to_numpy().astype(bool, copy=False)
 
 
 def numeric_values(table: pa.Table, column: str) -> NDArray[np.float64]:

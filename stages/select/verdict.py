@@ -23,6 +23,7 @@ from stages.select.rules import (
     owner,
     pair_checks,
     verify,
+    without_text,
 )
 
 
@@ -65,8 +66,9 @@ def _rules(decision: Decision) -> None:
     decision.drop_images(np.flatnonzero(broken & (decision.image_code == KEPT)), "rule.undecodable")
     for check in on_images:
         decision.drop_images(np.flatnonzero(failing(check, images) & (decision.image_code == KEPT)), check.reason)
+    image_only = decision.image_only
     for check in on_pairs:
-        decision.drop_pairs(np.flatnonzero(failing(check, pairs) & (decision.code == KEPT)), check.reason)
+        decision.drop_pairs(np.flatnonzero(failing(check, pairs, image_only) & (decision.code == KEPT)), check.reason)
 
 
 def _true(column: pa.ChunkedArray) -> NDArray[np.bool_]:
@@ -91,7 +93,10 @@ def _fractions(decision: Decision) -> None:
             pool = decoded[decision.image_of] & ~forgotten if fraction.of == "fetched" else open_rows
         fails = below_fraction(values, pool, sources, fraction)
         if rules.missing == "drop":
-            fails |= np.isnan(values)
+            missing = np.isnan(values)
+            if number == 1 and (image_only := decision.image_only) is not None:
+                missing &= ~without_text(column, table, image_only)
+            fails |= missing
         rows = np.flatnonzero(fails & open_rows)
         reason = f"rule.{'top' if fraction.top is not None else 'bottom'}_{column}"
         if number == 0:
@@ -136,7 +141,9 @@ def _copies(decision: Decision) -> None:
     _require_searched(decision.index, rule.near, "duplicates")
     images = decision.index.images
     rows = decision.kept_images()
-    rank = duplicates.preference(images, rows, rule.survivor)
+    image_only = decision.index.image_only
+    captionless = np.array(image_only, dtype=bool)[images["source"].to_numpy()] if any(image_only) else None
+    rank = duplicates.preference(images, rows, rule.survivor, captionless)
     if rule.exact:
         _drop_copies(decision, duplicates.exact_copies(images["group"].to_numpy(), rows, rank), "duplicate.exact")
     if rule.near is not None:

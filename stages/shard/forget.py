@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ def forget(artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: 
         size = path.stat().st_size
         entry.update(samples=entry["samples"] - len(uids), bytes=size, sha256=file_sha256(path))
     dataset["samples"] -= rows.num_rows
+    if "image_only" in dataset:
+        lost_of = Counter(rows["source"].to_pylist())
+        image_only = {name: count - lost_of[name] for name, count in dataset.pop("image_only").items()}
+        if any(image_only.values()):
+            dataset["image_only"] = {name: count for name, count in image_only.items() if count}
     concerned = pc.is_in(left["shard"], value_set=pa.array(shards, pa.int32()))
     write_index(out / "index.arrow", [_at(left, concerned, moved)])
     (out / "dataset.json").write_text(json.dumps(dataset, indent=1) + "\n", "utf-8")
@@ -67,7 +73,8 @@ def _at(table: Any, concerned: Any, moved: dict[str, dict[str, int]]) -> Any:
         field = table.schema.get_field_index(f"{part}_offset")
         offsets = table.column(field).to_numpy().copy()
         extension = {"text": "txt", "json": "json"}.get(part)
-        new = [moved[u][extension or e] for u, e in zip(uids, extensions, strict=True)]
+        # An image-only sample has no text, and 0 for its offset.
+        new = [{"txt": 0, **moved[u]}[extension or e] for u, e in zip(uids, extensions, strict=True)]
         offsets[places] = np.array(new, dtype=np.int64)
         table = table.set_column(field, table.schema.field(field), pa.array(offsets))
     return table

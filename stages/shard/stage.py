@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from stages.base.artifact import Artifact, file_sha256
 from stages.base.contract import Inputs, Partition, Stage, StageContext, UserError
@@ -33,7 +35,7 @@ class Shard(Stage[ShardConfig]):
 
         from stages.shard.index import IndexRow, checksum, to_table
         from stages.shard.plan import gather_samples
-        from stages.shard.writer import ImageResizer, RawImages, ShardWriter
+        from stages.shard.writer import NO_PART, ImageResizer, RawImages, ShardWriter
 
         start, stop = partition.spec["start"], partition.spec["stop"]
         chosen = gather_samples(context.inputs, self.config, context.scratch).slice(start, stop - start)
@@ -42,20 +44,25 @@ class Shard(Stage[ShardConfig]):
         bound = ImageResizer(side, self.config.quality) if side is not None else None
         path = context.out / f"train-{partition.id}.tar"
         index = []
+        image_only: Counter[str] = Counter()
         with ShardWriter(path) as shard:
             for sample in chosen.to_pylist():
                 image = read(sample)
                 image = bound(image) if bound else image
-                record = {name: sample[name] for name in ("uid", "image_uid", "source", "caption", "url", "license")}
-                record |= {"width": image.width, "height": image.height, "sha256": image.sha256}
+                caption = sample["caption"] or None  # empty in an image-only source
+                record = {name: sample[name] for name in ("uid", "image_uid", "source", "url", "license")}
+                record |= {"caption": caption, "width": image.width, "height": image.height, "sha256": image.sha256}
                 parts = {
                     image.ext: image.data,
-                    "txt": sample["caption"].encode("utf-8"),
                     "json": json.dumps(record, ensure_ascii=False, sort_keys=True).encode("utf-8"),
                 }
-                at = shard.add(sample["uid"], parts)
+                if caption is None:
+                    image_only[sample["source"]] += 1
+                else:
+                    parts["txt"] = caption.encode("utf-8")
+                at = {"txt": NO_PART, **shard.add(sample["uid"], parts)}
                 identity = (sample["uid"], sample["image_uid"], sample["source"], int(partition.id), image.ext)
-                sums = (checksum(parts[ext]) for ext in (image.ext, "txt", "json"))
+                sums = (checksum(parts[ext]) if ext in parts else None for ext in (image.ext, "txt", "json"))
                 index.append(IndexRow(*identity, *at[image.ext], *at["txt"], *at["json"], sample["repeats"], *sums))
                 context.count("image_bytes", len(image.data))
         table = to_table(index)
@@ -64,6 +71,7 @@ class Shard(Stage[ShardConfig]):
         size = path.stat().st_size
         entry = {"name": path.name, "samples": len(index), "bytes": size, "sha256": file_sha256(path)}
         (context.intermediate / f"shard-{partition.id}.json").write_text(json.dumps(entry), "utf-8")
+        (context.intermediate / f"image-only-{partition.id}.json").write_text(json.dumps(image_only), "utf-8")
         context.count("samples", len(index))
         context.count("bytes", size)
         context.count("shards")
@@ -79,7 +87,12 @@ class Shard(Stage[ShardConfig]):
             raise UserError("shard: the selection kept no pair; relax `selection` for these sources")
         tables = (pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in _numbered(context, "index-*.arrow"))
         write_index(context.out / "index.arrow", tables)
-        dataset = {"samples": sum(entry["samples"] for entry in entries), "shards": entries}
+        image_only: Counter[str] = Counter()
+        for part in _numbered(context, "image-only-*.json"):
+            image_only.update(json.loads(part.read_text("utf-8")))
+        dataset: dict[str, Any] = {"samples": sum(entry["samples"] for entry in entries), "shards": entries}
+        if image_only:
+            dataset["image_only"] = dict(sorted(image_only.items()))
         (context.out / "dataset.json").write_text(json.dumps(dataset, indent=1) + "\n", "utf-8")
 
     @classmethod

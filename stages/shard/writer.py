@@ -96,6 +96,10 @@ class Extent(NamedTuple):
     length: int
 
 
+#: That of a part which a sample does not have.
+NO_PART = Extent(0, -1)
+
+
 class ShardWriter:
     """Writes one shard; a context manager."""
 

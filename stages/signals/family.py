@@ -43,6 +43,7 @@ class Listing(NamedTuple):
     """A caption with the metadata that its source lists."""
 
     caption: str
+    """Empty for an image-only sample."""
     meta: Mapping[str, Any]
 
 
@@ -122,6 +123,8 @@ class PairFamily(Family[C]):
     reads = "caption"
     table = "pairs"
     batch = 1024
+    needs_caption: ClassVar[bool] = True
+    """Whether image-only samples, which have no caption, are left out: all their columns are null then."""
 
     @abstractmethod
     def measure(self, pairs: Sequence[Listing]) -> Sequence[Row]:
@@ -129,7 +132,7 @@ class PairFamily(Family[C]):
 
 
 class JointFamily(Family[C]):
-    """Measures images and captions against each other."""
+    """Measures images and captions against each other; columns of image-only samples are null."""
 
     reads = "image and caption"
     table = "pairs"

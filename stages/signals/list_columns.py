@@ -15,6 +15,7 @@ _SCORES = {
     "watermark": ("pwatermark",),
     "aesthetic": ("aesthetic", "AESTHETIC_SCORE", "aesthetic_score"),
 }
+_OF_THE_TEXT = ("similarity", "similarity_l14")
 _PIXELS = {
     "listed_width": ("WIDTH", "width", "original_width"),
     "listed_height": ("HEIGHT", "height", "original_height"),
@@ -25,7 +26,8 @@ _MOST = 10**12
 
 
 class ListColumns(PairFamily[NoConfig]):
-    """Columns of LAION's, DataComp's and COCO's lists; null where the list has no value.
+    """Columns of LAION's, DataComp's and COCO's lists; null where the list has no value. What compares the image with
+    its text (`similarity`, `similarity_l14`) is null in an image-only source, whatever the list says.
 
     `similarity` and `similarity_l14` (cosine of CLIP ViT-B/32's and ViT-L/14's embeddings), `unsafe` and `watermark`
     (probabilities), `aesthetic` (LAION's predictor, about 0..10), `listed_nsfw` (LAION-400M's tag: UNLIKELY, UNSURE,
@@ -39,10 +41,14 @@ class ListColumns(PairFamily[NoConfig]):
         **dict.fromkeys(_PIXELS, "int32"),
     }
     cost = Cost(0.01)
+    needs_caption = False
 
     def measure(self, pairs: Sequence[Listing]) -> list[dict[str, Any]]:
         """See the class."""
-        return [_measure(pair.meta) for pair in pairs]
+        return [
+            _measure(pair.meta) if pair.caption else {**_measure(pair.meta), **dict.fromkeys(_OF_THE_TEXT)}
+            for pair in pairs
+        ]
 
 
 def _measure(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,8 @@ def measure(
     """Rows of each (loaded) family, by name, aligned with `attempts` or, for families on pairs, with `pairs`.
 
     `attempts` has columns image_uid, offset, length; `pairs` has image_uid, caption, meta. A row is empty where the
-    image does not decode. Raises ShardError if the shard is shorter than `attempts` implies.
+    image does not decode, and where a family needs a caption and there is none. Raises ShardError if the shard is
+    shorter than `attempts` implies.
     """
     rows: dict[str, list[Row]] = {}
     collectors = [_Images(family) for family in families if isinstance(family, ImageFamily | BytesFamily)]
@@ -64,11 +65,12 @@ def _decoded(data: bytes) -> Any:
 
 
 def _by_image(pairs: pa.Table) -> dict[str, list[tuple[int, str]]]:
-    """Number and caption of every pair, by image."""
+    """Number and caption of every pair that has one, by image."""
     captions: dict[str, list[tuple[int, str]]] = {}
     columns = zip(pairs["image_uid"].to_pylist(), pairs["caption"].to_pylist(), strict=True)
     for number, (uid, caption) in enumerate(columns):
-        captions.setdefault(uid, []).append((number, caption))
+        if caption:  # an image-only sample has none
+            captions.setdefault(uid, []).append((number, caption))
     return captions
 
 
@@ -76,9 +78,13 @@ def _measure_pairs(family: PairFamily[Any], pairs: pa.Table) -> list[Row]:
     rows: list[Row] = []
     for start in range(0, pairs.num_rows, family.batch):
         part = pairs.slice(start, family.batch)
-        listings = zip(part["caption"].to_pylist(), part["meta"].to_pylist(), strict=True)
-        measured = family.measure([Listing(caption, json.loads(meta)) for caption, meta in listings])
-        rows.extend(_checked(family, measured, part.num_rows))
+        captions, metas = part["caption"].to_pylist(), part["meta"].to_pylist()
+        chosen = [n for n, caption in enumerate(captions) if caption or not family.needs_caption]
+        measured = family.measure([Listing(captions[n], json.loads(metas[n])) for n in chosen]) if chosen else []
+        of_part: list[Row] = [{}] * part.num_rows
+        for number, row in zip(chosen, _checked(family, measured, len(chosen)), strict=True):
+            of_part[number] = row
+        rows.extend(of_part)
     return rows
 
 

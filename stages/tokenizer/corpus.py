@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, UserError
 from stages.base.external_files import local_path
+from stages.base.pairs import is_image_only
 from stages.tokenizer.config import TokenizerConfig
 
 _ROWS_AT_ONCE = 500_000
@@ -80,13 +81,15 @@ class Corpus:
 
 
 def open_corpora(config: TokenizerConfig, inputs: Inputs, last_uid: str | None) -> list[Corpus]:
-    """Sources in the order of the `pairs` input, then files in the order of the config.
+    """Sources in the order of the `pairs` input without image-only ones, then files in the order of the config.
 
     `last_uid` is the result of :func:`find_last_uid`. Raises UserError if a file is missing.
     """
     verdicts = inputs["verdicts"][0]
     corpora: list[Corpus] = []
     for pairs in inputs["pairs"]:
+        if is_image_only(pairs):
+            continue
         made = pairs.manifest["config"]
         private = bool(made["source"].get("private", False))
         corpora.append(Corpus(str(made["name"]), private, pairs=pairs, verdicts=verdicts, last_uid=last_uid))
@@ -161,10 +164,14 @@ def find_last_uid(config: TokenizerConfig, inputs: Inputs) -> str | None:
     most = config.max_captions
     if most is None:
         return None
+    image_only = [str(pairs.manifest["config"]["name"]) for pairs in inputs["pairs"] if is_image_only(pairs)]
     # Sorted by uid, a hash: the first rows are a random sample that does not depend on the order of the list.
     seen, table = 0, pq.ParquetFile(inputs["verdicts"][0].path("verdicts.parquet"))
-    for batch in table.iter_batches(_ROWS_AT_ONCE, columns=["uid", "keep"]):
+    for batch in table.iter_batches(_ROWS_AT_ONCE, columns=["uid", "source", "keep"]):
         kept = batch["uid"].filter(batch["keep"])
+        if image_only:  # they have no captions to take
+            captioned = pc.invert(pc.is_in(batch["source"], value_set=pa.array(image_only, pa.string())))
+            kept = batch["uid"].filter(pc.and_(batch["keep"], captioned))
         if most <= seen + len(kept) and most > seen:
             return str(kept[most - seen - 1])
         seen += len(kept)

@@ -10,6 +10,10 @@ from stages.base.contract import NotFingerprinted, StageConfig
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 Triple = tuple[float, float, float]
+Precision = Literal["fp32", "bf16"]
+
+#: Of CLIP's training images (Radford et al. 2021, its released preprocessing).
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 class ZeroConfig(StageConfig):
@@ -75,7 +79,7 @@ class PhaseConfig(StageConfig):
     steps: Annotated[int | None, Field(ge=1)] = None
     """Optimizer steps; exactly one of `steps` and `epochs` is given."""
     epochs: Annotated[float | None, Field(gt=0)] = None
-    """Passes over the data."""
+    """Passes over the samples that the phase sees: those with a text if its objective needs texts, else all."""
     settings: dict[str, float] = {}
     """Settings of the objective, such as `label_smoothing` or `mask_ratio`; the model's own defaults otherwise."""
     lr: Annotated[float | None, Field(gt=0)] = None
@@ -129,10 +133,12 @@ class OptimizationConfig(StageConfig):
     """Longer texts are cut (the end-of-text token, which is kept, counts)."""
     augmentation: AugmentationConfig = AugmentationConfig()
     """How training images are varied."""
-    image_mean: Triple = (0.48145466, 0.4578275, 0.40821073)
-    """Subtracted per channel from pixels in [0, 1]; CLIP's by default."""
-    image_std: Triple = (0.26862954, 0.26130258, 0.27577711)
-    """Divided by per channel."""
+    image_mean: Triple | None = None
+    """Subtracted per channel from pixels in [0, 1]. Null: what the model was trained with or states itself
+    (`model.vision.image_mean`), and CLIP's for a new model that states nothing. Another value than the model's is
+    refused."""
+    image_std: Triple | None = None
+    """Divided by per channel; as `image_mean`."""
     log_every: Annotated[int, Field(ge=1)] = 10
     """Steps per line of the history; its losses are means over those steps."""
     checkpoint_every: Annotated[int, NotFingerprinted, Field(ge=1)] = 100
@@ -148,12 +154,19 @@ class OptimizationConfig(StageConfig):
     image_cache_mb: Annotated[int, NotFingerprinted, Field(ge=0)] = 512
     """Memory per rank for decoded images, which small data sets fit into whole; of use only without workers."""
 
+    @property
+    def pixel_statistics(self) -> tuple[Triple, Triple]:
+        """Mean and deviation by which pixels are normalised."""
+        return self.image_mean or CLIP_MEAN, self.image_std or CLIP_STD
+
 
 class TrainConfig(OptimizationConfig):
     """`conf/recipe/*.yaml`: how a model is pretrained."""
 
     mixture: dict[str, Annotated[float, Field(ge=0)]] | None = None
     """Weight of each source in the batches, whatever its size (0 leaves it out); each source then has epochs of its
-    own. Null shows every sample as often as the selection specifies."""
+    own. Null shows every sample as often as the selection specifies. A phase whose objective needs texts leaves
+    image-only sources out with their weights, and the others keep their proportions: one mixture serves all phases, and
+    it must name every source."""
     phases: Annotated[list[PhaseConfig], Field(min_length=1)]
     """One after the other, each starting from the last one's weights."""

@@ -6,20 +6,24 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from models import registry
 from models.common.config import ModelConfig
 from models.common.spec import without_layers
-from models.registry import spec
+from models.registry import objective_parts, spec
 from stages.base.artifact import Artifact, is_remote
 from stages.base.contract import StageContext, UserError
 from stages.tokenizer.special import SpecialIds, read_special, token_ids
-from stages.train.config import OptimizationConfig, PhaseConfig
+from stages.train.config import OptimizationConfig, PhaseConfig, Precision
 from stages.train.data.annotated_files import AnnotatedFiles
 
 if TYPE_CHECKING:
     from stages.train.data.dataset import Dataset
     from stages.train.trainer.hooks import Hook
+
+
+S = TypeVar("S", bound=OptimizationConfig)
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,11 @@ class TrainingJob:
     """Make further hooks, on every rank and for every phase anew: classes, or functools.partial of them."""
 
     @property
+    def needs_texts(self) -> list[bool]:
+        """Of every phase, whether its objective learns from texts and so sees no image without one."""
+        return [registry.needs_texts(self.model, phase.objective) for phase in self.phases]
+
+    @property
     def folder(self) -> Path:
         """Where finished phases and checkpoints lie."""
         return Path(self.scratch, "train")
@@ -89,6 +98,49 @@ def check_vocabulary(model: int, tokenizer: int) -> None:
             f"tokenizer.vocabulary={tokenizer} does not fit model.vocabulary={model}: set model.vocabulary to at "
             f"least {tokenizer}, or tokenizer.vocabulary to at most {model}"
         )
+
+
+def with_pixel_statistics(key: str, settings: S, model: ModelConfig) -> tuple[S, ModelConfig]:
+    """Settings and model that both state the mean and deviation by which pixels are normalised.
+
+    The model's own count; where it has none, the settings', or else CLIP's. Raises UserError where both state one and
+    they differ: a model is of use only with pixels normalised as those it learnt from.
+    """
+    used = {}
+    for name, default in zip(("image_mean", "image_std"), settings.pixel_statistics, strict=True):
+        own, stated = getattr(model.vision, name), getattr(settings, name)
+        if own is not None and stated is not None and own != stated:
+            raise UserError(
+                f"{key}.{name}={list(stated)}, but {model.name} takes pixels normalised with {list(own)}: remove "
+                f"{key}.{name}"
+            )
+        used[name] = own or default
+    vision = model.vision.model_copy(update=used)
+    return settings.model_copy(update=used), model.model_copy(update={"vision": vision})
+
+
+def check_frozen(key: str, settings: OptimizationConfig, phases: Sequence[PhaseConfig], model: ModelConfig) -> None:
+    """Raise UserError where a phase uses a part that stays frozen at random weights, unless that is asked for.
+
+    A part has weights from the folder that `initialise_from` names for it, or from an earlier phase that trained it.
+    """
+    if settings.random_frozen:
+        return
+    given = {part for part, folder in model.initialise_from if isinstance(folder, str)}
+    for number, phase in enumerate(phases):
+        used = objective_parts(model, phase.objective)
+        learning = set(phase.trainable or used)
+        for part in used:
+            if part in learning or part in given:
+                continue
+            own_folder = part in type(model.initialise_from).model_fields
+            start = f"set model.initialise_from.{part} to a folder of weights, or " if own_folder else ""
+            raise UserError(
+                f"{key}.phases[{number}]: {phase.objective} uses the part {part!r}, which is frozen and has no weights "
+                f"but random ones: {start}add {part} to {key}.phases[{number}].trainable (or, if it is meant to stay "
+                f"random, set {key}.random_frozen=true)"
+            )
+        given |= learning
 
 
 def check_checkpointing(key: str, settings: OptimizationConfig, model: ModelConfig) -> None:
@@ -117,6 +169,7 @@ def make_job(
     initial: Path | None,
     source: PairSource | AnnotatedSource,
     context: StageContext,
+    precision: Precision,
     hooks: Sequence[Callable[[], Hook]] = (),
 ) -> TrainingJob:
     """A job with the cluster's grants and every local path made absolute: workers run in another folder.
@@ -126,6 +179,7 @@ def make_job(
     if isinstance(source, PairSource):
         source = PairSource(_absolute(source.shards), _absolute(source.tokens))
     check_checkpointing(key, settings, model)
+    settings, model = with_pixel_statistics(key, settings, model)
     tokenizer = context.input("tokenizer").path().absolute()
     return TrainingJob(
         key=key,
@@ -137,7 +191,7 @@ def make_job(
         tokenizer=str(tokenizer),
         special=read_special(tokenizer),
         scratch=os.path.abspath(context.scratch),
-        precision=str(context.cluster.get("precision", "fp32")),
+        precision=precision,
         threads=int(context.cluster.get("cpus_per_worker", 1)),
         tensor_parallel=int(context.cluster.get("tensor_parallel", 1)),
         hooks=tuple(hooks),

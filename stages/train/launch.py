@@ -165,8 +165,8 @@ def train_record(job: TrainingJob, phases: list[TrainState]) -> dict[str, Any]:
         "prompt": getattr(job.source, "prompt", ""),
         "preprocessing": {
             "image_size": job.model.vision.image_size,
-            "mean": list(settings.image_mean),
-            "std": list(settings.image_std),
+            "mean": list(settings.pixel_statistics[0]),
+            "std": list(settings.pixel_statistics[1]),
         },
     }
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.fingerprint import FileDigests, fingerprint, fingerprinted
-from stages.base.contract import FingerprintedAs, NotFingerprinted, StageConfig, UserError
+from stages.base.contract import FingerprintedAs, FingerprintedUnless, NotFingerprinted, StageConfig, UserError
 
 
 class Inner(StageConfig):
@@ -24,6 +24,14 @@ class Renamed(StageConfig):
 
     reach: Annotated[int, FingerprintedAs("radius")] = 3
     threads: Annotated[int, NotFingerprinted] = 4
+
+
+class Grown(StageConfig):
+    """`Inner` after it got another field."""
+
+    radius: int = 3
+    threads: Annotated[int, NotFingerprinted] = 4
+    shape: Annotated[str, FingerprintedUnless("round")] = "round"
 
 
 class Kind(StageConfig):
@@ -59,6 +67,11 @@ def test_a_renamed_field_or_value_keeps_its_old_spelling() -> None:
     assert mark(Renamed(reach=5)) == mark(Inner(radius=5)) != mark(Renamed(reach=6))
     assert fingerprinted(Kind(kind="new")) == {"kind": "old"}
     assert fingerprinted(Kind(kind="other")) == {"kind": "other"}
+
+
+def test_a_field_added_later_counts_only_where_it_changes_what_was_done_before() -> None:
+    assert mark(Grown()) == mark(Inner())
+    assert fingerprinted(Grown(shape="square")) == {"radius": 3, "shape": "square"}
 
 
 def test_stage_version_inputs_and_files_change_it() -> None:

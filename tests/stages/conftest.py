@@ -16,13 +16,14 @@ from stages.base.artifact import Artifact, file_sha256
 from stages.base.pairs import image_uid, pair_uid, pairs_schema
 
 
-def _seal(folder: Path, stage: str, name: str) -> Artifact:
+def _seal(folder: Path, stage: str, name: str, **source: Any) -> Artifact:
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     listed = [
         {"name": p.relative_to(folder).as_posix(), "bytes": p.stat().st_size, "sha256": file_sha256(p)} for p in files
     ]
     fingerprint = hashlib.sha256(json.dumps([stage, name, listed]).encode()).hexdigest()
-    manifest = {"stage": stage, "fingerprint": fingerprint, "config": {"name": name}, "counts": {}, "files": listed}
+    config = {"name": name, **({"source": source} if source else {})}
+    manifest = {"stage": stage, "fingerprint": fingerprint, "config": config, "counts": {}, "files": listed}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return Artifact(str(folder))
 
@@ -38,7 +39,7 @@ def fetched_source(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tu
     """Makes the `pairs` and `raw` artifacts of one source.
 
     `fetched_source(name, images, partitions=2)`, where `images` lists `(url, bytes or a failure's status, captions)`
-    with an optional fourth item, the list's own columns.
+    with an optional fourth item, the list's own columns. Where all captions are empty the source is image-only.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -91,7 +92,9 @@ def fetched_source(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tu
             strings = {name: pa.string() for name in ("image_uid", "source", "status", "format", "sha256")}
             tried = pa.Table.from_pylist(attempts, pa.schema({**strings, **integers}))
             pq.write_table(tried, root / "raw" / f"attempts-{number:05}.parquet")
-        return _seal(root / "pairs", "ingest", name), _seal(root / "raw", "download", name)
+        image_only = images and not any(caption for _, _, captions, *_ in images for caption in captions)
+        source = {"captions": "none"} if image_only else {}
+        return _seal(root / "pairs", "ingest", name, **source), _seal(root / "raw", "download", name)
 
     return make
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from stages.base.contract import FingerprintedUnless
 from stages.base.external_files import ExternalFile
 from stages.ingest.config import SourceConfig
 from stages.ingest.files import InputFile
@@ -31,8 +32,10 @@ class MedicalConfig(SourceConfig):
 
     private: bool = True
     """Private unless configured otherwise."""
-    reports: Annotated[tuple[str, ...], ExternalFile, Field(min_length=1)]
-    """CSV or JSON lists, or one text file per study; paths, folders, globs or URLs."""
+    captions: Annotated[Literal["report", "none"], FingerprintedUnless("report")] = "report"
+    """`none`: an image-only source, without reports; pixels and facts are de-identified all the same."""
+    reports: Annotated[tuple[str, ...], ExternalFile] = ()
+    """CSV or JSON lists, or one text file per study; paths, folders, globs or URLs. Empty with `captions: none`."""
     link: Literal["study", "accession", "file", "folder"] = "study"
     """What identifies a report: the StudyInstanceUID, the accession number, the image's file name (with or without
     extension; with folders, the nearest), or `folder`, a folder around the image as in MIMIC-CXR: of
@@ -62,6 +65,14 @@ class MedicalConfig(SourceConfig):
     """Growth of a box before it is filled, in heights of its text."""
     max_text_share: Annotated[float, Field(gt=0, le=1)] = 0.3
     """An image with a larger share of text is a document and is rejected (`mostly_text`)."""
+
+    @model_validator(mode="after")
+    def _reports_where_captions_are(self) -> MedicalConfig:
+        if self.image_only and self.reports:
+            raise ValueError("captions=none reads no reports; set reports=[], or captions=report")
+        if not self.image_only and not self.reports:
+            raise ValueError("reports is missing; name the reports, or set captions=none for images without any")
+        return self
 
 
 class Medical(Source[MedicalConfig]):
@@ -126,13 +137,15 @@ class Medical(Source[MedicalConfig]):
         from stages.ingest.medical.dicom import Unusable
         from stages.ingest.medical.reports import sections
 
-        report = self._report(file, dicom)
-        if report is None:
+        report = None if self.config.image_only else self._report(file, dicom)
+        if report is None and not self.config.image_only:
             raise Unusable("no_report")
-        names, numbers = stated_identifiers(report)
+        names, numbers = stated_identifiers(report or "")
         if dicom is not None:
             names, numbers = [*names, *dicom.names], [*numbers, *dicom.numbers]
         scrubber = Scrubber(names, numbers, self.config.keep_words)
+        if report is None:
+            return "", scrubber
         caption = scrubber(sections(report, self.config.sections))
         if not caption:
             raise Unusable("no_section")

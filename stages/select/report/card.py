@@ -23,18 +23,20 @@ def card(numbers: Mapping[str, Any]) -> str:
     """The text of the card. `numbers` is the content of `report.json`, which has only counts of private sources."""
     totals, sources = numbers["totals"], numbers["sources"]
     name = numbers["selection"]["name"]
+    without_text = totals.get("kept_without_text")
+    without_text = f" ({without_text:,} of them images without a text)" if without_text else ""
     parts = [
         _metadata(name, totals["kept_pairs"], numbers["languages"]),
         f"# {name}\n",
-        f"{totals['kept_pairs']:,} image-text pairs on {totals['kept_images']:,} images, selected by Pairmill out of "
-        f"{totals['pairs']:,} listed pairs ({totals['listed_images']:,} images, {totals['fetched_images']:,} fetched). "
-        f"An epoch shows {totals['epoch_pairs']:,} pairs.\n",
+        f"{totals['kept_pairs']:,} image-text pairs{without_text} on {totals['kept_images']:,} images, selected by "
+        f"Pairmill out of {totals['pairs']:,} listed pairs ({totals['listed_images']:,} images, "
+        f"{totals['fetched_images']:,} fetched). An epoch shows {totals['epoch_pairs']:,} pairs.\n",
         "## Sources\n",
         _table(
             ("source", "listed pairs", "images", "fetched", "kept pairs", "share of kept", "pairs in an epoch"),
             [
                 (
-                    f"{key} (private)" if s["private"] else key,
+                    key + " (private)" * s["private"] + " (image-only)" * s.get("image_only", False),
                     s["pairs"],
                     s["attempts"]["listed"],
                     s["attempts"]["success"],

@@ -81,7 +81,10 @@ def _by_reason(reasons: list[str], counts: NDArray[np.int64]) -> dict[str, int]:
 
 def _totals(columns: _Columns) -> dict[str, Any]:
     success = columns.status.value("success")
+    image_only = columns.decision.image_only
+    without_text = {} if image_only is None else {"kept_without_text": int((columns.kept & image_only).sum())}
     return {
+        **without_text,
         "pairs": len(columns.source),
         "kept_pairs": int(columns.kept.sum()),
         "listed_images": columns.images,
@@ -105,6 +108,7 @@ def _source(columns: _Columns, number: int, private: bool) -> dict[str, Any]:
     pairs, kept = int(mine.sum()), int(columns.reasons[number, KEPT])
     total, epoch = int(columns.reasons[:, KEPT].sum()), int(columns.epoch.sum())
     return {
+        **({"image_only": True} if decision.index.image_only[number] else {}),
         "private": private,
         "pairs": pairs,
         "kept_pairs": kept,
@@ -184,6 +188,9 @@ def _languages(columns: _Columns) -> list[dict[str, Any]]:
         return []
     languages = codes(pairs["language"])
     measured = pc.fill_null(pairs["measured"], False).to_numpy(zero_copy_only=False).astype(bool)
+    image_only = columns.decision.image_only
+    if image_only is not None:
+        measured &= ~image_only
     code = np.where(languages.of >= 0, languages.of, len(languages.names))
     every = np.bincount(code[measured], minlength=len(languages.names) + 1)
     kept = np.bincount(code[columns.kept & measured], minlength=len(languages.names) + 1)

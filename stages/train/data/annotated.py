@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from stages.base.contract import UserError
 from stages.train.data.annotated_files import AnnotatedFiles, AnnotatedText, read_annotated
 from stages.train.data.crop import Crop, location_bins, location_ids
-from stages.train.data.dataset import DamagedSample, Subset, TokenizedText, TrainingSample, target_ids
+from stages.train.data.dataset import (
+    DamagedSample,
+    Flips,
+    Subset,
+    TextTotals,
+    TokenizedText,
+    TrainingSample,
+    target_ids,
+)
 from stages.train.data.flip_text import flip_text, mentions_side
 from stages.train.data.token_array import BOX, BOX_TOKEN, Pieces, encode_texts
 
@@ -91,28 +99,59 @@ class AnnotatedDataset:
 
     def lengths(self, number: int, epoch: int) -> tuple[int, int]:
         """The sample's longest prompt and target, in tokens, flipped or not."""
-        rows = self._rows(number, epoch)
-        prompt = max(max(self._prompts.length(row), self._flipped_prompts.length(row)) for row in rows)
-        target = max(max(self._targets.length(row), self._flipped_targets.length(row)) for row in rows)
-        return min(self._max_tokens, prompt), min(self._max_tokens, target + 1)
+        return self.longest(np.array([number]), np.array([epoch]))
 
     def longest(self, numbers: NDArray[np.int64], epochs: NDArray[np.int64]) -> tuple[int, int]:
         """The longest prompt and target of many samples, as :meth:`lengths` has them."""
-        lengths = [self.lengths(int(number), int(epoch)) for number, epoch in zip(numbers, epochs, strict=True)]
-        return max(prompt for prompt, _ in lengths), max(target for _, target in lengths)
+        _, rows = self._rows_of(numbers, epochs)
+        prompt = max(texts.lengths(rows).max() for texts in (self._prompts, self._flipped_prompts))
+        target = max(texts.lengths(rows).max() for texts in (self._targets, self._flipped_targets))
+        return min(self._max_tokens, int(prompt)), min(self._max_tokens, int(target) + 1)
+
+    def totals(self, numbers: NDArray[np.int64], epochs: NDArray[np.int64], flips: Flips) -> TextTotals:
+        """The texts, and the tokens of their targets with eos. A box has four tokens in any crop."""
+        owners, rows = self._rows_of(numbers, epochs)
+        plain, flipped = (
+            np.minimum(self._max_tokens, texts.lengths(rows) + 1) for texts in (self._targets, self._flipped_targets)
+        )
+        tokens = int(plain.sum())
+        # Left and right may differ in tokens; few samples' texts do.
+        for sample in np.unique(owners[plain != flipped]).tolist():
+            own = owners == sample
+            if self._flippable[rows[own]].all() and flips(str(self.image_ids[numbers[sample]]), int(epochs[sample])):
+                tokens += int((flipped - plain)[own].sum())
+        return TextTotals(len(rows), tokens)
 
     def subsets(self, sources: Sequence[str]) -> Mapping[str, Subset]:
         """Raises UserError: a task's data have no sources."""
         raise UserError(f"{self.files.annotations}: a task's data have no sources to mix: remove `mixture`")
+
+    def with_texts(self) -> None:
+        """None: every image has a text."""
+
+    @property
+    def image_only(self) -> Collection[str]:
+        """None are."""
+        return ()
 
     def source(self, number: int) -> str:
         """Empty: a task's data have no sources."""
         return ""
 
     def _rows(self, number: int, epoch: int) -> list[int]:
-        first, last = int(self._starts[number]), int(self._starts[number + 1])
-        count = min(self.texts_per_image, last - first)
-        return [first + (epoch * count + i) % (last - first) for i in range(count)]
+        _, rows = self._rows_of(np.array([number]), np.array([epoch]))
+        return rows.tolist()
+
+    def _rows_of(
+        self, numbers: NDArray[np.int64], epochs: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The texts of many samples in turn, int64 [texts] each: the place of its sample in `numbers`, and its row."""
+        first = self._starts[numbers]
+        texts = self._starts[numbers + 1] - first
+        counts = np.minimum(self.texts_per_image, texts)
+        owners = np.repeat(np.arange(len(numbers)), counts)
+        nth = np.arange(len(owners)) - (np.cumsum(counts) - counts)[owners]
+        return owners, first[owners] + ((epochs * counts)[owners] + nth) % texts[owners]
 
     def _texts(self, number: int, rows: Sequence[int], crop: Crop) -> tuple[TokenizedText, ...]:
         bins = self._bins(number, rows, crop)

@@ -56,6 +56,13 @@ def evaluation_transform(image: Image.Image, size: int, mean: Sequence[float], s
     return normalized(image, mean, std)
 
 
+def draws_flip(config: AugmentationConfig, seed: int, epoch: int, sample_seed: str) -> bool:
+    """Whether :func:`draw_crop` flips a sample's image, if it may be flipped, without the image."""
+    if not 0 < config.horizontal_flip < 1:
+        return config.horizontal_flip > 0
+    return _tries_and_flip(config, sample_random(seed, epoch, sample_seed))[1]
+
+
 def draw_crop(
     width: int,
     height: int,
@@ -69,10 +76,17 @@ def draw_crop(
     Boxes, float32 [n, 4] of left, top, right, bottom in pixels, are inside the crop, whole, as far as they are inside
     the image. As many numbers are drawn whatever the arguments are, so no sample's colours depend on its boxes.
     """
-    tries = [(draw.random(), draw.random(), draw.random(), draw.random()) for _ in range(TRIES)]
-    flipped = draw.random() < config.horizontal_flip
+    tries, flipped = _tries_and_flip(config, draw)
     crop = _crop(width, height, _hull(width, height, boxes), config, tries)
     return Crop(width, height, crop, flipped and flippable)
+
+
+def _tries_and_flip(
+    config: AugmentationConfig, draw: random.Random
+) -> tuple[list[tuple[float, float, float, float]], bool]:
+    """The numbers that place a crop, in the order in which they are tried, and whether it is flipped."""
+    tries = [(draw.random(), draw.random(), draw.random(), draw.random()) for _ in range(TRIES)]
+    return tries, draw.random() < config.horizontal_flip
 
 
 def training_pixels(

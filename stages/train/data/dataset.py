@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -51,7 +51,8 @@ class TrainingSample:
     image: bytes
     """As stored: JPEG, PNG, WebP, ..."""
     texts: Callable[[Crop], tuple[TokenizedText, ...]]
-    """At least one, true of what the crop shows: boxes follow the crop, flipping it swaps left and right."""
+    """At least one, but none for an image-only sample; true of what the crop shows: boxes follow the crop, flipping it
+    swaps left and right."""
     boxes: NDArray[np.float32] | None = None
     """[n, 4] left, top, right, bottom in pixels of the upright image: what a crop must hold whole."""
     flippable: bool = True
@@ -63,6 +64,20 @@ class TrainingSample:
     def seed(self) -> str:
         """What its augmentation is drawn from, with the run's seed and the epoch."""
         return f"{self.uid}/{self.repeat}" if self.repeat else self.uid
+
+
+@dataclass(frozen=True)
+class TextTotals:
+    """What some samples' texts add up to."""
+
+    texts: int
+    """Number of texts."""
+    target_tokens: int
+    """Tokens of their targets, the ends of the texts included."""
+
+
+Flips = Callable[[str, int], bool]
+"""Whether the image of a sample, given by its `TrainingSample.seed` and the epoch, is flipped where it may be."""
 
 
 class Dataset(Protocol):
@@ -84,8 +99,21 @@ class Dataset(Protocol):
         """The longest prompt and target of many samples, int64 [n] each, as :meth:`lengths` has them."""
         ...
 
+    def totals(self, numbers: NDArray[np.int64], epochs: NDArray[np.int64], flips: Flips) -> TextTotals:
+        """What the texts of many samples, int64 [n] each, add up to, exactly as training shows them; reads no image."""
+        ...
+
     def subsets(self, sources: Sequence[str]) -> Mapping[str, Subset]:
         """The samples of each source. Raises UserError unless `sources` are exactly those of the data."""
+        ...
+
+    def with_texts(self) -> Subset | None:
+        """The samples that have a text; None where all have."""
+        ...
+
+    @property
+    def image_only(self) -> Collection[str]:
+        """Names of the sources of which no sample has a text; samples of all others have."""
         ...
 
     def source(self, number: int) -> str:

@@ -8,6 +8,7 @@ import weakref
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, suppress
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -16,8 +17,10 @@ from numpy.typing import NDArray
 from models.common.batch import Batch
 from stages.tokenizer.special import SpecialIds
 from stages.train.config import OptimizationConfig
-from stages.train.data.dataset import Dataset, TokenizedText
+from stages.train.data.augment import draws_flip
+from stages.train.data.dataset import Dataset, TextTotals, TokenizedText
 from stages.train.data.sampler import BatchSampler, rank_rows
+from stages.train.data.shuffle import sample_seeds
 from stages.train.data.transform import ReplacedSample, SampleTransform, TransformedSample, TransformSettings
 from stages.train.data.workers.pool import WorkerPool
 from stages.train.data.workers.protocol import Layout
@@ -44,7 +47,9 @@ class Loader:
         accumulation: int,
         special: SpecialIds | None = None,
         mixture: Mapping[str, float] | None = None,
+        needs_texts: bool = True,
     ) -> None:
+        """`needs_texts`: whether images without a text are left out; otherwise a batch may have images without any."""
         self.dataset = dataset
         self.settings = settings
         self.image_size = image_size
@@ -52,16 +57,18 @@ class Loader:
         self.world_size = world_size
         self.accumulation = accumulation
         self.special = special or SpecialIds()
-        self.sampler = BatchSampler(dataset, settings.seed, settings.global_batch, mixture)
+        self.needs_texts = needs_texts
+        self.sampler = BatchSampler(dataset, settings.seed, settings.global_batch, mixture, needs_texts)
+        self._totals = lru_cache(maxsize=8)(self._count_texts)
         self._replaced: list[ReplacedSample] = []
         """Samples replaced in the micro-batches handed out since the last call of :meth:`take_replaced`."""
         transform_settings = TransformSettings(
             settings.seed,
             image_size,
-            settings.image_mean,
-            settings.image_std,
+            *settings.pixel_statistics,
             settings.augmentation,
             settings.corrupt_samples,
+            needs_texts,
         )
         # Workers cannot use what another one decoded, so only a loader without workers caches images.
         cache_mb = 0 if settings.loader_workers else settings.image_cache_mb
@@ -123,6 +130,7 @@ class Loader:
         shape = (self.world_size, self.accumulation, self.settings.micro_batch)
         of_all_ranks = (part.reshape(shape)[:, micro_step].ravel() for part in (numbers, epochs))
         prompt_length, target_length = self.dataset.longest(*of_all_ranks)
+        mine = rank_rows(micro_step, self.rank, self.accumulation, self.settings.micro_batch)
         batch = collate(
             pixels,
             [sample.image_id for sample in samples],
@@ -131,7 +139,22 @@ class Loader:
             target_length,
             self.special.pad,
         )
+        if self.needs_texts:
+            totals, parts = self._totals(step), self.world_size * self.accumulation
+            batch["mean_texts"] = torch.tensor(totals.texts / parts, dtype=torch.float32)
+            batch["mean_target_tokens"] = torch.tensor(totals.target_tokens / parts, dtype=torch.float32)
+        batch["image_seed"] = torch.from_numpy(sample_seeds(self.settings.seed, epochs[mine], numbers[mine]))
         return batch, [sample.replaced for sample in samples if sample.replaced]
+
+    def _count_texts(self, step: int) -> TextTotals:
+        """Of the step's whole global batch, as planned: a sample in a damaged one's place may have a shorter text."""
+        epochs, numbers = self.sampler.batch(step)
+        settings = self.settings
+
+        def flips(sample_seed: str, epoch: int) -> bool:
+            return draws_flip(settings.augmentation, settings.seed, epoch, sample_seed)
+
+        return self.dataset.totals(numbers, epochs, flips)
 
     def _from_workers(self, keys: list[Key]) -> Generator[Made, None, None]:
         ahead = max(1, self.settings.prefetch)
@@ -233,4 +256,6 @@ def collate(
         prompt_mask=torch.from_numpy(prompt_mask),
         target_ids=torch.from_numpy(target),
         target_mask=torch.from_numpy(target_mask),
+        target_positions=torch.from_numpy(np.flatnonzero(target_mask)),
+        full_prompts=bool(prompt_mask.all()),
     )

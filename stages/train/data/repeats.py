@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from stages.train.data.shuffle import grouped
+
 BLOCK = 8192
 """Pairs per block."""
 
@@ -69,6 +71,18 @@ class Repeats:
         starts = self._starts[repeat]
         block = int(np.searchsorted(starts, position, side="right")) - 1
         return block * self._block + int(self._rows(block, repeat)[position - starts[block]]), repeat
+
+    def pairs(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers of the pairs, int64 [n], of samples of the epoch, int64 [n]."""
+        found = samples.copy()
+        for repeat, rows in grouped(np.searchsorted(self._ends, samples, side="right")):
+            if not repeat:
+                continue
+            positions, starts = samples[rows] - self._ends[repeat - 1], self._starts[repeat]
+            for block, within in grouped(np.searchsorted(starts, positions, side="right") - 1):
+                shown = self._rows(block, repeat)[positions[within] - starts[block]]
+                found[rows[within]] = block * self._block + shown
+        return found
 
     def samples(self, repeat: int, block: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Numbers in the epoch, int64 [n], of pairs shown in pass `repeat`; `rows` count from the start of a block."""

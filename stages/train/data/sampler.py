@@ -22,26 +22,37 @@ class BatchSampler:
     """An endless sequence of samples, cut into global batches.
 
     Step ``s`` takes positions ``s * global_batch`` onwards. Without a mixture they are positions in one shuffle of the
-    data set; with one, each source has its own shuffle and its own epochs.
+    data set; with one, each source has its own shuffle and its own epochs. Where texts are needed, images without one
+    are not there: the shuffle is one of the others, and a mixture is one of the other sources.
     """
 
     def __init__(
-        self, dataset: Dataset, seed: int, global_batch: int, mixture: Mapping[str, float] | None = None
+        self,
+        dataset: Dataset,
+        seed: int,
+        global_batch: int,
+        mixture: Mapping[str, float] | None = None,
+        needs_texts: bool = True,
     ) -> None:
         """`mixture` gives every source of the data a weight, 0 to leave it out; null takes the data as they come.
 
-        Raises UserError when the data set is empty, or the mixture does not fit it.
+        Raises UserError when there is no sample, or the mixture does not fit the data set.
         """
-        if not len(dataset):
+        captioned = dataset.with_texts() if needs_texts and mixture is None else None
+        size = len(dataset) if captioned is None else len(captioned)
+        if not size:
             raise UserError("the data set holds no sample to train on: keep some in selection")
         self.global_batch = global_batch
         self._batch = lru_cache(maxsize=8)(self._make)
         self._lock = Lock()  # loaders call from threads of their own
+        self._captioned = captioned
         self._mixture = Mixture(mixture) if mixture is not None else None
-        if self._mixture is None:
-            self._shuffle = Shuffle(len(dataset), seed)
+        if mixture is None or self._mixture is None:
+            self._shuffle = Shuffle(size, seed)
             return
-        by_source = dataset.subsets(list(mixture or ()))
+        by_source = dataset.subsets(list(mixture))
+        if needs_texts and dataset.image_only:
+            self._mixture = Mixture({name: it for name, it in mixture.items() if name not in dataset.image_only})
         self._subsets = [by_source[source] for source in self._mixture.sources]
         self._shuffles = [
             Shuffle(len(subset), _source_seed(seed, source))
@@ -60,6 +71,7 @@ class BatchSampler:
         positions = np.arange(step * self.global_batch, (step + 1) * self.global_batch, dtype=np.int64)
         if self._mixture is None:
             epochs, numbers = self._shuffle(positions)
+            numbers = numbers if self._captioned is None else self._captioned(numbers)
             stripes = self._shuffle.stripe(positions)
         else:
             epochs, numbers, stripes = (np.empty_like(positions) for _ in range(3))

@@ -121,6 +121,14 @@ def permutation(size: int, *key: int) -> NDArray[np.int32]:
     return np.argsort(drawn).astype(np.int32)
 
 
+def sample_seeds(seed: int, epochs: NDArray[np.int64], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A seed for each sample of an epoch, int64 [n], from the run's seed, its epoch and its number, int64 [n] each."""
+    salt = np.full(len(numbers), seed & _U64, dtype=np.uint64)
+    for part in (epochs, numbers):
+        salt = _mixed(salt ^ part.astype(np.uint64))
+    return salt.view(np.int64)
+
+
 def grouped(keys: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
     """(key, its positions in `keys`) for every distinct key."""
     if len(keys) and (keys == keys[0]).all():

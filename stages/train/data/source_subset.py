@@ -1,8 +1,8 @@
-"""The samples of one source: from a position among them to a number in the data set."""
+"""The samples of one source, or of some: from a position among them to a number in the data set."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -17,22 +17,23 @@ _NONE: pa.ChunkedArray = pa.chunked_array([], pa.int16())
 
 
 class SourceSubset:
-    """The samples of one source, renumbered from 0 in the data set's order: pass by pass where pairs are repeated.
+    """The samples of some sources, renumbered from 0 in the data set's order: pass by pass where pairs are repeated.
 
-    It holds one number per pass and block of pairs, and the source's rows in the blocks used last.
+    It holds one number per pass and block of pairs, and the sources' rows in the blocks used last.
     """
 
     def __init__(
         self,
         codes: pa.ChunkedArray,
-        code: int,
+        chosen: NDArray[np.bool_],
         counts: NDArray[np.int64],
         times: pa.ChunkedArray,
         repeats: Repeats | None,
     ) -> None:
-        """`counts` [passes, blocks]: samples of the source in each; the rest is as in :func:`subsets_by_source`."""
+        """`chosen` [sources]: whether it has the samples of the source with this code; `counts` [passes, blocks]: its
+        samples in each; the rest is as in :func:`subsets_by_source`."""
         self._codes = codes
-        self._code = code
+        self._chosen = chosen
         self._times = times
         self._repeats = repeats
         self._blocks = counts.shape[1]
@@ -77,9 +78,9 @@ class SourceSubset:
         return np.array([self._slot_of[cell] for cell in cells], dtype=np.int64)
 
     def _numbers_in(self, cell: int) -> NDArray[np.int64]:
-        """Numbers in the data set of the source's samples in a cell."""
+        """Numbers in the data set of the sources' samples in a cell."""
         repeat, block = divmod(cell, self._blocks)
-        shown = column_values(self._codes.slice(block * BLOCK, BLOCK)) == self._code
+        shown = self._chosen[column_values(self._codes.slice(block * BLOCK, BLOCK))]
         if repeat:
             shown &= column_values(self._times.slice(block * BLOCK, BLOCK)) > repeat
         rows = np.flatnonzero(shown)
@@ -94,6 +95,28 @@ def subsets_by_source(
     `column`: each pair's source, dictionary-encoded; `times`, `repeats`: as in :class:`Repeats`, null where an epoch
     shows every pair once. Neither column is copied, so both may be memory-mapped.
     """
+    names, codes, counts = _counted(column, times, repeats)
+    times = _NONE if times is None else times
+    return {
+        name: SourceSubset(codes, np.arange(len(names)) == code, counts[code], times, repeats)
+        for code, name in enumerate(names)
+        if counts[code].any()
+    }
+
+
+def subset_without(
+    sources: Collection[str], column: pa.ChunkedArray, times: pa.ChunkedArray | None, repeats: Repeats | None
+) -> SourceSubset:
+    """The samples of all sources but these, as one subset; the rest is as in :func:`subsets_by_source`."""
+    names, codes, counts = _counted(column, times, repeats)
+    chosen = np.array([name not in sources for name in names], dtype=bool)
+    return SourceSubset(codes, chosen, counts[chosen].sum(axis=0), _NONE if times is None else times, repeats)
+
+
+def _counted(
+    column: pa.ChunkedArray, times: pa.ChunkedArray | None, repeats: Repeats | None
+) -> tuple[list[str], pa.ChunkedArray, NDArray[np.int64]]:
+    """The sources' names by code, each pair's code, and the samples of each source by pass and block of pairs."""
     column = column.unify_dictionaries()
     names = column.chunk(0).dictionary.to_pylist() if column.num_chunks else []
     codes = pa.chunked_array([chunk.indices for chunk in column.chunks], pa.int32())
@@ -109,12 +132,7 @@ def subsets_by_source(
         cells = np.bincount(own.astype(np.int64) * (passes + 1) + shows, minlength=len(names) * (passes + 1))
         shown = cells.reshape(len(names), passes + 1)[:, ::-1].cumsum(axis=1)[:, ::-1]
         counts[:, :, block] = shown[:, 1:]
-    times = _NONE if times is None else times
-    return {
-        name: SourceSubset(codes, code, counts[code], times, repeats)
-        for code, name in enumerate(names)
-        if counts[code].any()
-    }
+    return names, codes, counts
 
 
 def mixture_subsets(subsets: Mapping[str, SourceSubset], sources: Sequence[str]) -> dict[str, SourceSubset]:

@@ -36,9 +36,9 @@ class TokenArray:
     offsets: NDArray[np.int64]
     """[texts + 1]."""
 
-    def length(self, row: int) -> int:
-        """Tokens of a text."""
-        return int(self.offsets[row + 1] - self.offsets[row])
+    def lengths(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of many texts, both int64 [n]."""
+        return self.offsets[rows + 1] - self.offsets[rows]
 
     def __getitem__(self, row: int) -> NDArray[np.int32]:
         return self.ids[self.offsets[row] : self.offsets[row + 1]]

@@ -54,6 +54,8 @@ class TransformSettings:
     std: tuple[float, float, float]
     augmentation: AugmentationConfig
     corrupt_samples: Literal["replace", "stop"] = "replace"
+    needs_texts: bool = True
+    """Whether a sample may be replaced by one with a text only."""
 
 
 class ImageCache:
@@ -104,7 +106,7 @@ class SampleTransform:
         draws = sample_random(self.settings.seed, epoch, f"instead of {number}")
         longest = self.dataset.lengths(number, epoch)
         for _ in range(_DAMAGED):
-            other = self._draw_other(draws, epoch, self.dataset.source(number), longest)
+            other = self._draw_other(draws, epoch, number, longest)
             try:
                 made = self._transformed(epoch, other, out, longest)
             except DamagedSample:
@@ -131,12 +133,19 @@ class SampleTransform:
         texts = sample.texts(crop)
         return TransformedSample(sample.image_id, tuple(_cut(t, *longest) for t in texts) if longest else texts)
 
-    def _draw_other(self, draws: random.Random, epoch: int, source: str, longest: tuple[int, int]) -> int:
-        """A sample of the source that fits; if none is drawn, any of the source, whose text is then cut; else any."""
-        best, other = -1, 0
+    def _draw_other(self, draws: random.Random, epoch: int, number: int, longest: tuple[int, int]) -> int:
+        """A sample of the same source that fits; if none is drawn, any of the source, whose text is then cut; else any
+        that may take part."""
+        source = self.dataset.source(number)
+        left_out = self.dataset.image_only if self.settings.needs_texts else ()
+        best, other = -1, number
         for _ in range(_DRAWS):
-            other = draws.randrange(len(self.dataset))
-            if self.dataset.source(other) != source:
+            drawn = draws.randrange(len(self.dataset))
+            source_drawn = self.dataset.source(drawn)
+            if source_drawn in left_out:
+                continue
+            other = drawn
+            if source_drawn != source:
                 continue
             best = other
             prompt, target = self.dataset.lengths(other, epoch)

@@ -10,6 +10,7 @@ from the same values, not from the rounded weights.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,8 @@ def construct(job: TrainingJob, phase: int) -> PhaseModel:
     used = registry.objective_parts(job.model, config.objective)
     leave_out(model, model.named_parts(), used)
     registry.set_trainable(model, config.trainable or used)
-    checkpoint_activations(model, job.settings.activation_checkpointing)
+    every = job.settings.activation_checkpointing
+    checkpoint_activations(model, {part: every[part] for part in every if part in used})
     set_loss_chunk(model, job.settings.loss_chunk)
     objective = registry.objective(model, config.objective, config.settings)
     return PhaseModel(model, objective, values)
@@ -252,6 +254,25 @@ def fill(engine: Any, phase: PhaseModel) -> None:
                     low, high = max(start, master.start), min(stop, master.stop)
                     if low < high:
                         master.tensor[low - master.start : high - master.start].copy_(block[low - start : high - start])
+
+
+def release(engine: Any) -> None:
+    """Give back all memory of an engine and its model; neither can be used again.
+
+    `engine.destroy()` leaves both reachable: DeepSpeed keeps every ZeRO-3 module in a list of its own, and parameters
+    know their optimizer. The next phase would be built beside them.
+    """
+    from deepspeed.runtime.zero import parameter_offload
+
+    module = engine.module
+    engine.destroy()
+    parameter_offload.FWD_MODULE_STACK.clear()
+    for weight in module.parameters():
+        weight.grad = None
+        weight.data = torch.empty(0, dtype=weight.dtype, device=weight.device)
+        weight.__dict__.clear()
+    engine.optimizer = engine.basic_optimizer = None
+    gc.collect()
 
 
 def local_values(values: Values, weight: nn.Parameter) -> Values:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from models.common.construction import fill_buffers
+from models.common.output_layer import split_vocabulary
 from stages.train.config import OptimizationConfig
 from stages.train.job import TrainingJob
 from stages.train.trainer.construction import (
@@ -19,8 +23,10 @@ from stages.train.trainer.construction import (
 )
 from stages.train.trainer.ranks import RankInfo
 
-#: DeepSpeed's default size of a gradient bucket, in elements; it is allocated whole, so small models take less.
-_BUCKET = 500_000_000
+#: Gradients that are reduced together, in elements: a message of 200 MB in bf16 uses a network's full rate. It is
+#: allocated whole, twice where communication overlaps with backward, so more (DeepSpeed's 500 million) only costs
+#: memory, and small models take less.
+_BUCKET = 100_000_000
 
 #: Which matrices tensor parallelism splits, by the names `transformers` gives them in CLIP, ViT, OPT and BART: left to
 #: itself DeepSpeed takes the ViT's `mlp.fc2` for a first matrix and splits its wrong side.
@@ -38,8 +44,12 @@ def deepspeed_config(
     on_gpu: bool,
     tensor_parallel: int,
     trainable: int,
+    layer: int,
 ) -> dict[str, Any]:
-    """The dictionary `deepspeed.initialize` takes. `trainable` is the number of weights that learn.
+    """The dictionary `deepspeed.initialize` takes.
+
+    `trainable` is the number of weights that learn, `layer` that of the largest transformer layer, or of the largest
+    matrix where that is more: under ZeRO-3 one is in use and the next is on its way.
 
     The learning rate is set anew at each step by the training loop; DeepSpeed gets no scheduler.
     """
@@ -52,6 +62,12 @@ def deepspeed_config(
     }
     if settings.zero.stage < 3:
         zero["allgather_bucket_size"] = bucket
+    else:
+        zero["sub_group_size"] = _BUCKET  # weights whose gradients the optimizer has in float32 at a time
+        zero["stage3_prefetch_bucket_size"] = layer
+        zero["stage3_max_live_parameters"] = 2 * layer
+        # Recomputed layers are used again at once, for their gradients; gathered weights are kept for no longer.
+        zero["stage3_max_reuse_distance"] = layer
     if settings.zero.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
     config: dict[str, Any] = {
@@ -83,9 +99,6 @@ def deepspeed_config(
 def build_engine(job: TrainingJob, ranks: RankInfo, phase: PhaseModel, accumulation: int) -> Any:
     """A DeepSpeed engine around a phase's objective, its optimizer over the weights that learn, all weights filled."""
     import deepspeed
-    from deepspeed.utils.groups import get_tensor_model_parallel_group
-
-    from models.common.output_layer import split_vocabulary
 
     zero = job.settings.zero
     dtype = torch.bfloat16 if job.precision == "bf16" else torch.float32
@@ -97,6 +110,7 @@ def build_engine(job: TrainingJob, ranks: RankInfo, phase: PhaseModel, accumulat
         on_gpu=ranks.device.type == "cuda",
         tensor_parallel=job.tensor_parallel,
         trainable=sum(weight.numel() for weight in phase.objective.parameters() if weight.requires_grad),
+        layer=largest_layer(phase.objective),
     )
     if zero.stage == 3:
         allocate_partitioned(phase.objective, dtype, ranks, config, zero.frozen_shards)
@@ -106,8 +120,11 @@ def build_engine(job: TrainingJob, ranks: RankInfo, phase: PhaseModel, accumulat
     if finish is not None:
         finish(phase.objective)
     groups = parameter_groups(phase.objective, job.settings.weight_decay)
-    engine, *_ = deepspeed.initialize(model=phase.objective, model_parameters=groups, config=config)
+    with _no_trial_gradients(offload=zero.offload_optimizer):
+        engine, *_ = deepspeed.initialize(model=phase.objective, model_parameters=groups, config=config)
     if job.tensor_parallel > 1:
+        from deepspeed.utils.groups import get_tensor_model_parallel_group
+
         # DeepSpeed would compare the first batch over the ranks that share weights, and fails on a dict of tensors;
         # theirs are equal by construction (`data_rank`).
         engine.first_dataloader_check.remove()
@@ -116,15 +133,45 @@ def build_engine(job: TrainingJob, ranks: RankInfo, phase: PhaseModel, accumulat
     return engine
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The weights that learn, in two groups: matrices, which decay, and vectors and scalars, which do not."""
-    learning = [weight for weight in module.parameters() if weight.requires_grad]
-    dims = [len(getattr(weight, "ds_shape", weight.shape)) for weight in learning]  # ZeRO-3 leaves weights no shape
-    groups = [
-        {"params": [w for w, dim in zip(learning, dims, strict=True) if dim >= 2], "weight_decay": weight_decay},
-        {"params": [w for w, dim in zip(learning, dims, strict=True) if dim < 2], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+@contextmanager
+def _no_trial_gradients(offload: bool) -> Iterator[None]:
+    """Keep ZeRO stages 1 and 2 from making float32 gradients of a rank's whole partition, only to drop them again."""
+    from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
+
+    original = DeepSpeedZeroOptimizer.initialize_optimizer_states
+    if not offload:  # where they stay
+        DeepSpeedZeroOptimizer.initialize_optimizer_states = lambda self: None
+    try:
+        yield
+    finally:
+        DeepSpeedZeroOptimizer.initialize_optimizer_states = original
+
+
+def largest_layer(module: nn.Module) -> int:
+    """Weights of the largest transformer layer, or of the largest module without children where that is more."""
+    units = (m for m in module.modules() if isinstance(m, GradientCheckpointingLayer) or not list(m.children()))
+    return max(sum(weight.numel() for weight in unit.parameters()) for unit in units)
+
+
+def parameter_groups(module: nn.Module, weight_decay: float, largest: int = _BUCKET) -> list[dict[str, Any]]:
+    """The weights that learn: groups of matrices, which decay, and of vectors and scalars, which do not.
+
+    A group has at most ``largest`` elements, or one weight: the optimizer takes a group at a time, with its gradients
+    in float32.
+    """
+    groups: list[dict[str, Any]] = []
+    for is_matrix in (True, False):
+        filled = largest
+        for weight in module.parameters():
+            shape = getattr(weight, "ds_shape", weight.shape)  # ZeRO-3 leaves weights no shape
+            if not weight.requires_grad or (len(shape) >= 2) != is_matrix:
+                continue
+            if filled + shape.numel() > largest:
+                groups.append({"params": [], "weight_decay": weight_decay if is_matrix else 0.0})
+                filled = 0
+            groups[-1]["params"].append(weight)
+            filled += shape.numel()
+    return groups
 
 
 def unclipped_gradient_norm(engine: Any) -> Tensor:

@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stages.train.trainer import partitioned_linear
+
 if TYPE_CHECKING:
     import torch
 
@@ -66,3 +68,4 @@ def _import_deepspeed() -> None:
         del sys.modules["mlflow"]
     # On a CPU DeepSpeed would compile a shared-memory all-reduce for minutes, and hang after a build that was killed.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    partitioned_linear.install()

@@ -46,9 +46,9 @@ def accumulation_steps(settings: OptimizationConfig, world_size: int, key: str) 
     return settings.global_batch // per_pass
 
 
-def phase_steps(phases: Sequence[PhaseConfig], global_batch: int, samples: int) -> list[int]:
-    """Optimizer steps of each phase over a data set of `samples` samples."""
+def phase_steps(phases: Sequence[PhaseConfig], global_batch: int, samples: Sequence[int]) -> list[int]:
+    """Optimizer steps of each phase; `samples` are those that each sees in an epoch (`data/phases.py`)."""
     return [
-        phase.steps if phase.steps is not None else math.ceil((phase.epochs or 0) * samples / global_batch)
-        for phase in phases
+        phase.steps if phase.steps is not None else math.ceil((phase.epochs or 0) * size / global_batch)
+        for phase, size in zip(phases, samples, strict=True)
     ]

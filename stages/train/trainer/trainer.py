@@ -8,7 +8,6 @@ not, bit for bit on CPU.
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import time
@@ -24,6 +23,7 @@ from stages.base.contract import UserError
 from stages.train.config import PhaseConfig
 from stages.train.data.dataset import Dataset
 from stages.train.data.loader import Loader
+from stages.train.data.phases import first_data_step, samples_by_phase
 from stages.train.data.transform import ReplacedSample
 from stages.train.job import TrainingJob, open_dataset
 from stages.train.trainer.checkpoint import (
@@ -37,7 +37,7 @@ from stages.train.trainer.checkpoint import (
     read_state,
     save_engine,
 )
-from stages.train.trainer.construction import construct, save_phase_weights
+from stages.train.trainer.construction import construct, release, save_phase_weights
 from stages.train.trainer.deepspeed_engine import build_engine, unclipped_gradient_norm
 from stages.train.trainer.export import export_model
 from stages.train.trainer.hooks import Hook, StepResult
@@ -60,10 +60,10 @@ def train_loop(config: dict[str, Any]) -> None:
     try:
         ranks = set_up_process(job)
         dataset = open_dataset(job)
-        steps = phase_steps(job.phases, job.settings.global_batch, len(dataset))
+        samples = samples_by_phase(dataset, job.needs_texts)
+        steps = phase_steps(job.phases, job.settings.global_batch, samples)
         for phase in range(finished_phases(job.folder, len(job.phases)), len(job.phases)):
             Trainer(job, ranks, dataset, phase, steps).train()
-            gc.collect()
         if not job.model_folder.exists():
             export_model(job, ranks)
     except UserError as error:
@@ -100,6 +100,8 @@ class Trainer:
         """Optimizer steps of the phase."""
         self.first_step, self.total_steps = sum(steps[:phase]), sum(steps)
         """Steps of the phases before, and of all."""
+        self.first_data_step = first_data_step(dataset, job.needs_texts, phase, steps)
+        """Steps of the phases before that see the same samples: it goes on in their order."""
         self.accumulation = accumulation_steps(job.settings, ranks.data_ranks, job.key)
         """Micro-batches of a rank per optimizer step."""
         self.history = History(job.scratch)
@@ -116,6 +118,7 @@ class Trainer:
             self.accumulation,
             special=job.special,
             mixture=getattr(job.settings, "mixture", None),  # of pretraining alone: tasks have no sources
+            needs_texts=job.needs_texts[phase],
         )
         self.hooks = make_hooks(job, ranks)
         self._dtype = torch.bfloat16 if job.precision == "bf16" else torch.float32
@@ -131,7 +134,8 @@ class Trainer:
                 hook.on_phase_start(self)
 
             started = time.monotonic() - self.state.seconds
-            with closing(self.loader.batches(self.run_step, self.first_step + self.steps)) as batches:
+            first = self.first_data_step
+            with closing(self.loader.batches(first + self.state.step, first + self.steps)) as batches:
                 while self.state.step < self.steps and not self._stopped:
                     step = self._train_step(batches)
                     self.state.seconds = time.monotonic() - started
@@ -144,7 +148,7 @@ class Trainer:
                 hook.on_phase_end(self)
             self.loader.close()
             self._save_phase()
-            self.engine.destroy()
+            release(self.engine)
 
     @property
     def run_step(self) -> int:

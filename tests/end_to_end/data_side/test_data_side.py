@@ -1,4 +1,5 @@
-"""Real photographs and radiographs over HTTP, in LAION's and CC12M's form, beside all that can go wrong.
+"""Real photographs and radiographs over HTTP, in LAION's and CC12M's form, beside all that can go wrong; and
+photographs without text, as far as the tokens that training reads.
 
 Everything is accounted for: attempts are successes and failures, each with its reason; pairs are kept ones and dropped
 ones, each with its reason; and every planted fault is found by its own.
@@ -6,6 +7,7 @@ ones, each with its reason; and every planted fault is found by its own.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -13,22 +15,30 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+from stages.base.artifact import Artifact
 from stages.base.pairs import image_uid, pair_uid
+from stages.shard.check import check, check_shard
+from stages.shard.reader import ShardReader
+from stages.train.data.pairs import PairDataset
 
 pytestmark = pytest.mark.end_to_end
 
 ROOT = Path(__file__).resolve().parents[3]
 PHOTOGRAPHS, RADIOGRAPHS = 45, 30
+PICTURES = 8
 SHOWN = "a photograph that others have copied without asking"
 SETTINGS = (
     *("world=[]", "source=[]", "task=[]", "benchmark=[]", "held_out=[]", "tokenizer=bpe_50k"),
+    *("tokenizer.vocabulary=400", "shard.max_samples=25"),
     *("selection=datacomp_basic", "selection.duplicates.exact=true"),
     "selection.duplicates.near={hash: phash, radius: 8, max_difference: 2.0, max_relative_difference: 0.07}",
     *("signals.families=[cheap]", "ingest.pairs_per_file=40", "cluster.cpus=2"),
@@ -38,11 +48,11 @@ SETTINGS = (
 
 
 class Lists:
-    """The three lists, and what must become of each image and pair in them."""
+    """The four lists, and what must become of each image and pair in them; those of `pictures` have no text."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.status: dict[str, dict[str, str]] = {"web_laion": {}, "web_cc12m": {}, "radiographs": {}}
+        self.status: dict[str, dict[str, str]] = {"web_laion": {}, "web_cc12m": {}, "radiographs": {}, "pictures": {}}
         self.reason: dict[tuple[str, str, str], str] = {}
         self.rows: dict[str, list[tuple[str | None, str | None]]] = {name: [] for name in self.status}
         self.hashes: list[tuple[str, str]] = []
@@ -78,6 +88,8 @@ class Lists:
         lines[3:3] = [b"one column only", b"\tno address", b"http://x.test/a.jpg\t", b"http://x.test/b.jpg\t\xff\xfe"]
         lines += [b"data:image/png;base64,AAAA\tinside", b"ftp://x.test/c.jpg\tanother way", lines[0]]
         (self.folder / "cc12m.tsv").write_bytes(b"\n".join(lines) + b"\n")
+        pictures = [{"url": url, "caption": "to be ignored"} for url, _ in self.rows["pictures"]]
+        (self.folder / "pictures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pictures))
         (self.folder / "hashes.tsv").write_text("".join(f"{url}\t{sha256}\t\n" for url, sha256 in self.hashes))
         return (
             "++sources.web_laion.kind=laion",
@@ -88,6 +100,9 @@ class Lists:
             "++sources.radiographs.kind=laion",
             "++sources.radiographs.private=true",
             f"++sources.radiographs.paths=[{self.folder}/radiographs/*.parquet]",
+            "++sources.pictures.kind=table",
+            "++sources.pictures.captions=none",
+            f"++sources.pictures.paths=[{self.folder}/pictures.jsonl]",
         )
 
 
@@ -100,6 +115,14 @@ CC12M_REJECTS = {
     "data_url": 1,
     "other_scheme": 1,
 }
+
+
+def small_picture(data: bytes) -> bytes:
+    """A photograph scaled down to 120 pixels in height."""
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(data)) as image:
+        image.convert("RGB").resize((150, 120)).save(out, "JPEG")
+    return out.getvalue()
 
 
 def caption_of(folder: Path, split: str) -> dict[str, list[str]]:
@@ -138,6 +161,17 @@ def lists(shared: Path, hosts: Any, plant: Callable[..., Any], tmp_path: Path) -
         if fault.sha256:
             lists.hashes.append((fault.url, fault.sha256))
     lists.rows["web_laion"] += [(None, "no address"), (shown, None), ("file:///etc/passwd", "a file of this machine")]
+
+    for number, picture in enumerate(islice(spare, PICTURES)):
+        url = hosts.serve("127.0.0.3", f"/pictures/{number}.jpg", picture)
+        lists.pair("pictures", url, "", reason="")
+    twin = hosts.serve("127.0.0.2", "/twin.jpg", picture)
+    lists.pair("web_cc12m", twin, "the same photograph, which has a caption here", reason="")
+    lists.reason["pictures", url, ""] = "duplicate.exact"  # for the one with a text
+    missing = hosts.url("127.0.0.3", "/pictures/gone.jpg")
+    lists.pair("pictures", missing, "", "http_404", "download.http_404")
+    small = hosts.serve("127.0.0.3", "/pictures/small.jpg", small_picture(picture))
+    lists.pair("pictures", small, "", reason="rule.min_side")
 
     reports = json.loads((chest / "meta.json").read_text())
     for number, entry in enumerate(sorted(reports, key=lambda entry: entry["file"])[:RADIOGRAPHS]):
@@ -178,7 +212,9 @@ def check_lists(found: Mapping[str, Path], lists: Lists) -> None:
     for source, folder in found.items():
         total = counts(folder)
         assert total["rows"] == total["pairs"] + total["repeats"] + total["rejects"]
-        assert total["pairs"] == len([row for row in lists.rows[source] if row[0] in lists.status[source] and row[1]])
+        assert total["pairs"] == len(
+            [row for row in lists.rows[source] if row[0] in lists.status[source] and row[1] is not None]
+        )
         assert total["images"] == len(lists.status[source])
     assert counts(found["web_cc12m"])["repeats"] == 1
     reasons = {
@@ -187,6 +223,8 @@ def check_lists(found: Mapping[str, Path], lists: Lists) -> None:
     assert reasons["web_cc12m"] == CC12M_REJECTS
     assert reasons["web_laion"] == {"no_url": 1, "no_caption": 1, "file_url": 1}
     assert not reasons["radiographs"]
+    assert not reasons["pictures"]
+    assert counts(found["pictures"])["files_with_ignored_captions"] == 1
 
 
 def check_attempts(found: Mapping[str, Path], lists: Lists) -> None:
@@ -216,7 +254,7 @@ def check_verdicts(workspace: Path, lists: Lists) -> None:
         pair_uid(source, url, caption): (source, url, caption)
         for source, rows in lists.rows.items()
         for url, caption in rows
-        if url in lists.status[source] and caption
+        if url in lists.status[source] and caption is not None
     }
     assert {uid: row["source"] for uid, row in verdicts.items()} == {uid: it[0] for uid, it in listed.items()}
     total = counts(selected)
@@ -226,7 +264,7 @@ def check_verdicts(workspace: Path, lists: Lists) -> None:
     assert all(row["keep"] == (row["reason"] == "") for row in verdicts.values())
 
     reasons = {listed[uid]: row["reason"] for uid, row in verdicts.items()}
-    exact = [pair for pair, reason in lists.reason.items() if reason == "duplicate.exact"]
+    exact = [pair for pair, reason in lists.reason.items() if reason == "duplicate.exact" and pair[0] != "pictures"]
     others = {pair: reason for pair, reason in lists.reason.items() if pair not in exact}
     assert {pair: reasons[pair] for pair in others} == others
     # Of two equal files either may stay.
@@ -238,13 +276,64 @@ def check_verdicts(workspace: Path, lists: Lists) -> None:
     assert len(unforeseen) < 0.1 * len(reasons), unforeseen
 
 
+def check_images_without_text(workspace: Path, lists: Lists) -> None:
+    """They are in the shards, without a text, ids or a word in the tokenizer."""
+    (shards,) = (workspace / "artifacts/shard").glob("*")
+    (selected,) = (workspace / "artifacts/select").glob("*")
+    (tokens,) = (workspace / "artifacts/tokens").glob("*")
+    (tokenizer,) = (workspace / "artifacts/tokenizer").glob("*")
+    kept = {row["uid"] for row in table(selected, "verdicts.parquet") if row["keep"] and row["source"] == "pictures"}
+    assert len(kept) == PICTURES - 1
+    reader = ShardReader(str(shards))
+    rows = [reader.index[number] for number in range(len(reader))]
+    assert {row.uid for row in rows if row.text_length < 0} == kept
+    assert reader.dataset["image_only"] == {"pictures": len(kept)}
+    report = check(reader, lambda numbers, by_index: [check_shard(reader, n, by_index) for n in numbers])
+    assert report.problems == []
+    assert {row["source"]: row["tokens"] > 0 for row in token_figures(tokens)} == {
+        source: source != "pictures" for source in lists.status
+    }
+    assert "pictures" not in json.loads((tokenizer / "report.json").read_text())["corpora"]
+    dataset = PairDataset(Artifact(str(shards)), Artifact(str(tokens)), max_tokens=32)
+    captioned = dataset.with_texts()
+    assert captioned is not None
+    assert len(captioned) == len(dataset) - len(kept)
+    assert "image-only" in (selected / "report.html").read_text()
+
+
+def token_figures(tokens: Path) -> list[dict[str, Any]]:
+    sources = json.loads((tokens / "tokens.json").read_text())["sources"]
+    return [{"source": source, **figures} for source, figures in sources.items()]
+
+
+def check_forgetting_an_image(workspace: Path, lists: Lists, settings: Sequence[str], listed: Path) -> None:
+    """One that was kept goes from every artifact; `pairmill why` tells what it was before."""
+    url = next(url for source, url, _ in lists.reason if source == "pictures")
+    uid = pair_uid("pictures", url, "")
+    told = pairmill(workspace, "why", url, *settings)
+    assert "none: its source is image-only" in told
+    assert "0 tokens" in told
+    listed.write_text(url + "\n")
+    pairmill(workspace, "forget", str(listed), *settings)
+    (shards,) = (workspace / "artifacts/shard").glob("*")
+    reader = ShardReader(str(shards))
+    assert uid not in {reader.index[number].uid for number in range(len(reader))}
+    assert reader.dataset["image_only"] == {"pictures": PICTURES - 2}
+    report = check(reader, lambda numbers, by_index: [check_shard(reader, n, by_index) for n in numbers])
+    assert report.problems == []
+    (tokens,) = (workspace / "artifacts/tokens").glob("*")
+    samples = {row["source"]: row["samples"] for row in token_figures(tokens)}
+    assert samples["pictures"] == PICTURES - 2
+    assert uid not in {row["uid"] for row in table(artifacts(workspace, "ingest")["pictures"], "pairs-*.parquet")}
+
+
 def test_every_image_and_pair_is_accounted_for_and_every_planted_fault_found_by_its_own_reason(
     lists: Lists, hosts: Any, tmp_path: Path
 ) -> None:
     workspace = tmp_path / "workspace"
     settings = (*SETTINGS, *lists.write())
 
-    pairmill(workspace, "run", "select", *settings)
+    pairmill(workspace, "run", "tokens", *settings)
 
     check_lists(artifacts(workspace, "ingest"), lists)
     check_attempts(artifacts(workspace, "download"), lists)
@@ -262,3 +351,5 @@ def test_every_image_and_pair_is_accounted_for_and_every_planted_fault_found_by_
     assert by_status["robots"] == by_status["robots_unavailable"] == {0}
     assert by_status["opt_out"] == {0, 1}  # reserved by the host's file, or told with the answer
     assert asked["/robots.txt"] <= 2 * 6 * 3  # once per host, source and process; twice where it failed
+    check_images_without_text(workspace, lists)
+    check_forgetting_an_image(workspace, lists, settings, tmp_path / "forget.txt")

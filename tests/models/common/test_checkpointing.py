@@ -13,6 +13,7 @@ from torch import Tensor
 from models import registry
 from models.common.batch import Batch
 from models.common.checkpointing import checkpoint_activations, checkpointed_layers
+from models.common.construction import leave_out
 from models.common.errors import UserError
 
 OBJECTIVES = [
@@ -84,6 +85,12 @@ def test_only_each_kth_layer_of_the_part_is_recomputed(config: Callable[..., Any
     layers = checkpointed_layers(model)
     assert [layer.gradient_checkpointing for layer in layers["vision"]] == [True, False, True]
     assert not any(layer.gradient_checkpointing for part in ("qformer", "language") for layer in layers[part])
+
+
+def test_layers_of_parts_that_are_left_out_count_for_nothing(config: Callable[..., Any]) -> None:
+    model = registry.build(config("blip2_tiny", vocabulary=60))
+    leave_out(model, model.named_parts(), ("vision", "qformer"))
+    assert {part: len(layers) for part, layers in checkpointed_layers(model).items()} == {"vision": 3, "qformer": 2}
 
 
 def test_parts_without_layers_and_unknown_ones_are_refused(either: Any) -> None:

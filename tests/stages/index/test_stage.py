@@ -312,3 +312,30 @@ def test_signals_without_hashes_are_refused(fetched_source, scene, as_bytes, run
     signals = run_stage(Signals(SignalsConfig(families=("text",))), {"pairs": [pairs], "raw": [raw]})
     with pytest.raises(UserError, match=r"source x have no pixel_sha256; add the family `hashes`"):
         run_stage(BuildIndex(IndexConfig(search_radius={})), {"pairs": [pairs], "raw": [raw], "signals": [signals]})
+
+
+def test_an_image_only_source_is_named_as_such_and_searched_like_any_other(
+    measured, scene, as_bytes, run_stage, world
+) -> None:
+    home = world({"images/1.png": as_bytes(scene(5)), "texts.json": b'{"annotations": [], "images": []}'}, "more")
+    web = [("http://x/1", as_bytes(scene(1)), ["a street"])]
+    images = [("http://y/1", as_bytes(scene(1), "BMP"), [""]), ("http://y/2", as_bytes(scene(5)), [""])]
+    inputs = measured({"web": web, "images": images}, 1)
+    config = IndexConfig(
+        search_radius={"phash": 8},
+        benchmarks={"held": {"images": "world:more/images"}},  # type: ignore[dict-item]
+    )
+    artifact = run_stage(BuildIndex(config), {**inputs, "worlds": [home]})
+    index = Index(artifact)
+    assert artifact.read_json("sources.json") == [
+        {"name": "web", "private": False},
+        {"name": "images", "private": False, "image_only": True},
+    ]
+    assert index.image_only == [False, True]
+    assert index.pairs["measured"].to_pylist() == [True, True, True]
+    assert index.pairs["words"].null_count == 2
+    group = index.images["group"].to_numpy()
+    of = {uid: row for row, uid in enumerate(index.images["image_uid"].to_pylist())}
+    assert group[of[image_uid("web", "http://x/1")]] == group[of[image_uid("images", "http://y/1")]]
+    assert index.benchmark_exact["image"].to_pylist() == [of[image_uid("images", "http://y/2")]]
+    assert index.benchmark_texts.num_rows == 0

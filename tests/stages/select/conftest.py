@@ -54,6 +54,8 @@ GOOD_PAIR: dict[str, Any] = {
     "unsafe": 0.1,
     "watermark": 0.1,
 }
+#: What of it is null in an image-only source.
+OF_THE_TEXT = [name for name in GOOD_PAIR if name not in ("aesthetic", "unsafe", "watermark")]
 _TYPES = {
     **{name: pa.int32() for name in ("width", "height", "faces", "characters", "words")},
     **{name: pa.string() for name in ("format", "language")},
@@ -77,6 +79,7 @@ def write_index(
     exact: pa.Table | None = None,
     benchmark_near: Mapping[str, pa.Table] | None = None,
     texts: pa.Table | None = None,
+    image_only: Sequence[str] = (),
 ) -> Artifact:
     """An index artifact of these tables; `sources` says of each whether it is private."""
     radius = dict(radius or {"phash": 8})
@@ -89,7 +92,10 @@ def write_index(
     for name, table in files.items():
         with pa.ipc.new_file(str(folder / name), table.schema) as writer:
             writer.write_table(table)
-    listed = [{"name": name, "private": private} for name, private in sources.items()]
+    listed = [
+        {"name": name, "private": private, **({"image_only": True} if name in image_only else {})}
+        for name, private in sources.items()
+    ]
     (folder / "sources.json").write_text(json.dumps(listed))
     names = [{"name": name} for name in sorted([*files, "sources.json"])]
     config = {"radius": radius, "ngram": 8, "benchmarks": {}, "private_sources": []}
@@ -117,6 +123,7 @@ def make_index(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Index]
         benchmark_near: Sequence[Mapping[str, Any]] = (),
         texts: Sequence[Mapping[str, Any]] = (),
         without: Sequence[str] = (),
+        image_only: Sequence[str] = (),
     ) -> Index:
         image_rows = []
         for place, change in enumerate(images):
@@ -131,6 +138,8 @@ def make_index(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Index]
             image = image_rows[change["image"]]
             fetched = image["status"] == "success"
             values = GOOD_PAIR if fetched else dict.fromkeys(GOOD_PAIR)
+            if list(sources or ["a"])[image["source"]] in image_only:
+                values = {**values, **dict.fromkeys(OF_THE_TEXT)}
             row = {"uid": f"{place:032x}", "source": image["source"], "measured": fetched, **values, **change}
             pair_rows.append(row)
         filled = {"difference": 0.5, "relative_difference": 0.01}
@@ -149,6 +158,7 @@ def make_index(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Index]
             exact=_table(exact, BENCHMARK_EXACT, []),
             benchmark_near={"phash": _table([{**filled, **row} for row in benchmark_near], BENCHMARK_NEAR, [])},
             texts=_table(texts, BENCHMARK_TEXTS, []),
+            image_only=image_only,
         )
         return Index(artifact)
 

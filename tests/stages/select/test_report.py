@@ -207,3 +207,22 @@ def test_files_of_ones_own_have_no_host_and_are_counted_all_the_same(make_index)
     numbers = figures(decision, decision.config)
     assert numbers["totals"]["listed_images"] == 2
     assert numbers["hosts"] == {"hosts": 0, "without_success": 0, "top": []}
+
+
+def test_an_image_only_source_is_marked_and_counts_in_no_figure_of_texts(make_index) -> None:
+    index = make_index([{}, {"source": 1}, {"source": 1}], sources={"web": False, "ward": True}, image_only=["ward"])
+    decision = decide(index, SelectConfig(selection=SELECTION, private_sources=["ward"]))
+    numbers = figures(decision, decision.config)
+    assert numbers["totals"]["kept_pairs"] == 3
+    assert numbers["totals"]["kept_without_text"] == 2
+    assert [source.get("image_only") for source in numbers["sources"].values()] == [None, True]
+    assert numbers["languages"] == [{"language": "en", "pairs": 1, "kept": 1}]
+    assert numbers["distributions"]["words"]["measured"] == 1
+    text = card(full(numbers))
+    assert "3 image-text pairs (2 of them images without a text) on 3 images" in text
+    assert "| ward (private) (image-only) |" in text
+
+
+def test_figures_without_an_image_only_source_do_not_speak_of_any(numbers) -> None:
+    assert "kept_without_text" not in numbers["totals"]
+    assert not any("image_only" in source for source in numbers["sources"].values())

@@ -232,3 +232,46 @@ def test_published_numbers() -> None:
 def test_a_rule_that_makes_no_sense_is_refused(wrong: dict) -> None:
     with pytest.raises(ValidationError):
         Rules.model_validate(wrong)
+
+
+TEXT_RULES = {
+    "min_characters": 5,
+    "min_words": 3,
+    "max_repetition": 0.5,
+    "min_letters": 0.2,
+    "languages": ["en"],
+    "min_language_score": 0.5,
+    "min_similarity": {"en": 0.28, "other": 0.26},
+    "min_clip_similarity": 0.2,
+    "where": {"digits": {"max": 0.5}, "letters": {"min": 0.1, "missing": "drop"}},
+    "fractions": {"similarity_l14": {"top": 0.5}},
+}
+
+
+@pytest.mark.parametrize("missing", ["pass", "drop"])
+def test_rules_on_text_neither_drop_nor_spare_an_image_without_one(
+    make_index: Callable[..., Index], missing: str
+) -> None:
+    index = make_index(
+        [{"source": 1}, {"source": 1, "width": 50}, {"source": 1}, {"source": 1}, {}, {}],
+        [
+            {"image": 0},
+            {"image": 1},
+            {"image": 2, "unsafe": 0.9},
+            {"image": 3, "aesthetic": None},
+            {"image": 4, "similarity_l14": 0.9},
+            {"image": 5, "words": 1},
+        ],
+        sources={"web": False, "images": False},
+        image_only=["images"],
+    )
+    rules = {**TEXT_RULES, "missing": missing, "min_side": 100, "max_unsafe": 0.5, "min_aesthetic": 1.0}
+    config = SelectConfig(selection=SelectionConfig.model_validate({"name": "t", "rules": rules}))
+    assert decide(index, config).verdicts()["reason"].to_pylist() == [
+        "",
+        "rule.min_side",
+        "rule.max_unsafe",
+        "" if missing == "pass" else "rule.min_aesthetic",  # which is of the image, not of its text
+        "",
+        "rule.min_words",
+    ]

@@ -172,3 +172,50 @@ def test_equal_pixels_fall_as_near_copies_where_exact_ones_are_not_looked_for(ma
     kind = "exact" if exact else "near"
     found = [(row["reason"], row["detail"]) for row in decide(index, config).verdicts().to_pylist()]
     assert found == [(f"duplicate.{kind}", f"{1:032x}"), ("", "")]
+
+
+def test_a_copy_with_a_text_is_kept_before_one_of_an_image_only_source(make_index) -> None:
+    index = make_index(
+        [
+            {"source": 1, "width": 900},  # 0: larger than its copies 1 and 2, but without a text
+            {"group": 0},  # 1
+            {"source": 1, "group": 0},  # 2
+            {"source": 1, "width": 900},  # 3: near 4
+            {},  # 4
+            {"source": 1},  # 5: its copy 6 is lost to a rule on its caption
+            {"group": 5},  # 6
+            {"source": 1, "width": 900},  # 7: a copy of 8 in the same source
+            {"source": 1, "group": 7},  # 8
+        ],
+        [*({"image": n} for n in range(6)), {"image": 6, "words": 1}, {"image": 7}, {"image": 8}],
+        sources={"web": False, "images": False},
+        near=[{"first": 3, "second": 4, "distance": 2}],
+        image_only=["images"],
+    )
+    verdicts = decide(index, CONFIG).verdicts().to_pylist()
+    assert [(row["reason"], row["detail"]) for row in verdicts] == [
+        ("duplicate.exact", f"{1:032x}"),
+        ("", ""),
+        ("duplicate.exact", f"{1:032x}"),
+        ("duplicate.near", f"{4:032x}"),
+        ("", ""),
+        ("", ""),
+        ("rule.min_words", ""),
+        ("", ""),
+        ("duplicate.exact", f"{7:032x}"),
+    ]
+
+
+def test_an_image_only_source_has_its_cap_its_share_and_its_benchmarks(make_index) -> None:
+    index = make_index(
+        [*({} for _ in range(4)), *({"source": 1} for _ in range(8))],
+        sources={"web": False, "images": False},
+        exact=[{"image": 4, "benchmark": "vqa", "file": "a.png"}],
+        image_only=["images"],
+    )
+    decision = decide(index, select(mixture={"images": {"share": 0.6, "epochs": 2}}))
+    assert decision.verdicts()["reason"].to_pylist()[4] == "benchmark.vqa"
+    shown = decision.repeats.tolist()
+    assert (sum(shown[:4]), sum(shown[4:])) == (4, 6)
+    capped = decide(index, select(max_pairs={"images": 3}))
+    assert int(capped.repeats[4:].sum()) == 3

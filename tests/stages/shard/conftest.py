@@ -71,44 +71,56 @@ class World:
         return {"pairs": list(self.pairs), "raw": list(self.raw), "verdicts": [verdicts]}
 
 
+def _source(run_stage: Callable[..., Artifact], world: World, source: str, count: int, captions: bool = True) -> None:
+    """Add a source of so many images, with one or two captions each, or with an empty one."""
+    folder = world.folder / source
+    (folder / "images").mkdir(parents=True)
+    rows = []
+    for n in range(count):
+        form, ext = (("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp"))[n % 3]
+        pixels = np.random.default_rng([n, count]).integers(0, 255, (20 + n, 30, 3), np.uint8)
+        stored = io.BytesIO()
+        Image.fromarray(pixels).save(stored, format=form)
+        path = f"images/{n}.{ext}"
+        (folder / path).write_bytes(stored.getvalue())
+        for k in range(1 + n % 2 if captions else 1):
+            caption = f'{source} {n}/{k}: "ein Bild", 写真 \t\u2028 and \\ more' if captions else ""
+            uid = pair_uid(source, path, caption)
+            world.captions[uid], world.images[uid] = caption, stored.getvalue()
+            rows.append(
+                {
+                    "uid": uid,
+                    "image_uid": image_uid(source, path),
+                    "source": source,
+                    "path": path,
+                    "caption": caption,
+                    "license": "CC0",
+                    "meta": "{}",
+                }
+            )
+    rows.sort(key=lambda row: (row["image_uid"], row["uid"]))
+    middle = next(i for i in range(6, len(rows)) if rows[i]["image_uid"] != rows[i - 1]["image_uid"])
+    for number, part in enumerate((rows[:middle], rows[middle:])):
+        table = pa.Table.from_pylist(part, pairs_schema())
+        pq.write_table(table, folder / f"pairs-{number:05d}.parquet")
+    pairs = seal(folder, source)
+    config = DownloadConfig(name=source, source=SourceConfig(kind="test", paths=("list",)))
+    world.pairs += (pairs,)
+    world.raw += (run_stage(Download(config), {"pairs": [pairs]}),)
+
+
 @pytest.fixture
 def world(run_stage: Callable[..., Artifact], tmp_path: Path) -> World:
     world = World((), (), {}, {}, tmp_path)
     for source, count in (("alpha", 13), ("beta", 9)):
-        folder = tmp_path / source
-        (folder / "images").mkdir(parents=True)
-        rows = []
-        for n in range(count):
-            form, ext = (("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp"))[n % 3]
-            pixels = np.random.default_rng([n, count]).integers(0, 255, (20 + n, 30, 3), np.uint8)
-            stored = io.BytesIO()
-            Image.fromarray(pixels).save(stored, format=form)
-            path = f"images/{n}.{ext}"
-            (folder / path).write_bytes(stored.getvalue())
-            for k in range(1 + n % 2):
-                caption = f'{source} {n}/{k}: "ein Bild", 写真 \t\u2028 and \\ more'
-                uid = pair_uid(source, path, caption)
-                world.captions[uid], world.images[uid] = caption, stored.getvalue()
-                rows.append(
-                    {
-                        "uid": uid,
-                        "image_uid": image_uid(source, path),
-                        "source": source,
-                        "path": path,
-                        "caption": caption,
-                        "license": "CC0",
-                        "meta": "{}",
-                    }
-                )
-        rows.sort(key=lambda row: (row["image_uid"], row["uid"]))
-        middle = next(i for i in range(6, len(rows)) if rows[i]["image_uid"] != rows[i - 1]["image_uid"])
-        for number, part in enumerate((rows[:middle], rows[middle:])):
-            table = pa.Table.from_pylist(part, pairs_schema())
-            pq.write_table(table, folder / f"pairs-{number:05d}.parquet")
-        pairs = seal(folder, source)
-        config = DownloadConfig(name=source, source=SourceConfig(kind="test", paths=("list",)))
-        world.pairs += (pairs,)
-        world.raw += (run_stage(Download(config), {"pairs": [pairs]}),)
+        _source(run_stage, world, source, count)
+    return world
+
+
+@pytest.fixture
+def mixed_world(run_stage: Callable[..., Artifact], world: World) -> World:
+    """The same, and a source whose images have no text."""
+    _source(run_stage, world, "gamma", 8, captions=False)
     return world
 
 

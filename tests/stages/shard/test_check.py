@@ -299,3 +299,31 @@ def test_shards_are_sound_after_forgetting_from_them(artifact: Artifact, world: 
     reader = ShardReader(artifact)
     assert {reader.sample(i).uid for i in range(len(reader))} == set(world.captions) - set(uids)
     assert (reader.index[0].image_xxh3 is None) == older
+
+
+@pytest.mark.parametrize("some", [True, False])
+def test_images_without_a_text_are_checked_and_forgotten_like_any_other(
+    mixed_world: Any, shard: Callable[..., Artifact], some: bool
+) -> None:
+    artifact = shard(mixed_world.inputs())
+    assert problems(artifact) == []
+    uids = sorted(uid for uid, caption in mixed_world.captions.items() if not caption)
+    gone = {*(uids[:3] if some else uids), next(uid for uid, caption in mixed_world.captions.items() if caption)}
+    out = artifact.path().parent / "out"
+    out.mkdir()
+    removal = forget(artifact, {}, Forgotten(frozenset(gone), frozenset()), out)
+    assert removal.samples == len(gone)
+    for name in removal.rewritten:
+        (out / name).replace(artifact.path(name))
+    (artifact.path() / "manifest.json").unlink()
+    assert problems(artifact) == []
+    reader = ShardReader(artifact)
+    assert {reader.sample(i).uid for i in range(len(reader))} == set(mixed_world.captions) - gone
+    assert reader.dataset.get("image_only") == ({"gamma": 5} if some else None)
+
+    row = next(row for row in (reader.index[i] for i in range(len(reader))) if some == (row.text_length < 0))
+    path = artifact.path(reader.shards[row.shard])
+    content = bytearray(path.read_bytes())
+    content[row.image_offset + 20] ^= 1
+    path.write_bytes(content)
+    assert [problem.uid for problem in problems(artifact)] == [row.uid]

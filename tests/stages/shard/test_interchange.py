@@ -125,6 +125,19 @@ def test_ray_data_reads_the_shards(
         assert row["jpg"].shape[:2] == (row["json"]["height"], row["json"]["width"])
 
 
+@pytest.mark.slow
+def test_ray_data_reads_shards_with_images_without_text_by_the_members_that_all_have(
+    mixed_world: Any, shard: Callable[..., Artifact], ray_session: None
+) -> None:
+    import ray
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    artifact = shard(mixed_world.inputs(), max_samples=1000)
+    paths = [str(artifact.path(name)) for name in artifact.names("train-*.tar")]
+    read = ray.data.read_webdataset(paths, filerename=as_jpg, suffixes=["jpg", "json"])
+    assert {row["__key__"]: row["json"]["caption"] or "" for row in read.take_all()} == mixed_world.captions
+
+
 @pytest.mark.parametrize("side", [None, 100])
 def test_no_picture_is_compressed_with_loss_twice(
     photographs: Any, run_stage: Callable[..., Artifact], side: int | None

@@ -153,3 +153,29 @@ def test_the_index_says_how_often_an_epoch_shows_each_sample(world: Any, shard: 
     rows = [reader.index[i] for i in range(len(reader))]
     assert len(rows) == len(uids)
     assert {row.uid: row.repeats for row in rows if row.repeats != 1} == often
+
+
+def test_an_image_without_a_text_is_stored_without_one(mixed_world: Any, shard: Callable[..., Any]) -> None:
+    artifact = shard(mixed_world.inputs())
+    reader = ShardReader(artifact)
+    without = {uid for uid, caption in mixed_world.captions.items() if not caption}
+    assert len(without) == 8
+    members: dict[str, set[str]] = {}
+    for name in artifact.names("train-*.tar"):
+        with tarfile.open(artifact.path(name)) as tar:
+            for member in tar:
+                uid, _, ext = member.name.partition(".")
+                members.setdefault(uid, set()).add(ext)
+    assert {uid for uid, parts in members.items() if "txt" not in parts} == without
+    for number in range(len(reader)):
+        row, sample = reader.index[number], reader.sample(number)
+        assert sample.image_bytes == mixed_world.images[sample.uid]
+        assert sample.caption == mixed_world.captions[sample.uid]
+        assert reader.meta(number)["caption"] == (sample.caption or None)
+        if sample.uid in without:
+            assert (row.text_offset, row.text_length, row.text_xxh3) == (0, -1, None)
+    assert artifact.read_json("dataset.json")["image_only"] == {"gamma": 8}
+
+
+def test_shards_of_captioned_sources_do_not_speak_of_others(world: Any, shard: Callable[..., Any]) -> None:
+    assert set(shard(world.inputs()).read_json("dataset.json")) == {"samples", "shards"}

@@ -214,11 +214,13 @@ def test_a_caption_without_a_word_has_no_language(language) -> None:
 
 def test_what_the_list_says_is_kept_and_nonsense_is_not() -> None:
     row = of(
-        ListColumns(), "", {"clip_b32_similarity_score": 0.4, "punsafe": "high", "pwatermark": float("nan"), "WIDTH": 0}
+        ListColumns(),
+        "x",
+        {"clip_b32_similarity_score": 0.4, "punsafe": "high", "pwatermark": float("nan"), "WIDTH": 0},
     )
     assert row == {**dict.fromkeys(ListColumns.columns), "similarity": 0.4}
     huge = {"similarity": 10**400, "WIDTH": 10**40, "HEIGHT": -3, "NSFW": " ", "aesthetic": True}
-    assert of(ListColumns(), "", huge) == dict.fromkeys(ListColumns.columns)
+    assert of(ListColumns(), "x", huge) == dict.fromkeys(ListColumns.columns)
 
 
 def test_lists_of_laion_datacomp_and_coco_are_understood() -> None:
@@ -230,11 +232,16 @@ def test_lists_of_laion_datacomp_and_coco_are_understood() -> None:
         "pwatermark": 0.2,
         "AESTHETIC_SCORE": 6.5,
     }
-    row = of(ListColumns(), "", {**laion, "NSFW": "unlikely"})
+    row = of(ListColumns(), "x", {**laion, "NSFW": "unlikely"})
     assert (row["listed_width"], row["listed_height"], row["aesthetic"]) == (640, 480, 6.5)
     assert (row["unsafe"], row["watermark"], row["listed_nsfw"]) == (0.1, 0.2, "UNLIKELY")
     datacomp = {"original_width": 300, "original_height": 200, "clip_l14_similarity_score": 0.25}
-    row = of(ListColumns(), "", datacomp)
+    row = of(ListColumns(), "x", datacomp)
     assert (row["listed_width"], row["listed_height"], row["similarity_l14"]) == (300, 200, 0.25)
-    row = of(ListColumns(), "", {"image_id": 1, "width": 64, "height": 32})
+    row = of(ListColumns(), "x", {"image_id": 1, "width": 64, "height": 32})
     assert (row["listed_width"], row["listed_height"]) == (64, 32)
+
+
+def test_an_image_only_sample_has_what_the_list_says_of_the_image_and_nothing_of_its_text() -> None:
+    row = of(ListColumns(), "", {"similarity": 0.3, "clip_l14_similarity_score": 0.2, "punsafe": 0.1, "WIDTH": 640})
+    assert row == {**dict.fromkeys(ListColumns.columns), "unsafe": pytest.approx(0.1), "listed_width": 640}

@@ -127,6 +127,21 @@ def test_clip_does_not_depend_on_the_batch(clip_folder, scene) -> None:
             assert one["clip_similarity"] == pytest.approx(other["clip_similarity"], abs=1e-4)
 
 
+def test_an_image_without_a_text_has_no_similarity(clip_folder, scene, as_bytes) -> None:
+    import io
+
+    import pyarrow as pa
+
+    from stages.signals.measure import measure
+
+    family = loaded(Clip(ClipConfig(model=str(clip_folder))))
+    data = [as_bytes(scene(1)), as_bytes(scene(2))]
+    attempts = pa.table({"image_uid": ["a", "b"], "offset": [0, len(data[0])], "length": list(map(len, data))})
+    pairs = pa.table({"image_uid": ["a", "b"], "caption": ["", "a dog"], "meta": ["{}", "{}"]})
+    rows = measure([family], attempts, io.BytesIO(b"".join(data)), pairs)["clip"]
+    assert [set(row) for row in rows] == [set(), {"clip_similarity"}]
+
+
 def test_a_very_long_image_does_not_fill_the_memory(clip_folder) -> None:
     family = loaded(Clip(ClipConfig(model=str(clip_folder))))
     assert family.prepare(Image.new("RGB", (1, 60_000))).shape == (3, 32, 32)

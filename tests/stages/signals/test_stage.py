@@ -91,3 +91,19 @@ def test_a_shard_that_lost_its_end_is_named(source, run_stage) -> None:
             shard.truncate(600)
     with pytest.raises(UserError, match=r"raw-0000\d.tar: image [0-9a-f]{32} lies beyond the end"):
         run_stage(Signals(SignalsConfig()), {"pairs": [pairs], "raw": [raw]})
+
+
+def test_an_image_only_source_has_signals_of_its_images_and_none_of_a_text(
+    fetched_source, run_stage, scene, as_bytes
+) -> None:
+    listed = {"similarity": 0.31, "punsafe": 0.02, "WIDTH": 640.0}
+    images = [
+        ("http://a/1.jpg", as_bytes(scene(1, 120, 80)), [""], listed),
+        ("http://a/2.jpg", as_bytes(scene(2)), [""]),
+    ]
+    pairs, raw = fetched_source("images", images, 1)
+    signals = run_stage(Signals(SignalsConfig(families=("cheap",))), {"pairs": [pairs], "raw": [raw]})
+    assert all(row["width"] and row["phash"] for row in read(signals, "images-*"))
+    rows = sorted(read(signals, "pairs-*"), key=lambda row: row["unsafe"] is None)
+    measured = [{name: value for name, value in row.items() if value is not None} for row in rows]
+    assert [set(row) - {"uid", "image_uid", "source"} for row in measured] == [{"unsafe", "listed_width"}, set()]

@@ -25,7 +25,8 @@ def _finish(folder: Path, stage: str, config: Mapping[str, Any]) -> Artifact:
 
 @pytest.fixture
 def corpus_inputs(tmp_path: Path) -> Callable[..., dict[str, list[Artifact]]]:
-    """`pairs` and `verdicts` from source -> captions; captions that start with `-` were dropped by selection."""
+    """`pairs` and `verdicts` from source -> captions; captions that start with `-` were dropped by selection. A
+    source of empty captions is image-only."""
 
     def make(sources: Mapping[str, Sequence[str]], private: Sequence[str] = ()) -> dict[str, list[Artifact]]:
         pairs, verdicts = [], []
@@ -41,7 +42,8 @@ def corpus_inputs(tmp_path: Path) -> Callable[..., dict[str, list[Artifact]]]:
             folder.mkdir()
             columns = [list(column) for column in zip(*sorted(rows, key=lambda r: (r[1], r[0])), strict=True)]
             pq.write_table(pa.table(columns, schema=pairs_schema()), folder / "pairs-00000.parquet")
-            config = {"name": name, "source": {"kind": "laion", "private": name in private}}
+            source = {"kind": "laion", "private": name in private}
+            config = {"name": name, "source": source if any(captions) else {**source, "captions": "none"}}
             pairs.append(_finish(folder, "ingest", config))
         folder = root / "verdicts"
         folder.mkdir()

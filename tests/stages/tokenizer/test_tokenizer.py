@@ -130,6 +130,23 @@ def test_a_sample_of_the_captions_is_that_of_the_smallest_uids_over_all_sources(
     assert sorted(first) == sorted(mine[:3])
 
 
+@pytest.mark.parametrize("most", [None, 100])
+def test_images_without_text_are_no_captions(run_stage, corpus_inputs, most):
+    config = TokenizerConfig(vocabulary=300, max_captions=most)
+    alone = run_stage(Tokenizer(config), corpus_inputs({"web": CAPTIONS}))
+    mixed = run_stage(Tokenizer(config), corpus_inputs({"images": [""] * 500, "web": CAPTIONS}))
+    assert mixed.counts == alone.counts
+    assert mixed.counts["captions"] == (most or len(CAPTIONS))
+    assert {file["name"]: file["sha256"] for file in mixed.manifest["files"]} == {
+        file["name"]: file["sha256"] for file in alone.manifest["files"]
+    }
+
+
+def test_images_alone_are_too_little_text(run_stage, corpus_inputs):
+    with pytest.raises(UserError, match=r"the kept captions and tokenizer\.text allow 259"):
+        run_stage(Tokenizer(TokenizerConfig(vocabulary=300)), corpus_inputs({"images": [""] * 5}))
+
+
 def test_text_that_is_not_utf8_is_named_with_its_place(run_stage, corpus_inputs, tmp_path):
     (tmp_path / "old.txt").write_bytes(b"fine\nna\xefve\n")
     stage = Tokenizer(TokenizerConfig(vocabulary=300, text=[{"path": str(tmp_path / "old.txt")}]))

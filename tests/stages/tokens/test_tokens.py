@@ -6,7 +6,7 @@ import hashlib
 import json
 import pickle
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,19 @@ def uid(caption: str) -> str:
     return hashlib.md5(caption.encode()).hexdigest()
 
 
-def write_shards(folder: Path, shards: list[list[str]], mark: str = "a") -> Artifact:
-    """Captions without a Latin letter come from source `far`, the others from `near`."""
+def write_shards(folder: Path, shards: Sequence[Sequence[str | None]], mark: str = "a") -> Artifact:
+    """Captions without a Latin letter come from source `far`, the others from `near`; None is an image without one."""
     folder.mkdir()
     tables, listed = [], []
     for number, captions in enumerate(shards):
         name = f"train-{number:05}.tar"
         with open(folder / name, "wb") as file, webdataset.TarWriter(file, mtime=0) as tar:
-            for caption in captions:
+            for number_in, caption in enumerate(captions):
+                if caption is None:
+                    key = uid(f"image {number_in}")
+                    record = {"uid": key, "source": "images"}
+                    tar.write({"__key__": key, "png": b"png", "json": json.dumps(record).encode()})
+                    continue
                 record = {"uid": uid(caption), "source": "near" if caption.isascii() else "far"}
                 tar.write({"__key__": uid(caption), "png": b"png", "txt": caption, "json": json.dumps(record).encode()})
         tables.append(to_table(scan_tar(folder / name, number)))
@@ -197,6 +202,24 @@ def test_a_forgotten_captions_ids_stay_neither_in_the_artifact_nor_in_the_cache(
     again = run_stage(Tokens(TokensConfig()), {**inputs, "shards": [left]})
     assert sorted(removal.rewritten) == ["tokens.json", "train-00000.ids.npy", "train-00000.offsets.npy"]
     assert all((out / name).read_bytes() == again.path(name).read_bytes() for name in removal.rewritten)
+
+
+def test_an_image_without_a_text_has_no_ids_and_can_be_forgotten(
+    run_stage: Callable[..., Artifact], inputs: Any, tmp_path: Path
+) -> None:
+    shards = write_shards(tmp_path / "mixed", [["a red circle", None, "ein blauer Kreis", None], [None]])
+    artifact = run_stage(Tokens(TokensConfig()), {**inputs, "shards": [shards]})
+    reader = TokenReader(artifact)
+    assert [len(reader.tokens(0, n)) > 0 for n in range(4)] == [True, False, True, False]
+    assert len(reader.tokens(1, 0)) == 0
+    content = artifact.read_json("tokens.json")
+    assert content["sources"]["images"] == {"samples": 3, "tokens": 0, "round_trip_failed": 0, "unknown": 0}
+    out = tmp_path / "out"
+    out.mkdir()
+    gone = Forgotten(frozenset({uid("image 3"), uid("a red circle")}), frozenset())
+    forget(artifact, {"shards": (shards,)}, gone, out)
+    assert np.diff(np.load(out / "train-00000.offsets.npy")).tolist() == [0, len(reader.tokens(0, 2))]
+    assert json.loads((out / "tokens.json").read_text())["sources"]["images"]["samples"] == 2
 
 
 @given(st.lists(st.lists(st.integers(0, 299), max_size=5), max_size=9), st.booleans(), st.sampled_from([None, 0, 7]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from stages.shard.scan import scan_tar
 from stages.shard.writer import ShardWriter
 from stages.train.config import AugmentationConfig, OptimizationConfig
 from stages.train.data.crop import Crop
-from stages.train.data.dataset import Subset, TokenizedText, TrainingSample, target_ids
+from stages.train.data.dataset import Flips, Subset, TextTotals, TokenizedText, TrainingSample, target_ids
 
 
 def png(number: int, size: int = 8) -> bytes:
@@ -56,8 +56,18 @@ class Numbers:
         lengths = [self.lengths(int(number), int(epoch)) for number, epoch in zip(numbers, epochs, strict=True)]
         return max(prompt for prompt, _ in lengths), max(target for _, target in lengths)
 
+    def totals(self, numbers: np.ndarray, epochs: np.ndarray, flips: Flips) -> TextTotals:
+        return TextTotals(len(numbers), int((2 + numbers % 2).sum()))
+
     def subsets(self, sources: Sequence[str]) -> Mapping[str, Subset]:
         raise AssertionError("no test here mixes sources")
+
+    def with_texts(self) -> None:
+        return None
+
+    @property
+    def image_only(self) -> Collection[str]:
+        return ()
 
     def source(self, number: int) -> str:
         return ""
@@ -89,7 +99,8 @@ def _sealed(folder: Path) -> Artifact:
 def pair_files(tmp_path: Path) -> Callable[..., tuple[Artifact, Artifact]]:
     """Makes a `shard` and a `tokens` artifact of so many samples per shard.
 
-    Sample `i` has uid `i` in hex, noise for an image and `1 + i % 3` tokens `i + 3`. `sources` names each sample's.
+    Sample `i` has uid `i` in hex, noise for an image and `1 + i % 3` tokens `i + 3`. `sources` names each sample's;
+    those of `image_only` have no text.
     """
 
     def make(per_shard: Sequence[int], sources: Sequence[str] = (), **more: Any) -> tuple[Artifact, Artifact]:
@@ -98,6 +109,7 @@ def pair_files(tmp_path: Path) -> Callable[..., tuple[Artifact, Artifact]]:
         shards.mkdir(parents=True)
         tokens.mkdir()
         number, rows, listed = 0, [], []
+        image_only = more.get("image_only", ())
         for shard, samples in enumerate(per_shard):
             path = shards / f"train-{shard:05d}.tar"
             ids = []
@@ -105,9 +117,13 @@ def pair_files(tmp_path: Path) -> Callable[..., tuple[Artifact, Artifact]]:
                 for _ in range(samples):
                     uid = f"{number:032x}"
                     meta = {"uid": uid, "image_uid": uid, "source": sources[number] if sources else "s"}
-                    encoded = json.dumps(meta).encode()
-                    tar.add(uid, {"png": png(number, more.get("size", 8)), "txt": b"a", "json": encoded})
-                    ids.append([number + 3] * (1 + number % 3))
+                    parts = {"png": png(number, more.get("size", 8)), "json": json.dumps(meta).encode()}
+                    if meta["source"] in image_only:
+                        ids.append([])
+                    else:
+                        parts["txt"] = b"a"
+                        ids.append([number + 3] * (1 + number % 3))
+                    tar.add(uid, parts)
                     number += 1
             data = path.read_bytes()
             for row in scan_tar(path, shard):
@@ -118,7 +134,10 @@ def pair_files(tmp_path: Path) -> Callable[..., tuple[Artifact, Artifact]]:
             entry = {"name": path.name, "samples": samples, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
             listed.append(entry)
         write_index(shards / "index.arrow", [to_table(rows)])
-        (shards / "dataset.json").write_text(json.dumps({"samples": number, "shards": listed}))
+        dataset: dict[str, Any] = {"samples": number, "shards": listed}
+        if image_only:
+            dataset["image_only"] = {name: list(sources).count(name) for name in image_only}
+        (shards / "dataset.json").write_text(json.dumps(dataset))
         stems = [entry["name"].removesuffix(".tar") for entry in listed]
         (tokens / "tokens.json").write_text(json.dumps({"vocabulary": 99, "shards": stems}))
         return _sealed(shards), _sealed(tokens)

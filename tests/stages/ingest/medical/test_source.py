@@ -12,10 +12,12 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from stages.base.contract import UserError
 from stages.imaging.text_boxes import TextDetector
 from stages.ingest.medical.reports import sections
+from stages.ingest.plugins import source_config
 
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 REPORT = """PATIENT NAME: FONTAINE, MARGARET
@@ -95,6 +97,26 @@ def test_images_are_in_the_artifact_under_names_that_identify_nobody(
         with Image.open(artifact.path(row["path"])) as image:
             assert (image.format, image.mode, image.info) == ("PNG", "L", {})
     assert contents(ingest(studies, files_per_partition=1, reverse=True)) == contents(artifact)
+
+
+def test_without_reports_every_image_is_taken_and_de_identified_all_the_same(
+    ingest: Any, pairs: Any, rejects: Any, studies: dict[str, Any]
+) -> None:
+    artifact = ingest({"kind": "medical", "paths": studies["paths"], "captions": "none"})
+    rows = pairs(artifact)
+    assert [row["caption"] for row in rows] == ["", "", ""]
+    assert not rejects(artifact)
+    assert not [word for word in PLANTED if word in json.dumps(rows)]
+    for name in artifact.names("images/*"):
+        with Image.open(artifact.path(name)) as image:
+            assert (image.format, image.info) == ("PNG", {})
+
+
+def test_reports_are_named_if_and_only_if_captions_come_from_them(studies: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="captions=none reads no reports"):
+        source_config("x", {**studies, "captions": "none"})
+    with pytest.raises(ValidationError, match="reports is missing"):
+        source_config("x", {"kind": "medical", "paths": studies["paths"]})
 
 
 def test_reports_are_linked_by_accession_or_file_name_too(

@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -17,7 +18,7 @@ from stages.tokenizer.special import SpecialIds
 from stages.train.data.annotated import AnnotatedDataset
 from stages.train.data.annotated_files import AnnotatedFiles, read_annotated
 from stages.train.data.crop import Crop
-from stages.train.data.dataset import TokenizedText, TrainingSample
+from stages.train.data.dataset import TextTotals, TokenizedText, TrainingSample
 from stages.train.data.decode import image_size
 
 
@@ -83,6 +84,15 @@ def test_lengths_are_those_of_the_sample_even_when_cut(files: Any, tokenizer: Lo
             expected = (max(len(t.prompt) for t in made), max(len(t.target) for t in made))
             assert data.lengths(number, 3) == expected
             assert max(expected) <= longest
+
+
+@pytest.mark.parametrize("texts_per_image", [1, 2, 4])
+def test_totals_are_those_of_the_texts_shown(files: Any, tokenizer: LoadedTokenizer, texts_per_image: int) -> None:
+    data = dataset(files, tokenizer, texts_per_image=texts_per_image, max_tokens=3)
+    numbers, epochs = np.array([0, 2, 1, 0, 1]), np.array([0, 0, 1, 2, 5])
+    shown = [t for number, epoch in zip(numbers, epochs, strict=True) for t in texts(data.sample(number, epoch))]
+    totals = data.totals(numbers, epochs, lambda seed, epoch: True)
+    assert totals == TextTotals(len(shown), sum(len(text.target) for text in shown))
 
 
 def test_a_prompt_that_is_cut_keeps_its_end(files: Any, tokenizer: LoadedTokenizer) -> None:

@@ -20,7 +20,7 @@ from stages.tokenizer.load import LoadedTokenizer
 from stages.train.config import AugmentationConfig
 from stages.train.data.annotated import AnnotatedDataset
 from stages.train.data.annotated_files import AnnotatedFiles
-from stages.train.data.augment import draw_crop, sample_random, training_pixels
+from stages.train.data.augment import draw_crop, draws_flip, sample_random, training_pixels
 from stages.train.data.crop import Crop, boxes_of_bins, location_bins
 from stages.train.data.decode import decode, image_size
 from stages.train.data.flip_text import flip_text
@@ -98,6 +98,27 @@ def test_the_tokens_name_the_object_in_the_pixels_that_are_shown(
         assert np.abs(np.subtract(found, (left, top, right, bottom))).max() <= 1.5
     assert len(views) > 15 or number == 2  # whose box leaves no choice
     assert len({flipped for _, flipped in views}) == (1 if number == 3 else 2)  # "right behind" may be no side
+
+
+@pytest.mark.parametrize("flip", [0.0, 0.5, 1.0])
+def test_totals_count_the_words_that_are_written_in_each_view(
+    files: Any, tokenizer: LoadedTokenizer, flip: float
+) -> None:
+    data = dataset(files, tokenizer, prompt="{box} is", max_tokens=30)
+    varied = VARIED.model_copy(update={"horizontal_flip": flip})
+    numbers, epochs = np.repeat(np.arange(4), 9), np.tile(np.arange(9), 4)
+    tokens, flipped = 0, 0
+    for number, epoch in zip(numbers.tolist(), epochs.tolist(), strict=True):
+        sample = data.sample(number, epoch)
+        draw = sample_random(0, epoch, sample.seed)
+        crop = draw_crop(300, 200, sample.boxes, sample.flippable, varied, draw)
+        flipped += crop.flipped
+        tokens += sum(len(text.target) for text in sample.texts(crop))
+    totals = data.totals(numbers, epochs, lambda seed, epoch: draws_flip(varied, 0, epoch, seed))
+    assert totals.target_tokens == tokens
+    assert (flipped > 0) == (flip > 0)
+    unflipped = data.totals(numbers, epochs, lambda seed, epoch: False).target_tokens
+    assert (tokens != unflipped) == (flip > 0), "left and right have as many tokens: nothing is tested"
 
 
 def test_words_swap_sides_when_the_view_is_mirrored_and_only_then(files: Any, tokenizer: LoadedTokenizer) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from copy import deepcopy
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -30,6 +31,12 @@ def loader(data: Any, settings: OptimizationConfig, rank: int, world: int) -> Lo
     return Loader(data, settings, 8, rank, world, accumulation_steps(settings, world, "train"))
 
 
+def equal(batch: Batch, expected: Batch) -> bool:
+    """Whether two batches hold the same fields with equal values."""
+    ours, theirs = cast(dict[str, Any], batch), cast(dict[str, Any], expected)
+    return ours.keys() == theirs.keys() and all(torch.equal(*map(torch.as_tensor, (ours[k], theirs[k]))) for k in ours)
+
+
 def by_sample(batches: list[Batch]) -> dict[int, torch.Tensor]:
     return {int(i): pixels for batch in batches for i, pixels in zip(batch["image_id"], batch["pixels"], strict=True)}
 
@@ -52,7 +59,7 @@ def test_a_loader_that_starts_in_mid_epoch_goes_on_where_another_stopped(numbers
     whole = list(loader(data, settings, 1, 2).batches(0, 9))
     resumed = list(loader(data, settings, 1, 2).batches(4, 9))
     for expected, batch in zip(whole[4 * 2 :], resumed, strict=True):
-        assert all(torch.equal(batch[key], expected[key]) for key in expected)  # type: ignore[literal-required]
+        assert equal(batch, expected)
 
 
 def test_prefetching_and_caching_change_nothing(numbers: Any, settings: OptimizationConfig) -> None:
@@ -61,7 +68,7 @@ def test_prefetching_and_caching_change_nothing(numbers: Any, settings: Optimiza
     for expected, batch in zip(
         loader(numbers(30), plain, 0, 2).batches(0, 9), loader(numbers(30), busy, 0, 2).batches(0, 9), strict=True
     ):
-        assert all(torch.equal(batch[key], expected[key]) for key in expected)  # type: ignore[literal-required]
+        assert equal(batch, expected)
 
 
 def test_a_data_set_smaller_than_a_batch_fills_it_epoch_after_epoch(numbers: Any, settings: Any) -> None:
@@ -141,3 +148,64 @@ def test_captions_alone_have_prompts_of_length_0() -> None:
     text = TokenizedText(np.empty(0, dtype=np.int64), np.array([4, 2]))
     batch = collate(np.zeros((1, 3, 2, 2), dtype=np.float32), [0], [[text]])
     assert batch["prompt_ids"].shape == (1, 0)
+
+
+SOURCES = [("s", "images")[number % 2] for number in range(24)]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_phase_that_needs_texts_sees_the_pairs_alone_and_one_that_needs_none_sees_all(
+    settings: OptimizationConfig, pair_files: Any, workers: int
+) -> None:
+    from stages.train.data.pairs import PairDataset
+
+    settings = settings.model_copy(update={"loader_workers": workers})
+    shards, tokens = pair_files([10, 14], SOURCES, image_only=["images"])
+
+    def seen(needs_texts: bool, steps: int) -> tuple[Counter[int], list[Batch]]:
+        data = PairDataset(shards, tokens, max_tokens=8)
+        made = Loader(data, settings, 8, 0, 1, accumulation_steps(settings, 1, "train"), needs_texts=needs_texts)
+        batches: list[Batch] = []
+        images: Counter[int] = Counter()
+        for step in range(steps):
+            samples = [number for micro in range(made.accumulation) for _, number in made._samples((step, micro))]
+            images.update(samples)
+        for batch in made.batches(0, steps):
+            batches.append(deepcopy(batch))  # it may lie in memory that workers fill again
+        made.close()
+        return images, batches
+
+    captioned, batches = seen(True, 3)  # two epochs of 12
+    assert captioned == dict.fromkeys(range(0, 24, 2), 2)
+    assert all(len(batch["pixels"]) == len(batch["image_index"]) == 2 for batch in batches)
+    everything, batches = seen(False, 3)  # one epoch of 24
+    assert everything == dict.fromkeys(range(24), 1)
+    assert sum(len(batch["pixels"]) for batch in batches) == 24
+    assert sum(len(batch["image_index"]) for batch in batches) == 12
+    for batch in batches:
+        assert torch.isfinite(batch["pixels"]).all()
+        assert batch["image_index"].tolist() == sorted(set(batch["image_index"].tolist()))
+        assert len(batch["image_id"]) == len(batch["prompt_ids"]) == len(batch["target_ids"])
+
+
+def test_a_damaged_pair_is_not_replaced_by_an_image_without_a_text(
+    settings: OptimizationConfig, pair_files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages.train.data.pairs import PairDataset
+
+    # The damaged pair is the only one of its source: whatever is drawn in its place is of another.
+    monkeypatch.setattr("stages.train.data.transform._DRAWS", 50)
+    sources = ["alone", "s", *["images"] * 22]
+    data = PairDataset(*pair_files([24], sources, image_only=["images"]), max_tokens=8)
+    whole = data.sample
+
+    def sample(number: int, epoch: int) -> TrainingSample:
+        if number == 0:
+            raise DamagedSample("uid 0: cut short", "0")
+        return whole(number, epoch)
+
+    monkeypatch.setattr(data, "sample", sample)
+    made = Loader(data, settings, 8, 0, 1, accumulation_steps(settings, 1, "train"))
+    batches = list(made.batches(0, 2))
+    assert {record.by for record in made.take_replaced()} == {f"{1:032x}"}
+    assert all(len(batch["image_index"]) == 2 for batch in batches)

@@ -51,6 +51,30 @@ def test_a_copy_in_another_process_is_small_and_gives_the_same(pair_files: Files
     assert [sample.seed for sample in before[40:]] == [f"{n:032x}/{repeat}" for n, repeat in ((3, 1), (21, 1), (21, 2))]
 
 
+def test_an_image_only_sample_has_its_image_and_no_text(pair_files: Files) -> None:
+    sources = [("s", "images")[number % 3 == 0] for number in range(9)]
+    shards, tokens = pair_files([4, 5], sources, image_only=["images"])
+    data = PairDataset(shards, tokens, max_tokens=8, flips=True)
+    for number in range(9):
+        sample = data.sample(number, 0)
+        assert sample.image.startswith(b"\x89PNG")
+        assert len(sample.texts(WHOLE)) == (0 if number % 3 == 0 else 1)
+    assert data.image_only == {"images"}
+    captioned = data.with_texts()
+    assert captioned is not None
+    assert captioned(np.arange(len(captioned))).tolist() == [1, 2, 4, 5, 7, 8]
+    assert data.longest(np.array([0, 3]), np.zeros(2, dtype=np.int64)) == (0, 1)
+    copy = pickle.loads(pickle.dumps(data))
+    assert copy.image_only == {"images"}
+    assert len(pickle.dumps(data)) < 10_000
+
+
+def test_where_every_sample_has_a_text_none_is_looked_for(pair_files: Files) -> None:
+    data = PairDataset(*pair_files([4]), max_tokens=8)
+    assert data.image_only == set()
+    assert data.with_texts() is None
+
+
 def test_the_longest_of_many_is_found_in_whichever_shard(pair_files: Files) -> None:
     data = PairDataset(*pair_files([5, 1, 7]), max_tokens=3)
     for numbers in ([0], [3, 6, 9], [12, 4], [5], [2, 0], list(range(13))):

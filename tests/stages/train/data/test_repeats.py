@@ -21,12 +21,13 @@ from stages.base.artifact import Artifact
 from stages.shard.index import IndexRow, to_table, write_index
 from stages.shard.writer import ShardWriter
 from stages.train.config import OptimizationConfig
+from stages.train.data.dataset import TextTotals
 from stages.train.data.loader import Loader
 from stages.train.data.pairs import PairDataset
 from stages.train.data.repeats import Repeats, shown_once
 from stages.train.data.sampler import BatchSampler
 from stages.train.data.shuffle import Shuffle
-from stages.train.data.source_subset import subsets_by_source
+from stages.train.data.source_subset import subset_without, subsets_by_source
 from stages.train.trainer.schedule import accumulation_steps
 
 often = st.lists(st.integers(1, 5), min_size=1, max_size=60)
@@ -66,6 +67,14 @@ def test_every_epoch_shows_every_repeat_once(times: list[int], seed: int, epoch:
 
 @settings(max_examples=50, deadline=None)
 @given(times=often, data=st.data())
+def test_many_samples_are_those_pairs_that_each_is_alone(times: list[int], data: st.DataObject) -> None:
+    repeats = Repeats(column(times), block=7)
+    samples = data.draw(st.lists(st.integers(0, len(repeats) - 1), max_size=40))
+    assert repeats.pairs(np.array(samples, dtype=np.int64)).tolist() == [repeats(n)[0] for n in samples]
+
+
+@settings(max_examples=50, deadline=None)
+@given(times=often, data=st.data())
 def test_subsets_of_sources_are_all_samples_each_once_pass_by_pass(times: list[int], data: st.DataObject) -> None:
     sources = data.draw(st.lists(st.sampled_from("abc"), min_size=len(times), max_size=len(times)))
     repeats = Repeats(column(times))
@@ -76,6 +85,10 @@ def test_subsets_of_sources_are_all_samples_each_once_pass_by_pass(times: list[i
     assert set(found) == set(sources)
     for source, numbers in found.items():
         assert numbers == [n for n in range(len(repeats)) if sources[repeats(n)[0]] == source]
+    left_out = data.draw(st.sets(st.sampled_from("abcd")))
+    others = subset_without(left_out, pa.chunked_array(parts), column(times), repeats)
+    expected = [n for n in range(len(repeats)) if sources[repeats(n)[0]] not in left_out]
+    assert others(np.arange(len(others))).tolist() == expected
 
 
 @pytest.mark.parametrize("cached", [2, 1024])
@@ -94,6 +107,8 @@ def test_subsets_reach_many_blocks_however_few_are_cached(cached: int, monkeypat
         assert (numbers == np.flatnonzero(codes[whole] == code)).all()
         positions = random.integers(0, len(numbers), 500)
         assert (subsets[name](positions) == numbers[positions]).all()
+    two = subset_without({"b"}, pa.chunked_array([names]), shown, repeats)
+    assert (two(np.arange(len(two))) == np.flatnonzero(codes[whole] != 1)).all()
 
 
 def sealed(folder: Path) -> Artifact:
@@ -186,3 +201,5 @@ def test_the_longest_text_of_many_samples_is_that_of_one_of_them(tmp_path: Path)
         epochs = np.zeros(4, dtype=np.int64)
         lengths = [data.lengths(int(number), 0) for number in numbers]
         assert data.longest(numbers, epochs) == tuple(max(column) for column in zip(*lengths, strict=True))
+        totals = data.totals(numbers, epochs, lambda seed, epoch: False)
+        assert totals == TextTotals(4, sum(target for _, target in lengths))

@@ -18,17 +18,18 @@ from stages.train.data.dataset import TrainingSample
 from stages.train.data.repeats import Repeats
 from stages.train.data.sampler import BatchSampler, rank_rows
 from stages.train.data.shuffle import STRIPES
-from stages.train.data.source_subset import SourceSubset, mixture_subsets, subsets_by_source
+from stages.train.data.source_subset import SourceSubset, mixture_subsets, subset_without, subsets_by_source
 from stages.train.trainer.schedule import accumulation_steps
 
 
 class Listed:
     """Pairs of some sources, each shown some times an epoch, as an index would list them."""
 
-    def __init__(self, sources: Sequence[str], times: Sequence[int]) -> None:
+    def __init__(self, sources: Sequence[str], times: Sequence[int], image_only: str = "") -> None:
         self.column = pa.chunked_array([pa.array(list(sources)).dictionary_encode()])
         self.times = pa.chunked_array([pa.array(list(times), pa.int16())])
         self.repeats = Repeats(self.times)
+        self.image_only = tuple(image_only)
 
     def __len__(self) -> int:
         return len(self.repeats)
@@ -41,6 +42,11 @@ class Listed:
 
     def subsets(self, sources: Sequence[str]) -> Mapping[str, SourceSubset]:
         return mixture_subsets(subsets_by_source(self.column, self.times, self.repeats), sources)
+
+    def with_texts(self) -> SourceSubset | None:
+        if not self.image_only:
+            return None
+        return subset_without(self.image_only, self.column, self.times, self.repeats)
 
 
 data_sets = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3)), min_size=1, max_size=120).map(
@@ -126,6 +132,52 @@ def test_a_mixture_must_name_the_sources_of_the_data_and_no_other() -> None:
     with pytest.raises(UserError, match="no sample of z, only of a, b"):
         BatchSampler(data, 0, 4, {"a": 1, "b": 0, "z": 0})
     assert {n for _, n in run(BatchSampler(data, 0, 4, {"a": 1, "b": 0}), range(3))} == {0, 1}
+
+
+@settings(deadline=None, max_examples=50)
+@given(data_sets, st.integers(0, 99), st.sampled_from([1, 4, 7, 64]))
+def test_where_texts_are_needed_an_epoch_is_every_sample_with_a_text_once(data: Listed, seed: int, batch: int) -> None:
+    sources = data.column.to_pylist()
+    mixed = Listed(sources, data.times.to_pylist(), image_only="b")
+    captioned = [number for number in range(len(mixed)) if sources[mixed.repeats(number)[0]] != "b"]
+    if not captioned:
+        with pytest.raises(UserError, match="no sample"):
+            BatchSampler(mixed, seed, batch)
+        return
+    seen = run(BatchSampler(mixed, seed, batch), range(-(-3 * len(captioned) // batch)))
+    assert Counter(pair for pair in seen if pair[0] < 3) == Counter((e, n) for e in range(3) for n in captioned)
+    # What needs no texts sees all, in the order of a data set in which all have one.
+    steps = range(-(-2 * len(mixed) // batch))
+    assert run(BatchSampler(mixed, seed, batch, needs_texts=False), steps) == run(
+        BatchSampler(data, seed, batch), steps
+    )
+
+
+@settings(deadline=None, max_examples=30)
+@given(data_sets, st.integers(0, 99))
+def test_samples_with_texts_come_in_one_order_wherever_a_run_starts(data: Listed, seed: int) -> None:
+    mixed = Listed(data.column.to_pylist(), data.times.to_pylist(), image_only="c")
+    if not len(mixed.with_texts() or ()):
+        return
+    whole = {step: run(BatchSampler(mixed, seed, 8), [step]) for step in range(6)}
+    for step in (5, 2, 0, 3):
+        assert run(BatchSampler(mixed, seed, 8), [step]) == whole[step]
+
+
+def test_a_mixture_leaves_image_only_sources_out_where_texts_are_needed() -> None:
+    data = Listed("a" * 20 + "b" * 20 + "c" * 20, [1] * 60, image_only="c")
+    mixture = {"a": 1.0, "b": 3.0, "c": 4.0}
+
+    def shares(needs_texts: bool) -> Counter[str]:
+        seen = run(BatchSampler(data, 0, 8, mixture, needs_texts), range(10))
+        return Counter("abc"[number // 20] for _, number in seen)
+
+    assert shares(True) == {"a": 20, "b": 60}
+    assert shares(False) == {"a": 10, "b": 30, "c": 40}
+    with pytest.raises(UserError, match="does not name c"):
+        BatchSampler(data, 0, 8, {"a": 1.0, "b": 1.0})
+    with pytest.raises(UserError, match="no source has a weight above 0"):
+        BatchSampler(data, 0, 8, {"a": 0, "b": 0, "c": 1.0})
 
 
 def test_a_rank_takes_its_samples_from_its_own_lanes() -> None:

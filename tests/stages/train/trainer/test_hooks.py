@@ -68,7 +68,7 @@ def run(ray_session: None, pair_files: Any, tmp_path: Path) -> Run:
         )
         model = Blip2Config.model_validate(MODEL)
         source = PairSource(shards, tokens)
-        train(make_job("train", settings, settings.phases, model, None, source, context, hooks), context)
+        train(make_job("train", settings, settings.phases, model, None, source, context, "fp32", hooks), context)
         return folder / "out"
 
     return make

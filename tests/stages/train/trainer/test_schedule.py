@@ -47,4 +47,4 @@ def test_an_uneven_batch_is_refused_with_keys_and_numbers() -> None:
 
 def test_epochs_become_steps_that_reach_the_last_sample() -> None:
     phases = [PhaseConfig(objective="a", epochs=1), PhaseConfig(objective="b", steps=7)]
-    assert phase_steps(phases, 64, 100) == [2, 7]
+    assert phase_steps(phases, 64, [100, 100]) == [2, 7]

@@ -30,7 +30,7 @@ def loader(files: tuple[Artifact, Artifact], settings: Any, rank: int = 0, world
 
 
 def equal(one: Batch, other: Batch) -> bool:
-    return all(torch.equal(one[key], other[key]) for key in one)  # type: ignore[literal-required]
+    return all(torch.equal(*map(torch.as_tensor, (one[key], other[key]))) for key in one)  # type: ignore[literal-required]
 
 
 def test_workers_make_the_batches_one_process_makes(pair_files: Files, settings: OptimizationConfig) -> None:

@@ -1,0 +1,143 @@
+"""The gradient of one global batch is the same whatever the micro-batch, the ranks, ZeRO's stage, and checkpointing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.stages.train.trainer import gradients as program
+from tests.stages.train.trainer.gradients import GLOBAL_BATCH, one_after_the_other
+
+LAYOUTS = [(1, 1), (2, 1), (4, 1), (1, 2), (2, 2), (4, 2)]
+"""(micro-batch, ranks)"""
+SMOOTHED = {"label_smoothing": 0.1}
+#: Of representation only the texts that are written: what is compared depends on the layout by design.
+WRITTEN = {"contrastive": 1e-30, "matching": 1e-30, **SMOOTHED}
+CASES: dict[str, dict[str, Any]] = {
+    "language_modeling": {"model": "blip2", "objective": "language_modeling"},
+    "language_modeling, smoothed": {"model": "blip2", "objective": "language_modeling", "settings": SMOOTHED},
+    "sequence_to_sequence": {"model": "florence2", "objective": "sequence_to_sequence", "settings": SMOOTHED},
+    "masked_autoencoding": {"model": "florence2", "objective": "masked_autoencoding"},
+    "representation": {"model": "blip2", "objective": "representation", "settings": WRITTEN},
+}
+
+
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor], names: set[str] | None = None) -> None:
+    assert found.keys() == expected.keys()
+    assert any(gradient.abs().max() > 1e-3 for name, gradient in expected.items() if gradient.dim() == 2)
+    for name in names or found.keys():
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_micro_batches_and_ranks_change_no_gradient_and_no_reported_loss(case: str) -> None:
+    at_once = one_after_the_other({**CASES[case], "micro_batch": GLOBAL_BATCH}, 1)
+    for micro_batch, ranks in LAYOUTS:
+        found = one_after_the_other({**CASES[case], "micro_batch": micro_batch}, ranks)
+        if case == "representation":
+            for results in (found, at_once):
+                results.update(dict.fromkeys(("itc", "itm", "itc_accuracy"), torch.zeros(())))
+        assert_equal(found, at_once)
+
+
+def test_what_a_loss_is_divided_by_is_the_count_of_the_batch_where_that_is_the_global_one() -> None:
+    case = {**CASES["language_modeling"], "micro_batch": GLOBAL_BATCH}
+    objective = program.objective_of(case)
+    planned = dict(program.loader_of(case, 0, 1).micro_batch(1, 0))
+    alone = {name: value for name, value in planned.items() if name not in ("mean_target_tokens", "mean_texts")}
+    assert objective(planned)["loss"] == objective(alone)["loss"]
+
+
+def test_masks_of_an_image_are_those_of_its_epoch_and_of_no_other() -> None:
+    case = {**CASES["masked_autoencoding"], "micro_batch": 4}
+    loader = program.loader_of(case, 0, 1)
+    seeds: dict[int, set[int]] = {}
+    for step in range(5):  # two epochs of twenty images
+        for micro_step in range(loader.accumulation):
+            batch = loader.micro_batch(step, micro_step)
+            ids = dict(zip(batch["image_index"].tolist(), batch["image_id"].tolist(), strict=True))
+            for row, seed in enumerate(batch["image_seed"].tolist()):
+                seeds.setdefault(ids[row], set()).add(seed)
+    assert {len(own) for own in seeds.values()} == {2}
+    assert len(set().union(*seeds.values())) == 40
+
+
+def run(cases: dict[str, dict[str, Any]], ranks: int, folder: Path) -> dict[str, dict[str, Tensor]]:
+    """What each case gives with so many DeepSpeed ranks."""
+    folder.mkdir()
+    arguments = [str(ranks), str(folder / "store"), str(folder / "out.pt"), json.dumps(cases)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(program.__file__), str(rank), *arguments],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+    for process in started:
+        _, errors = process.communicate(timeout=500)
+        assert process.returncode == 0, errors[-3000:]
+    found: dict[str, dict[str, Tensor]] = torch.load(folder / "out.pt")
+    return found
+
+
+@pytest.mark.slow
+def test_deepspeeds_ranks_take_the_gradient_of_the_global_batch(tmp_path: Path) -> None:
+    cases = {
+        f"{case}, {micro_batch}": {**CASES[case], "micro_batch": micro_batch, "stage": micro_batch % 3}
+        for case in CASES
+        for micro_batch in (1, 4)
+    }
+    # With one accumulation step ITC compares the whole global batch.
+    compared = {**CASES["representation"], "settings": {"matching": 1e-30}}
+    cases["compared"] = {**compared, "micro_batch": GLOBAL_BATCH // 2}
+    found = run(cases, 2, tmp_path / "run")
+    for name, case in cases.items():
+        micro_batch = case["micro_batch"] if name != "compared" else GLOBAL_BATCH
+        expected = one_after_the_other({**case, "micro_batch": micro_batch}, 2 if name != "compared" else 1)
+        unlike = {"itm"} if name == "compared" else {"itm", "itc", "itc_accuracy"}
+        assert_equal(found[name], expected, set(expected) - unlike)
+
+
+@pytest.mark.slow
+def test_checkpointing_changes_no_bit_under_zero_and_tensor_parallelism(tmp_path: Path) -> None:
+    parts = {
+        "blip2": {"vision": 1, "qformer": 1, "language": 1},
+        "florence2": {"vision": 1, "language": 1},
+    }
+    frozen = {**CASES["language_modeling"], "micro_batch": 2, "trainable": ["qformer", "adapters"]}
+    whole = {**CASES["sequence_to_sequence"], "micro_batch": 2}
+    layouts = [{"stage": 1}, {"stage": 2}, {"stage": 3}, {"stage": 1, "tensor_parallel": 2}]
+    cases = {
+        f"{case['model']}, {number}, {checkpointed}": {
+            **case,
+            **layout,
+            "checkpointing": parts[case["model"]] if checkpointed else {},
+        }
+        for case in (frozen, whole)
+        for number, layout in enumerate(layouts)
+        for checkpointed in (False, True)
+    }
+    # Apart, since a process in which DeepSpeed has split one model splits every later one.
+    split = {name: case for name, case in cases.items() if "tensor_parallel" in case}
+    found = run({name: case for name, case in cases.items() if name not in split}, 2, tmp_path / "whole")
+    found |= run(split, 2, tmp_path / "split")
+    for case in (frozen, whole):
+        expected = one_after_the_other(case, 2)
+        for number, layout in enumerate(layouts):
+            plain, recomputed = (found[f"{case['model']}, {number}, {c}"] for c in (False, True))
+            assert plain.keys() == recomputed.keys()
+            assert all(torch.equal(plain[name], recomputed[name]) for name in plain), layout
+            if "tensor_parallel" not in layout:  # where a rank has its share of each matrix
+                assert_equal(plain, expected)
