@@ -16,6 +16,7 @@ COMMANDS = {
     "run": "bring a stage or group, and whatever it needs, up to date",
     "status": "show the state of every stage and the reason for it",
     "show": "print the resolved configuration",
+    "plan": "compute the memory, FLOPs, time and energy of a training, and say whether it fits",
     "report": "write the data report, optionally compared with an earlier selection",
     "check-shards": "verify shards, ours or any WebDataset tars, and name every fault exactly",
     "why": "show the provenance of one sample: its row, attempts, signals, verdict, shard and models",
