@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from models.common.errors import UserError
 
@@ -36,7 +37,8 @@ def convert_gguf(file: Path, folder: Path) -> None:
     described = {name: value for name, value in model.config.to_dict().items() if name not in _OF_THE_FILE}
     config = type(model.config).from_dict(described)
     with torch.device("meta"):
-        plain = type(model)(config).to(torch.bfloat16)
+        plain: Any = type(model)(config)
+        plain.to(torch.bfloat16)
     plain.save_pretrained(folder, state_dict=model.state_dict())
     tokenizer.save_pretrained(folder)
 
