@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from models.common.errors import UserError
 
@@ -30,11 +31,14 @@ def convert_gguf(file: Path, folder: Path) -> None:
         )
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{file}: transformers cannot read it ({reason}); give a GGUF of a decoder it supports") from None
+        raise UserError(
+            f"{file}: transformers cannot read it ({reason}); give a GGUF of a decoder it supports"
+        ) from None
     described = {name: value for name, value in model.config.to_dict().items() if name not in _OF_THE_FILE}
     config = type(model.config).from_dict(described)
     with torch.device("meta"):
-        plain = type(model)(config).to(torch.bfloat16)
+        plain: Any = type(model)(config)
+        plain.to(torch.bfloat16)
     plain.save_pretrained(folder, state_dict=model.state_dict())
     tokenizer.save_pretrained(folder)
 

@@ -214,6 +214,9 @@ def main() -> None:
 
     _import_deepspeed()
     torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=ranks)
+    import deepspeed
+
+    deepspeed.init_distributed("gloo")
     found = {name: with_deepspeed(case, rank, ranks) for name, case in json.loads(sys.argv[5]).items()}
     if not rank:
         torch.save(found, Path(sys.argv[4]))
