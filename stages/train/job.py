@@ -200,7 +200,7 @@ def make_job(
         key=key,
         settings=settings,
         phases=tuple(phases),
-        model=model,
+        model=with_absolute_folders(model),
         initial=str(initial.absolute()) if initial else None,
         source=source,
         tokenizer=str(tokenizer),
@@ -211,6 +211,13 @@ def make_job(
         tensor_parallel=int(context.cluster.get("tensor_parallel", 1)),
         hooks=tuple(hooks),
     )
+
+
+def with_absolute_folders(model: ModelConfig) -> ModelConfig:
+    """The model's config with the folders that its parts start from as absolute paths."""
+    start = model.initialise_from
+    folders = {part: os.path.abspath(folder) for part, folder in start if isinstance(folder, str)}
+    return model.model_copy(update={"initialise_from": start.model_copy(update=folders)})
 
 
 def _absolute(artifact: Artifact) -> Artifact:

@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import MBartConfig, MBartForConditionalGeneration, OPTConfig, OPTForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MBartConfig,
+    MBartForConditionalGeneration,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from models import registry
 from models.blip2.config import Blip2Config
@@ -152,6 +159,44 @@ def test_a_folder_of_another_kind_of_model_is_refused_before_anything_runs(opt: 
         check_start(blip2(300, opt))
     with pytest.raises(UserError, match=r"nowhere is not a folder with a config\.json"):
         check_start(blip2(300, tmp_path / "nowhere"))
+
+
+def test_a_decoder_without_a_pad_token_starts_with_its_own_tokenizer(tmp_path: Path, brought: Any) -> None:
+    shape = LlamaConfig(
+        vocab_size=260,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    folder = tmp_path / "llama"
+    theirs = LlamaForCausalLM(shape)
+    theirs.save_pretrained(folder)
+    tokenizer(("<unk>", "<s>", "</s>", "<0x0A>")).save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": "</s>"}))
+    artifact = brought(folder)
+    fields = blip2(300, folder).model_dump() | {"language": {"family": "transformers"}}
+    config = Blip2Config.model_validate(fields)
+    check_start(config)
+    check_embeddings(config, artifact)
+    special = read_special(artifact.path())
+    assert (special.pad, special.bos, special.eos) == (260, 1, 2)
+    model: Any = registry.build(config, **special.models())
+    assert torch.equal(model.language.get_input_embeddings().weight[:260], theirs.model.embed_tokens.weight)
+    assert model.language.generation_config.pad_token_id == 260
+    with pytest.raises(UserError, match=r"type 'llama'; this architecture starts from 'mistral'"):
+        check_start(
+            Blip2Config.model_validate(
+                {
+                    **fields,
+                    "language": {
+                        **config.language.model_dump(),
+                        "shape": {**(config.language.shape or {}), "model_type": "mistral"},
+                    },
+                }
+            )
+        )
 
 
 def test_florence2_starts_from_an_mbart_of_fewer_ids(tmp_path: Path, brought: Any) -> None:

@@ -12,7 +12,13 @@ from models import registry
 from models.common.config import ModelConfig
 from stages.base.contract import UserError
 from stages.train.config import CLIP_MEAN, OptimizationConfig, PhaseConfig
-from stages.train.job import check_checkpointing, check_frozen, check_vocabulary, with_pixel_statistics
+from stages.train.job import (
+    check_checkpointing,
+    check_frozen,
+    check_vocabulary,
+    with_absolute_folders,
+    with_pixel_statistics,
+)
 
 CONF = Path(__file__).parents[3] / "conf"
 
@@ -89,3 +95,10 @@ def test_pixels_are_normalised_as_the_model_states_or_else_as_the_recipe() -> No
         assert used.pixel_statistics[0] == described.vision.image_mean == mean
     with pytest.raises(UserError, match=r"^tasks\.vqa\.image_mean=\[0\.5, 0\.5, 0\.5\], but blip2_tiny takes .*remove"):
         with_pixel_statistics("tasks.vqa", OptimizationConfig(image_mean=(0.5, 0.5, 0.5)), stating)
+
+
+def test_workers_get_absolute_folders_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model: Any = model_of("blip2_tiny", initialise_from={"vision": "clip", "qformer": "/models/q"})
+    start = with_absolute_folders(model).initialise_from.model_dump()
+    assert start == {**model.initialise_from.model_dump(), "vision": str(tmp_path / "clip")}
