@@ -165,7 +165,7 @@ class Clock:
 
 
 def watched(job: Any, model: Any) -> dict[str, list[torch.nn.Module]]:
-    """Name -> modules whose forward passes are timed: the parts, or their layers where those are called, and the loss."""
+    """Name -> modules whose forward passes are timed: the parts (or their layers) and the loss."""
     language = model.language
     if job.model.architecture == "blip2":
         body = {"vision": [model.vision], "qformer": [model.qformer.body], "language": [language.base_model]}
