@@ -21,7 +21,9 @@ COMMANDS = {
     "check-shards": "verify shards, ours or any WebDataset tars, and name every fault exactly",
     "why": "show the provenance of one sample: its row, attempts, signals, verdict, shard and models",
     "forget": "take samples out of every artifact, for good, and name the models that saw them",
+    "export": "write a trained model as a folder of its own: weights, tokenizer, preprocessing, model card with scores",
     "score": "score result files in the public formats: captions, VQA, retrieval, referring expressions; no model",
+    "convert": "convert a GGUF file into a folder of weights and tokenizer that a model starts from",
     "ui": "open the MLflow UI of the workspace on 127.0.0.1",
 }
 

@@ -59,6 +59,10 @@ class ModelSpec:
     language_model: Callable[[Any], str] | None = None
     """From a config, the family of the language model it can start from: `model_type` in the config.json of its
     weights, such as `opt`."""
+    stock: str | None = None
+    """Import path of ``stock_values(model, values, image_token)``, which returns a model of a class of `transformers`
+    itself, on the meta device, and its values by name, and raises UserError for a model that has no such class; None
+    where the architecture has none. The class takes `Blip2Processor`'s inputs."""
     conf: Path | None = None
     """For an architecture in a package of its own: a folder with `model/NAME.yaml` and `recipe/NAME.yaml`, which
     `model=NAME` chooses like those in `conf/`."""

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 from models.common.cost import FLOAT32, Tape
 
-#: Elements of a bucket of gradients: DeepSpeed's default, which `stages/train/trainer/deepspeed_engine.py` uses.
-BUCKET = 500_000_000
+#: Elements of a bucket of gradients, and of the groups that are updated one after the other
+#: (`stages/train/trainer/deepspeed_engine.py`).
+BUCKET = 100_000_000
 
-#: ZeRO-3, DeepSpeed's defaults in elements: gathered ahead of use; kept if they are used again within so many; and the
-#: size up to which a parameter is never partitioned (`deepspeed/runtime/zero/config.py`).
-PREFETCH, REUSE, PERSISTENT = 50_000_000, 1_000_000_000, 100_000
+#: Elements up to which ZeRO-3 never partitions a parameter, DeepSpeed's default (`deepspeed/runtime/zero/config.py`).
+PERSISTENT = 100_000
 
 #: AdamW's update in plain torch makes two temporaries of the weights that it updates at a time, in float32.
 ADAM_TEMPORARIES = 2 * FLOAT32
@@ -54,7 +54,8 @@ class Weights:
     """Of those that learn."""
     persistent: float
     """In parameters too small for ZeRO-3 to partition."""
-    largest_frozen: float = 0.0
+    layer: float = 0.0
+    """Of the largest transformer layer, or of the largest matrix where that is more; frozen ones, too."""
 
     @property
     def total(self) -> float:
@@ -123,13 +124,10 @@ def _held(weights: Weights, setting: Setting) -> dict[str, float]:
 def gathered(weights: Weights) -> tuple[float, float]:
     """Elements of whole weights that ZeRO-3 holds beside its partitions, and of the buffers that they arrive in.
 
-    What is used again before `REUSE` others is kept: at the turn from forward to backward half as many, each of which
-    has been counted twice by then. The next parameters are gathered ahead (`PREFETCH`, of which the last one may be of
-    any size) and copied out of the buffer of their gather.
+    One layer is in use and the next on its way, and is copied out of the buffer of its gather.
     """
     whole = weights.total - weights.persistent
-    ahead = min(PREFETCH + max(weights.largest, weights.largest_frozen), whole)
-    return min(REUSE / 2 + ahead, whole), ahead
+    return min(2 * weights.layer, whole), min(weights.layer, whole)
 
 
 def _bucket(weights: Weights) -> float:
@@ -155,8 +153,7 @@ def _backward(weights: Weights, tape: Tape, setting: Setting) -> Moment:
     held = _held(weights, setting)
     own, bucket = size * weights.trainable / setting.data_ranks, _bucket(weights)
     whole, ahead = gathered(weights)
-    # Small models are gathered once, in the forward pass.
-    again = ahead if whole < weights.total - weights.persistent else 0.0
+    copied = max(bucket, weights.largest)  # a gradient larger than a bucket is reduced by itself
     reduces = stage >= 2 or (stage == 1 and setting.on_gpu)  # while the backward pass runs
     waits = setting.accumulation > 1
     worst = Moment("backward", held)
@@ -172,10 +169,10 @@ def _backward(weights: Weights, tape: Tape, setting: Setting) -> Moment:
             gradients += size * made + (own if waits and stage == 2 else 0.0)
         if reduces and before + made >= bucket:
             # A full bucket's copy; after it, the partition that it is reduced into.
-            buckets += max(size * bucket, own if stage < 3 else 0.0)
+            buckets += max(size * copied, own if stage < 3 else 0.0)
         items = {
             **held,
-            "gathered weights": size * (whole + again) if stage == 3 else 0.0,
+            "gathered weights": size * (whole + ahead) if stage == 3 else 0.0,
             "gradients": gradients,
             "activations": moment.activations,
             "buckets": buckets,
@@ -201,15 +198,16 @@ def _after(weights: Weights, setting: Setting) -> list[Moment]:
     # The last bucket: with stage 1 and no overlap the only time that gradients are reduced.
     rest = max(size * weights.trainable - bucket, 0.0) if stage == 1 and not setting.on_gpu else 0.0
     earlier = size * own if stage == 2 and setting.accumulation > 1 else 0.0
-    buckets = _buckets(weights, setting) + max(bucket, size * own if stage < 3 else 0.0)
+    copied = max(bucket, size * weights.largest)
+    buckets = _buckets(weights, setting) + max(copied, size * own if stage < 3 else 0.0)
     result.append(Moment("reduction", {**held, "gradients": held["gradients"] + rest + earlier, "buckets": buckets}))
     if setting.offload_optimizer:
         return result
-    # The partition of gradients, flat once more, and in float32; then the update itself.
-    held_gradients = held["gradients"] if stage == 3 else 0.0
-    narrow = size * own if stage < 3 else 0.0
-    wide = FLOAT32 * own if size < FLOAT32 else 0.0
-    flat = {**held, "gradients": held_gradients + narrow + size * own + wide}
-    temporaries = 0.0 if setting.on_gpu else ADAM_TEMPORARIES * own
-    update = {**held, "gradients": held_gradients + FLOAT32 * own, "temporaries": temporaries}
+    # The rank's gradients; those of one group at a time flat once more, and in float32; then that group's update.
+    group = min(max(BUCKET, weights.largest) / (1 if stage == 3 else setting.data_ranks), own)
+    gradients = held["gradients"] if stage == 3 else size * own
+    wide = FLOAT32 * group if size < FLOAT32 else 0.0
+    flat = {**held, "gradients": gradients + size * group + wide}
+    temporaries = 0.0 if setting.on_gpu else ADAM_TEMPORARIES * group
+    update = {**held, "gradients": gradients + FLOAT32 * group, "temporaries": temporaries}
     return [*result, Moment("flat gradients", flat), Moment("update", update)]

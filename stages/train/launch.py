@@ -13,9 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from models.registry import count_parameters
 from stages.base.artifact import Artifact
-from stages.base.contract import StageContext, UserError
+from stages.base.contract import Inputs, StageContext, UserError
+from stages.train.card import card
+from stages.train.config import OptimizationConfig
 from stages.train.job import PairSource, TrainingJob
+from stages.train.model_folder import complete
 from stages.train.trainer.checkpoint import (
     TrainState,
     discard_torn_snapshot,
@@ -30,9 +34,24 @@ from stages.train.trainer.schedule import accumulation_steps
 _LOG = logging.getLogger(__name__)
 _RUN = "ray"
 
+#: What `train.json` of a fine-tuned model repeats of the one it started from.
+_OF_PRETRAINED = (
+    "phases",
+    "steps",
+    "samples_seen",
+    "seconds",
+    "world_size",
+    "precision",
+    "started_from_weights",
+    "recipe",
+    "data",
+)
+
 
 def train(job: TrainingJob, context: StageContext) -> None:
     """Run a job to its end and write `model/`, `tokenizer/`, `history.jsonl` and `train.json` below ``context.out``.
+
+    `model/` is complete in itself: weights, tokenizer, preprocessing and model card.
 
     Needs Ray to be running. Goes on where an earlier, killed call with the same scratch folder stopped. Raises
     UserError for the user's mistakes, and ray.train.TrainingFailedError when workers fail more often than allowed.
@@ -46,7 +65,7 @@ def train(job: TrainingJob, context: StageContext) -> None:
     if finished_phases(job.folder, len(job.phases)) < len(job.phases) or not job.model_folder.exists():
         _check_shards(job)
         _fit(job, context.cluster, workers)
-    _publish(job, context.out)
+    _publish(job, context)
 
 
 def _fit(job: TrainingJob, cluster: Mapping[str, Any], workers: int) -> None:
@@ -131,7 +150,8 @@ def _sigint_restored() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def _publish(job: TrainingJob, out: Path) -> None:
+def _publish(job: TrainingJob, context: StageContext) -> None:
+    out = context.out
     phases = [read_state(phase_folder(job.folder, i)) for i in range(len(job.phases))]
     shutil.copytree(job.model_folder, out / "model")
     tokenizer = out / "tokenizer"
@@ -139,13 +159,17 @@ def _publish(job: TrainingJob, out: Path) -> None:
     for file in sorted(Path(job.tokenizer).glob("*token*.json")):
         shutil.copyfile(file, tokenizer / file.name)
     shutil.copyfile(Path(job.scratch, "metrics.jsonl"), out / "history.jsonl")
-    (out / "train.json").write_text(json.dumps(train_record(job, phases), indent=2) + "\n")
+    record = train_record(job, phases, context.inputs)
+    (out / "train.json").write_text(json.dumps(record, indent=2) + "\n")
+    described = json.loads((out / "model" / "config.json").read_text(encoding="utf-8"))
+    complete(out / "model", tokenizer, record["preprocessing"], card(record, described))
 
 
-def train_record(job: TrainingJob, phases: list[TrainState]) -> dict[str, Any]:
-    """The content of a finished run's `train.json`."""
+def train_record(job: TrainingJob, phases: list[TrainState], inputs: Inputs) -> dict[str, Any]:
+    """The content of a finished run's `train.json`. It names no path, and no source: some may be private."""
     settings = job.settings
-    return {
+    task = job.key.removeprefix("tasks.") if job.key.startswith("tasks.") else None
+    record: dict[str, Any] = {
         "phases": [
             {
                 "objective": phase.objective,
@@ -168,6 +192,39 @@ def train_record(job: TrainingJob, phases: list[TrainState]) -> dict[str, Any]:
             "mean": list(settings.pixel_statistics[0]),
             "std": list(settings.pixel_statistics[1]),
         },
+        "task": task,
+        "parameters": count_parameters(job.model),
+        "started_from_weights": [part for part, folder in job.model.initialise_from if isinstance(folder, str)],
+        "recipe": _recipe(job),
+        "data": [
+            {
+                "role": role,
+                "stage": artifact.manifest.get("stage", role),
+                "fingerprint": artifact.fingerprint,
+                "counts": artifact.counts,
+            }
+            for role, artifacts in inputs.items()
+            for artifact in artifacts
+        ],
+    }
+    if job.initial is not None and inputs.get("model"):
+        (model,) = inputs["model"]
+        if "train.json" in model.names():
+            earlier = model.read_json("train.json")
+            record["pretrained"] = {key: earlier[key] for key in _OF_PRETRAINED if key in earlier}
+            record["pretrained"]["replaced"] = {"samples": earlier.get("replaced", {}).get("samples", 0)}
+    return record
+
+
+def _recipe(job: TrainingJob) -> dict[str, Any]:
+    """The settings of the run, by the fields that every run has: a task's others name files."""
+    dumped = job.settings.model_dump(mode="json", include=set(OptimizationConfig.model_fields))
+    mixture = getattr(job.settings, "mixture", None)
+    return {
+        **dumped,
+        **({"mixture": f"{len(mixture)} sources by weight"} if mixture else {}),
+        "tensor_parallel": job.tensor_parallel,
+        "phases": [phase.model_dump(mode="json") for phase in job.phases],
     }
 
 

@@ -57,7 +57,7 @@ def test_blip2_xl_on_a_laptop_is_refused_with_needs_what_is_there_and_what_to_ty
     began = time.monotonic()
     with pytest.raises(UserError) as raised:
         capacity.check(_model("blip2_xl"), _train("blip2_xl", micro_batch=16), _cluster("local"))
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     text = str(raised.value)
     assert "35.3B parameters" in text
     assert "ZeRO-3" in text

@@ -87,6 +87,8 @@ def main(settings: dict[str, Any], rank: int) -> dict[str, float]:
             with record_function("backward"):
                 engine.backward(losses["loss"])
             del losses
+            with record_function("between"):
+                held.append(addresses())
             with record_function("update"):
                 engine.step()
     tree = profiled.profiler.kineto_results.experimental_event_tree()  # type: ignore[union-attr]
@@ -131,7 +133,7 @@ def peaks(tree: Any, held: list[set[int]]) -> dict[str, float]:
     for time, address, size in blocks:
         while moment + 1 < len(moments) and moments[moment + 1][0] <= time:
             moment += 1
-            if moments[moment][1] == "forward":
+            if moments[moment][1] in ("forward", "update"):
                 reachable = held.pop(0)
                 for known in [known for known, bytes_ in live.items() if bytes_ > 100_000 and known not in reachable]:
                     total -= live.pop(known)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from models.common.cost import Tape
-from pipelines.plan.memory import BUCKET, REUSE, Moment, Setting, Weights, gathered, host, moments
+from pipelines.plan.memory import BUCKET, Moment, Setting, Weights, gathered, host, moments
 
 LEARNING, FROZEN, RANKS = 6e9, 10e9, 64
-WEIGHTS = Weights(trainable=LEARNING, frozen=FROZEN, largest=1e8, persistent=0.0, largest_frozen=1e8)
+WEIGHTS = Weights(trainable=LEARNING, frozen=FROZEN, largest=1e8, persistent=0.0, layer=3e8)
 
 
 def at(name: str, stage: int, size: int = 2, **fields: object) -> Moment:
@@ -51,12 +51,10 @@ def test_frozen_weights_may_be_shared_by_fewer_ranks_than_those_that_learn() -> 
     assert at("forward", 3, frozen_ranks=8).items["weights"] == pytest.approx(2 * (LEARNING / RANKS + FROZEN / 8))
 
 
-def test_stage_3_holds_no_more_whole_weights_than_it_keeps_and_fetches_ahead() -> None:
-    kept, arriving = gathered(WEIGHTS)
-    assert kept < REUSE
-    assert arriving < 0.2 * REUSE
-    small = Weights(trainable=1e6, frozen=0, largest=1e5, persistent=0)
-    assert gathered(small) == (1e6, 1e6)  # a small model is gathered whole
+def test_stage_3_holds_a_layer_in_use_the_next_and_the_buffer_it_arrives_in() -> None:
+    assert gathered(WEIGHTS) == (6e8, 3e8)
+    small = Weights(trainable=1e6, frozen=0, largest=1e5, persistent=0, layer=8e5)
+    assert gathered(small) == (1e6, 8e5)  # no more than there is
 
 
 def test_on_a_gpu_gradients_pass_through_two_buckets_in_turn() -> None:

@@ -31,7 +31,7 @@ def write_folder(folder: Path, config: Any, make: Any, dtype: torch.dtype, files
     """A `transformers` folder of random weights in several files, written without holding the model."""
     from models.common.construction import saved_names
     from models.common.initial_values import construct
-    from stages.train.trainer.export import plan_files
+    from models.common.saving import plan_files
 
     folder.mkdir(parents=True)
     model, values = construct(lambda: make(config), seed=1)
