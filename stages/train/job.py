@@ -157,10 +157,10 @@ def check_checkpointing(key: str, settings: OptimizationConfig, model: ModelConf
 
 
 def check_compile(key: str, settings: OptimizationConfig, tensor_parallel: int) -> None:
-    """Raise UserError where layers cannot be compiled: hooks inside of them gather ZeRO-3's weights or add up shares."""
+    """Raise UserError where layers cannot be compiled: hooks inside them gather or add up weights."""
     if settings.compile and settings.zero.stage == 3:
         raise UserError(
-            f"{key}.compile=true does not go with {key}.zero.stage=3, which gathers weights inside of the layers: set "
+            f"{key}.compile=true does not go with {key}.zero.stage=3, which gathers weights inside the layers: set "
             f"{key}.compile=false or {key}.zero.stage to 0, 1 or 2"
         )
     if settings.compile and tensor_parallel > 1:

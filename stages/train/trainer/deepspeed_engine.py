@@ -92,7 +92,7 @@ def deepspeed_config(
                 "eps": settings.eps,
                 # DeepSpeed's own Adam compiles C++ or CUDA at first use; it is worth that only for offloading.
                 "torch_adam": not offloads_to_host,
-                # One kernel per group in place of a dozen passes over weights and moments. On a CPU the plain one, whose
+                # One kernel per group, not a dozen passes over weights and moments. On a CPU the plain one, whose
                 # results do not depend on how the partition is divided over threads.
                 **({"fused": True} if on_gpu and not offloads_to_host else {}),
             },

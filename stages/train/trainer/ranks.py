@@ -60,7 +60,7 @@ def set_up_process(job: TrainingJob) -> RankInfo:
 
 
 def set_gpu_precision() -> None:
-    """Have GPUs multiply fp32 matrices in TF32 (10 bits of mantissa, sums in fp32), and add up bf16 products in fp32."""
+    """Have GPUs multiply fp32 matrices in TF32 (10 bits of mantissa) and add up bf16 products in fp32."""
     import torch
 
     torch.set_float32_matmul_precision("high")

@@ -58,7 +58,7 @@ def peak_memory(device: torch.device) -> float | None:
 
 
 class MicroBatchFlops:
-    """Model FLOPs of one rank's micro-batches: forward and backward, nothing that is computed twice (PaLM, appendix B)."""
+    """Model FLOPs of one rank's micro-batches: nothing that is computed twice counts (PaLM, appendix B)."""
 
     def __init__(self, job: TrainingJob, phase: int, data_ranks: int) -> None:
         self._model = job.model

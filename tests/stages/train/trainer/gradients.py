@@ -108,6 +108,7 @@ def job_of(case: dict[str, Any]) -> TrainingJob:
         "micro_batch": case["micro_batch"],
         "zero": {"stage": case.get("stage", 0), "frozen_shards": case.get("frozen_shards")},
         "activation_checkpointing": case.get("checkpointing", {}),
+        "compile": case.get("compile", False),
         "loss_chunk": 3,
         "grad_clip": 0,
         "augmentation": {"crop_scale": [0.5, 1.0], "horizontal_flip": 0.5},

@@ -188,6 +188,7 @@ def test_two_hooks_of_one_name_are_refused(tmp_path: Path) -> None:
 
     class ArtifactJob:
         settings = TrainConfig.model_validate({"phases": [{"objective": "x", "steps": 1}]})
+        precision = "fp32"
         folder = tmp_path
         hooks = (Hook, Hook)
 

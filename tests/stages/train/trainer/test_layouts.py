@@ -150,3 +150,13 @@ def test_frozen_weights_that_some_ranks_share_change_no_gradient(tmp_path: Path)
     expected = one_after_the_other({**trained, "micro_batch": GLOBAL_BATCH}, 1)
     for name, found in run(cases, 4, tmp_path / "run").items():
         assert_equal(found, expected), name
+
+
+@pytest.mark.slow
+def test_compiled_layers_give_the_same_gradients(tmp_path: Path) -> None:
+    frozen = {**CASES["language_modeling"], "micro_batch": 4, "trainable": ["qformer", "adapters"]}
+    whole = {**CASES["sequence_to_sequence"], "micro_batch": 4, "checkpointing": {"vision": 1, "language": 2}}
+    cases = {case["model"]: {**case, "stage": 1, "compile": True} for case in (frozen, whole)}
+    found = run(cases, 2, tmp_path / "run")
+    for case in (frozen, whole):
+        assert_equal(found[case["model"]], one_after_the_other(case, 2))
