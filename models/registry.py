@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -20,6 +20,7 @@ from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from models.common.config import ModelConfig
+from models.common.cost import Flops, MicroBatch, NoCost, Tape
 from models.common.errors import UserError
 from models.common.spec import ModelSpec, Objective
 
@@ -149,6 +150,37 @@ AnyModelConfig = Annotated[
 def count_parameters(config: ModelConfig) -> dict[str, int]:
     """Number of parameters of each part, without torch; their sum is the model's total."""
     return spec(config.architecture).count_parameters(config)
+
+
+def record_cost(
+    config: ModelConfig, objective: str, tape: Tape, batch: MicroBatch, settings: Mapping[str, Any] | None = None
+) -> Tape:
+    """Record on a tape what one micro-batch of an objective computes, without torch; returns the tape.
+
+    Raises NoCost where the architecture does not tell.
+    """
+    own = spec(config.architecture)
+    if own.record_cost is None:
+        raise NoCost(f"{config.name}: the architecture {config.architecture!r} does not tell its costs")
+    own.record_cost(tape, config, objective, settings or {}, batch)
+    return tape
+
+
+def flops_per_sample(
+    config: ModelConfig,
+    objective: str,
+    trainable: Collection[str],
+    batch: MicroBatch,
+    settings: Mapping[str, Any] | None = None,
+    checkpointing: Mapping[str, int] | None = None,
+) -> dict[str, Flops]:
+    """FLOPs of one image with its texts, by part, without torch: the mean over a micro-batch of such a shape.
+
+    `Flops.model` is what MFU counts, `Flops.hardware` what is executed with ``checkpointing`` (part -> k). Raises
+    NoCost where the architecture does not tell.
+    """
+    tape = record_cost(config, objective, Tape(trainable=trainable, checkpointing=checkpointing), batch, settings)
+    return {part: flops.divided(batch.images) for part, flops in tape.flops.items()}
 
 
 def construct(

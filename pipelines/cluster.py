@@ -9,6 +9,24 @@ from pydantic import Field
 from stages.base.contract import NotFingerprinted, StageConfig
 
 
+class HardwareConfig(StageConfig):
+    """What `pairmill plan` computes times and energy with; has no effect on a run."""
+
+    gpu: Annotated[Literal["a100", "h100", "h200"], NotFingerprinted] = "a100"
+    """Kind of GPU (the SXM modules): its figures are in `pipelines/plan/hardware.py`."""
+    gpus_per_node: Annotated[int, NotFingerprinted, Field(ge=1)] = 8
+    """GPUs that NVLink connects."""
+    network_gbit: Annotated[float, NotFingerprinted, Field(gt=0)] = 1600.0
+    """Network of a node, in Gbit/s per direction; 8 x HDR InfiniBand (200 Gbit/s) by default."""
+    efficiency: Annotated[float, NotFingerprinted, Field(gt=0, le=1)] = 0.5
+    """Share of a GPU's peak FLOP/s at which it computes while it does; MFU follows, lower by what is recomputed and by
+    waiting for the network."""
+    pue: Annotated[float, NotFingerprinted, Field(ge=1)] = 1.2
+    """Power of the whole data centre over that of its computers."""
+    storage_gb_per_s: Annotated[float, NotFingerprinted, Field(gt=0)] = 10.0
+    """GB/s at which all ranks together write checkpoints and models."""
+
+
 class ClusterConfig(StageConfig):
     """`conf/cluster/*.yaml`: where Ray is, and what the training workers get."""
 
@@ -33,5 +51,7 @@ class ClusterConfig(StageConfig):
     instructions fp32 is faster."""
     max_failures: Annotated[int, NotFingerprinted, Field(ge=0)] = 3
     """How often a failed training group, partition or task is started again before the run gives up."""
+    hardware: Annotated[HardwareConfig, NotFingerprinted] = HardwareConfig()
+    """What `pairmill plan` takes the machines for."""
     scratch: Annotated[str | None, NotFingerprinted] = None
     """Folder all nodes share, for checkpoints of unfinished stages; null puts it inside the workspace."""

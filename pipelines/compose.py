@@ -54,6 +54,7 @@ def _values(overrides: Sequence[str], conf: Path) -> dict[str, Any]:
             chosen = [_override(text, conf) for text in overrides]
             composed = compose("config", [*_search_path(chosen, conf), *_experiment(chosen, conf), *chosen])
             values = _plain(OmegaConf.to_container(composed, resolve=True))
+            _empty(values, overrides)
             # What a benchmark or the selection refers to by name is loaded from conf/ like a choice of its own.
             held_out = {}
             for name in values.get("held_out") or []:
@@ -69,6 +70,18 @@ def _values(overrides: Sequence[str], conf: Path) -> dict[str, Any]:
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_hydra_line(error, overrides, conf)) from None
     return values
+
+
+def _empty(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Empty what `key={}` says is empty: Hydra merges the two mappings, which would change nothing."""
+    for text in overrides:
+        key, _, value = text.lstrip("+").partition("=")
+        *path, last = key.split(".")
+        inner: Any = values
+        for name in path:
+            inner = inner.get(name) if isinstance(inner, dict) else None
+        if value.replace(" ", "") == "{}" and isinstance(inner, dict) and isinstance(inner.get(last), dict):
+            inner[last] = {}
 
 
 def _plain(container: Any) -> dict[str, Any]:

@@ -16,12 +16,14 @@ COMMANDS = {
     "run": "bring a stage or group, and whatever it needs, up to date",
     "status": "show the state of every stage and the reason for it",
     "show": "print the resolved configuration",
+    "plan": "compute the memory, FLOPs, time and energy of a training, and say whether it fits",
     "report": "write the data report, optionally compared with an earlier selection",
     "check-shards": "verify shards, ours or any WebDataset tars, and name every fault exactly",
     "why": "show the provenance of one sample: its row, attempts, signals, verdict, shard and models",
     "forget": "take samples out of every artifact, for good, and name the models that saw them",
     "export": "write a trained model as a folder of its own: weights, tokenizer, preprocessing, model card with scores",
     "score": "score result files in the public formats: captions, VQA, retrieval, referring expressions; no model",
+    "convert": "convert a GGUF file into a folder of weights and tokenizer that a model starts from",
     "ui": "open the MLflow UI of the workspace on 127.0.0.1",
 }
 

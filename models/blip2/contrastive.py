@@ -32,8 +32,24 @@ class _Gather(torch.autograd.Function):
         return grad[start : start + ctx.rows]
 
 
-def gather(local: Tensor) -> Tensor:
+def row_counts(*local: Tensor) -> list[list[int]] | None:
+    """For each of some tensors its number of rows on every rank, found in one exchange; None without other ranks.
+
+    Waits for the device.
+    """
+    if (world := _world()) == 1:
+        return None
+    rows = torch.tensor([len(tensor) for tensor in local], device=local[0].device)
+    of_ranks = [torch.empty_like(rows) for _ in range(world)]
+    dist.all_gather(of_ranks, rows)
+    counts: list[list[int]] = torch.stack(of_ranks, dim=1).tolist()
+    return counts
+
+
+def gather(local: Tensor, counts: list[int] | None = None) -> Tensor:
     """Rows of all ranks, in rank order, with gradients to each; ranks may hold different numbers of rows.
+
+    ``counts``: rows of every rank where they are known, as from :func:`row_counts`; otherwise they are exchanged.
 
     Ranks average their gradients afterwards, so the sum over ranks in backward gives the gradient of the mean loss.
     Without a process group, or with one rank, the tensor itself.
@@ -41,10 +57,8 @@ def gather(local: Tensor) -> Tensor:
     world = _world()
     if world == 1:
         return local
-    rows = torch.tensor([local.shape[0]], device=local.device)
-    sizes = [torch.empty_like(rows) for _ in range(world)]
-    dist.all_gather(sizes, rows)
-    counts = [int(size) for size in sizes]
+    if counts is None:
+        (counts,) = row_counts(local) or [[]]
     longest = max(counts)
     padded = F.pad(local, (0, 0) * (local.ndim - 1) + (0, longest - local.shape[0]))
     everything = cast(Tensor, _Gather.apply(padded))
@@ -91,4 +105,5 @@ def hard_negatives(similarity: Tensor, positive: Tensor) -> tuple[Tensor, Tensor
     weights = weights.masked_fill(positive, 0)
     has_negative = ~positive.all(dim=1)
     weights = torch.where(has_negative[:, None], weights, torch.ones_like(weights))
-    return torch.multinomial(weights, 1).squeeze(1), has_negative
+    # What torch.multinomial draws, without its look at the weights, for which a GPU is waited for.
+    return (weights / torch.empty_like(weights).exponential_()).argmax(dim=1), has_negative

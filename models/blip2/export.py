@@ -1,4 +1,4 @@
-"""Writing a BLIP2-Adapter with `bridge=prefix` as the BLIP-2 of `transformers`, which needs nothing of ours to be used."""
+"""Writing a BLIP2-Adapter with `bridge=prefix` as the BLIP-2 of `transformers`, which opens without this code."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def exported_config(model: Blip2Adapter, image_token: int) -> transformers.Blip2
         )
     if not 0 <= image_token < shape.vocabulary:
         raise UserError(
-            f"model {shape.name}: the image token, {image_token}, is none of its {shape.vocabulary} ids: train it with a "
-            "larger model.vocabulary, or with <image> among tokenizer.special_tokens"
+            f"model {shape.name}: the image token, {image_token}, is none of its {shape.vocabulary} ids: train it with "
+            "a larger model.vocabulary, or with <image> among tokenizer.special_tokens"
         )
     qformer = {**model.qformer.body.config.to_dict(), "use_qformer_text_input": False}
     return transformers.Blip2Config(
@@ -57,7 +57,6 @@ def exported_config(model: Blip2Adapter, image_token: int) -> transformers.Blip2
         num_query_tokens=shape.qformer.queries,
         image_text_hidden_size=shape.heads.projection,
         image_token_index=image_token,
-        tie_word_embeddings=model.language.config.tie_word_embeddings,
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from torch import nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel, OPTConfig
 
 from models.blip2.config import Blip2Config
@@ -113,14 +113,14 @@ def _language(
     if (held := described.get("model_type")) != family:
         raise UserError(f"{key}: {folder} holds a model of type {held!r}; this model's language model is {family!r}")
     if config.language.shape is None:
-        theirs = stored_config(OPTConfig, described, folder, key)
+        opt = stored_config(OPTConfig, described, folder, key)
         settings: tuple[str, ...] = (
             "activation_function",
             "do_layer_norm_before",
             "enable_bias",
             "num_attention_heads",
         )
-        check_settings(theirs, language.config, (*settings, "tie_word_embeddings"), folder, key)
+        check_settings(opt, language.config, (*settings, "tie_word_embeddings"), folder, key)
     else:
         theirs = decoder_config(decoder_shape(described), f"{key}: {folder}")
         ours = decoder_config(config.language.shape, "model.language.shape")
@@ -133,7 +133,7 @@ def _language(
     return fit(language, "language.", named, folder, key)
 
 
-def _per_id(language: nn.Module) -> list[str]:
+def _per_id(language: Any) -> list[str]:
     """Names of the parameters that have a row per id."""
     layers = [language.get_input_embeddings(), language.get_output_embeddings()]
     weights = {id(weight) for layer in layers for weight in layer.parameters()}

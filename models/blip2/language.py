@@ -1,4 +1,4 @@
-"""The decoder language model: OPT's, or any that `transformers` has behind AutoModelForCausalLM, with its weights' names."""
+"""The decoder language model: OPT, or any that `transformers` has behind AutoModelForCausalLM, as its class is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from models.common.output_layer import OutputLayer
 def language_config(config: Blip2Config, *, pad_id: int, bos_id: int, eos_id: int) -> PreTrainedConfig:
     """The `transformers` config of the language model. Raises UserError for a shape that is none of its families'."""
     language = config.language
-    ids = {
+    ids: dict[str, Any] = {
         "vocab_size": config.vocabulary,
         "pad_token_id": pad_id,
         "bos_token_id": bos_id,
@@ -50,16 +50,17 @@ def decoder_config(shape: Mapping[str, Any], where: str) -> PreTrainedConfig:
         raise UserError(f"{where}: transformers makes no config of a {family!r} from it ({reason})") from None
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UserError(
-            f"{where}: {family!r} is no family of decoders that transformers has behind AutoModelForCausalLM; give one, "
-            "such as llama, mistral, qwen3 or opt"
+            f"{where}: {family!r} is no family of decoders that transformers has behind AutoModelForCausalLM; give "
+            "one, such as llama, mistral, qwen3 or opt"
         )
     return config
 
 
 def decoder_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     """The class of `transformers` for a decoder's config."""
-    kind: type[PreTrainedModel] | tuple[type[PreTrainedModel], ...] = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    return kind[0] if isinstance(kind, tuple) else kind
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    chosen: type[PreTrainedModel] = kind[0] if isinstance(kind, tuple) else kind
+    return chosen
 
 
 def build_language(config: Blip2Config, *, pad_id: int, bos_id: int, eos_id: int) -> PreTrainedModel:
@@ -76,8 +77,16 @@ def decoder_layers(language: PreTrainedModel) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) == language.config.num_hidden_layers:
             return module
     raise UserError(
-        f"model.language.shape: adapters find no list of layers in a {language.config.model_type!r}; set model.bridge=prefix"
+        f"model.language.shape: adapters find no list of layers in a {language.config.model_type!r}; set "
+        "model.bridge=prefix"
     )
+
+
+def embed(language: PreTrainedModel, ids: Tensor) -> Tensor:
+    """Ids, int64 [n, length], as a decoder's layers take them: [n, length, width]."""
+    embeddings: Any = language.get_input_embeddings()
+    embedded: Tensor = embeddings(ids)
+    return embedded
 
 
 def hidden_states(language: PreTrainedModel, embedded: Tensor) -> Tensor:
@@ -99,7 +108,7 @@ def logits_of(language: PreTrainedModel, states: Tensor) -> Tensor:
 
 
 def summed_loss(language: PreTrainedModel, states: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
-    """Cross-entropy summed over ``targets``, int64 [tokens], that ``states`` [tokens, width] predict: float32 scalar."""
+    """Cross-entropy, summed, of ``targets`` int64 [tokens] that ``states`` [tokens, width] predict: float32 scalar."""
     if _cap(language) is not None:
         logits = logits_of(language, states).float()
         return F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="sum")

@@ -12,7 +12,7 @@ from transformers import initialization as init
 
 from models.blip2.adapter import Adapters, GatedCrossAttention
 from models.blip2.config import Blip2Config
-from models.blip2.language import build_language, decoder_layers, hidden_states, logits_of, summed_loss
+from models.blip2.language import build_language, decoder_layers, embed, hidden_states, logits_of, summed_loss
 from models.blip2.qformer import QFormer, QueryTokens
 from models.blip2.vision import build_vision
 from models.common.batch import Batch
@@ -144,7 +144,7 @@ class Blip2Adapter(VisionLanguageModel):
         ids = torch.cat([prompt, target_ids[:, :-1]], dim=1)
         if prompt_ids.shape[1]:
             ids = rotate_left(ids, prompt.shape[1] - mask.sum(dim=1))  # all padding to the right, where none attends
-        embedded = self.language.get_input_embeddings()(ids)
+        embedded = embed(self.language, ids)
         image = self.image_tokens(pixels)[image_index]
         if self.bridge == "adapters":
             with self.adapters.attending(image):
@@ -172,8 +172,9 @@ class Blip2Adapter(VisionLanguageModel):
         """Ids that follow each prompt, int64 [n, length], right-padded after eos; an image is encoded once."""
         prompt, mask = self._frame(prompt_ids, prompt_mask)
         image = self.image_tokens(pixels)[image_index]
+        language: Any = self.language
         search = partial(
-            self.language.generate,
+            language.generate,
             do_sample=False,
             num_beams=num_beams,
             max_new_tokens=max_new_tokens,
@@ -184,7 +185,7 @@ class Blip2Adapter(VisionLanguageModel):
             with self.adapters.attending(image):
                 generated: Tensor = search(input_ids=prompt, attention_mask=mask)
             return generated[:, prompt.shape[1] :]
-        embedded = self.language.get_input_embeddings()(prompt)
+        embedded = embed(self.language, prompt)
         prefix = self.projection(image).to(embedded.dtype)
         # Of ids that come with embeddings, beam search uses but their number.
         ids = torch.cat([prompt.new_full(prefix.shape[:2], self.config.pad_token_id), prompt], dim=1)

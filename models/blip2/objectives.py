@@ -67,9 +67,10 @@ class Representation(nn.Module):
         text_image = batch["image_id"]
         image_ids = contrastive.image_ids(batch["image_index"], batch["image_id"], len(image))
         keys = text_key(batch["target_ids"], batch["target_mask"])
-        all_images, all_texts = contrastive.gather(images), contrastive.gather(texts)
-        all_text_image, all_image_ids = contrastive.gather(text_image), contrastive.gather(image_ids)
-        all_keys = contrastive.gather(keys)
+        of_images, of_texts = contrastive.row_counts(images, texts) or (None, None)
+        all_images, all_image_ids = contrastive.gather(images, of_images), contrastive.gather(image_ids, of_images)
+        all_texts, all_keys = contrastive.gather(texts, of_texts), contrastive.gather(keys, of_texts)
+        all_text_image = contrastive.gather(text_image, of_texts)
 
         to_image = scale * torch.einsum("nd,mqd->nmq", texts, all_images).amax(dim=-1)
         to_text = scale * torch.einsum("mqd,nd->mnq", images, all_texts).amax(dim=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -61,24 +62,62 @@ def _opt(config: Blip2Config) -> int:
 _LIKE_LLAMA = {"llama": (False, False), "mistral": (False, False), "qwen2": (True, False), "qwen3": (False, True)}
 
 
-def _decoder(shape: Mapping[str, Any], vocabulary: int) -> int:
-    """Parameters of a decoder by its config.json: worked out for LLaMA's layers, else counted on the meta device."""
+@dataclass(frozen=True)
+class LlamaLike:
+    """What LLaMA's layers leave open, by a decoder's config.json."""
+
+    size: int
+    """Of a head."""
+    queries: int
+    keys: int
+    """Width of all queries, and of all keys."""
+    biased: bool
+    """Whether the projections to query, key and value have biases."""
+    of_attention: bool
+    """Whether the projection out of the attention has one."""
+    of_mlp: bool
+    """Whether the feed-forward block has some."""
+    normed: bool
+    """Whether queries and keys pass a norm, per head."""
+
+
+def is_like_llama(shape: Mapping[str, Any]) -> bool:
+    """Whether a decoder, by its config.json, has LLaMA's layers."""
+    return shape["model_type"] in _LIKE_LLAMA
+
+
+def llama_like(shape: Mapping[str, Any]) -> LlamaLike:
+    """Read a config.json of a family with LLaMA's layers."""
     family = shape["model_type"]
-    if family not in _LIKE_LLAMA:
-        return _counted(json.dumps({**shape, "vocab_size": vocabulary}, sort_keys=True))
     biased, normed = _LIKE_LLAMA[family]
-    d, heads, hidden = shape["hidden_size"], shape["num_attention_heads"], shape["intermediate_size"]
+    d, heads = shape["hidden_size"], shape["num_attention_heads"]
     # Qwen3's classes default to heads of 128, whatever the width.
     size = shape.get("head_dim") or (128 if family == "qwen3" else d // heads)
-    queries, keys = heads * size, (shape.get("num_key_value_heads") or heads) * size
     of_attention = bool(shape.get("attention_bias", False)) if family in ("llama", "qwen3") else False
+    return LlamaLike(
+        size=size,
+        queries=heads * size,
+        keys=(shape.get("num_key_value_heads") or heads) * size,
+        biased=biased or of_attention,
+        of_attention=of_attention,
+        of_mlp=bool(shape.get("mlp_bias", False)),
+        normed=normed,
+    )
+
+
+def _decoder(shape: Mapping[str, Any], vocabulary: int) -> int:
+    """Parameters of a decoder by its config.json: worked out for LLaMA's layers, else counted on the meta device."""
+    if not is_like_llama(shape):
+        return _counted(json.dumps({**shape, "vocab_size": vocabulary}, sort_keys=True))
+    own = llama_like(shape)
+    d, hidden = shape["hidden_size"], shape["intermediate_size"]
     layer = (
-        linear(d, queries, biased or of_attention)
-        + 2 * linear(d, keys, biased or of_attention)
-        + linear(queries, d, of_attention)
-        + (2 * size if normed else 0)
-        + 2 * linear(d, hidden, bool(shape.get("mlp_bias", False)))
-        + linear(hidden, d, bool(shape.get("mlp_bias", False)))
+        linear(d, own.queries, own.biased)
+        + 2 * linear(d, own.keys, own.biased)
+        + linear(own.queries, d, own.of_attention)
+        + (2 * own.size if own.normed else 0)
+        + 2 * linear(d, hidden, own.of_mlp)
+        + linear(hidden, d, own.of_mlp)
         + 2 * d
     )
     tied = bool(shape.get("tie_word_embeddings", False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from models.blip2.config import Blip2Config, RepresentationSettings
+from models.blip2.cost import record
 from models.blip2.parameter_count import count_parameters
 from models.common.config import TextSettings
 from models.common.spec import ModelSpec, Objective
@@ -25,6 +26,7 @@ SPEC = ModelSpec(
     },
     text_objective="language_modeling",
     count_parameters=count_parameters,
+    record_cost=record,
     layers=lambda config: {
         "vision": config.vision.layers,
         "qformer": config.qformer.layers,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import (
@@ -84,9 +86,13 @@ STOCK: dict[str, type[PreTrainedModel]] = {
 def vision_config(config: Blip2Config) -> PreTrainedConfig:
     """The `transformers` config of the vision transformer."""
     vision = config.vision
-    own = {"clip": {"hidden_act": vision.activation}, "siglip": {"vision_use_head": False}, "eva": {}}
-    _, kind = FAMILIES[vision.family]
-    return kind(
+    own: dict[str, dict[str, Any]] = {
+        "clip": {"hidden_act": vision.activation},
+        "siglip": {"vision_use_head": False},
+        "eva": {},
+    }
+    kind: Any = FAMILIES[vision.family][1]
+    made: PreTrainedConfig = kind(
         hidden_size=vision.width,
         intermediate_size=vision.mlp_width,
         num_hidden_layers=vision.layers,
@@ -96,9 +102,11 @@ def vision_config(config: Blip2Config) -> PreTrainedConfig:
         initializer_range=config.initialiser_range,
         **own[vision.family],
     )
+    return made
 
 
 def build_vision(config: Blip2Config) -> VisionTransformer:
     """The vision transformer of the config's family, its weights random."""
-    kind, _ = FAMILIES[config.vision.family]
-    return kind(vision_config(config))
+    kind: Any = FAMILIES[config.vision.family][0]
+    made: VisionTransformer = kind(vision_config(config))
+    return made

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -16,11 +15,39 @@ from models.common.errors import UserError
 from models.common.pretrained import VisionLanguageModel
 from models.common.spec import without_layers
 
-# Non-reentrant, so that frozen weights before a layer do not matter and gradients arrive in the one backward pass that
-# ZeRO's hooks expect. Dropout repeats, because random states are restored. Recomputing stops at the layer's end and
-# not at the last tensor needed: that would skip the hooks with which ZeRO-3 lets go of the weights it gathered. And
-# shapes of what is recomputed are not compared, since ZeRO-3's weights have none by then.
-_RECOMPUTED = partial(checkpoint, use_reentrant=False, early_stop=False, determinism_check="none")
+
+def _recomputed(layer: Callable[..., Any], *inputs: Any) -> Any:
+    """A layer's output, of which only the inputs are kept until backward.
+
+    Non-reentrant, so that frozen weights before a layer do not matter and gradients arrive in the one backward pass
+    that ZeRO's hooks expect. Dropout repeats, because random states are restored. Recomputing goes to the layer's end
+    and does not stop at the last tensor needed: that would skip the hooks with which ZeRO-3 lets go of the weights it
+    gathered. Shapes of what is recomputed are not compared, since ZeRO-3's weights have none by then.
+    """
+
+    def anchored(*inputs: Any) -> Any:
+        made = layer(*inputs)
+        return (_Anchor.apply(made[0]), *made[1:]) if isinstance(made, tuple) else _Anchor.apply(made)
+
+    return checkpoint(anchored, *inputs, use_reentrant=False, early_stop=False, determinism_check="none")
+
+
+class _Anchor(torch.autograd.Function):
+    """Its input unchanged. Its backward, which comes first in a layer, has the layer recomputed.
+
+    Otherwise the first operation that needs a kept tensor would, when ZeRO-3 has already gathered that operation's
+    weight for backward; recomputing would let go of it again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor) -> Tensor:
+        ctx.save_for_backward(output.new_empty(0))
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        _ = ctx.saved_tensors
+        return grads[0]
 
 
 def checkpointed_layers(model: VisionLanguageModel) -> dict[str, list[Any]]:
@@ -60,7 +87,7 @@ def checkpoint_activations(model: VisionLanguageModel, every: Mapping[str, int])
         for layer in layers[part][::step]:
             # What `transformers`' own switch sets, which knows only all layers of a model or none.
             layer.gradient_checkpointing = True
-            layer._gradient_checkpointing_func = _RECOMPUTED
+            layer._gradient_checkpointing_func = _recomputed
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +16,10 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, dot
 
 from models.common.errors import UserError
 from models.common.position_embeddings import resize_positions
-from models.common.weights import FirstRows, TransformedValues, Values
+from models.common.weights import FirstRows, StoredValues, TransformedValues, Values
+
+#: What safetensors calls the dtypes that weights are trained in.
+_FLOATS = ("F64", "F32", "F16", "BF16")
 
 C = TypeVar("C", bound=PreTrainedConfig)
 
@@ -72,6 +76,7 @@ class _Conversion:
         names = [self._first, *(self._first.replace(first, other) for other in others)]
         return [name for name in names if name in own]
 
+    @lru_cache(maxsize=1)  # noqa: B019 - of all conversions one result is kept, since parameters are asked for in blocks
     def run(self) -> dict[str, Tensor]:
         """Read its tensors and convert them."""
         converter = deepcopy(self._converter)
@@ -137,6 +142,10 @@ def fit(
         if name not in named:
             continue
         values = named[name]
+        if isinstance(values, StoredValues) and values.stored_dtype not in _FLOATS:
+            raise UserError(
+                f"{key}: {folder} holds {name} as {values.stored_dtype}, quantised; give the weights it was made from"
+            )
         if values.shape != tuple(tensor.shape):
             there, here = list(values.shape), list(tensor.shape)
             raise UserError(f"{key}: {folder} does not fit this model: {name} is {there} there and {here} here")

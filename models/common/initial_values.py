@@ -8,14 +8,17 @@ name alone, so every division of a model over processes starts from the same wei
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
+from transformers.initialization import TORCH_INIT_FUNCTIONS
 
 from models.common.weights import Values, blocks
 
@@ -26,9 +29,19 @@ BLOCK = 1 << 20
 
 _aten = torch.ops.aten
 
+#: torch's initialisers that do nothing on the meta device; they are recorded as operations of their own.
+_TRUNCATED_NORMAL = nn.init._no_grad_trunc_normal_
+_WHOLE = {name: getattr(nn.init, name) for name in ("orthogonal_", "dirac_", "sparse_")}
+
 #: In-place operations of which an element's result depends on that element alone, by whether they are random and
 #: whether they replace what was there.
-_RANDOM_FILL = {_aten.normal_.default, _aten.uniform_.default, _aten.exponential_.default, _aten.log_normal_.default}
+_RANDOM_FILL = {
+    _aten.normal_.default,
+    _aten.uniform_.default,
+    _aten.exponential_.default,
+    _aten.log_normal_.default,
+    _TRUNCATED_NORMAL,
+}
 _FILL = {_aten.fill_.Scalar, _aten.zero_.default} | _RANDOM_FILL
 _ELEMENTWISE = _FILL | {
     getattr(getattr(_aten, name), overload)
@@ -91,17 +104,21 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
+        self.note(func, args, kwargs, result)
+        return result
+
+    def note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Record a call that has been made."""
         self.operations.append(_Operation(func, args, kwargs, result))
         if func in _ELEMENTWISE and isinstance(args[0], Tensor):
             self._write(func, args, kwargs)
-            return result
+            return
         inputs = {_storage(tensor) for tensor in _tensors((args, kwargs))}
-        written = {_storage(tensor) for tensor in _tensors(result)} - (set() if func._schema.is_mutable else inputs)
-        if func._schema.is_mutable:
+        written = {_storage(tensor) for tensor in _tensors(result)} - (set() if _mutates(func) else inputs)
+        if _mutates(func):
             written |= {_storage(tensor) for tensor in _tensors(args[:1])}
         for storage in written:
             self.histories[storage] = self._first(func, args, result)
-        return result
 
     def _write(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tensor = args[0]
@@ -118,6 +135,8 @@ class _Recorder(TorchDispatchMode):
     @staticmethod
     def _first(func: Any, args: tuple[Any, ...], result: Any) -> _History:
         """The history of a storage that an operation has just made."""
+        if not hasattr(func, "_schema"):
+            return _History(elementwise=False)
         if func._schema.name.startswith("aten::empty"):
             return _History()
         value = args[1] if func is _aten.full.default else _CONSTANTS.get(func)
@@ -165,19 +184,22 @@ class InitialValues(Values):
         chosen = []
         for operation in reversed(self._recorder.operations):
             changed = {_storage(tensor) for tensor in _tensors(operation.result)}
-            if operation.function._schema.is_mutable:
+            if _mutates(operation.function):
                 changed |= {_storage(tensor) for tensor in _tensors(operation.args[:1])}
             if changed & needed:
                 chosen.append(operation)
                 needed |= {_storage(tensor) for tensor in _tensors((operation.args, operation.kwargs))}
         made: dict[int, Tensor] = {}
+        bases: dict[int, Tensor] = {}
 
         def real(value: Any) -> Any:
             if isinstance(value, torch.device):
                 return torch.device("cpu")
             if not isinstance(value, Tensor) or not value.is_meta:
                 return value
-            base = made[_storage(value)]
+            if id(value) in made:
+                return made[id(value)]
+            base = bases[_storage(value)]  # a parameter, say, which no operation returned
             return base.view(value.dtype).as_strided(value.shape, value.stride(), value.storage_offset())
 
         with torch.no_grad(), torch.random.fork_rng([]):
@@ -185,9 +207,10 @@ class InitialValues(Values):
             for operation in reversed(chosen):
                 result = operation.function(*tree_map(real, operation.args), **tree_map(real, operation.kwargs))
                 for meta, tensor in zip(_tensors(operation.result), _tensors(result), strict=True):
-                    if meta.is_meta and _storage(meta) not in made:
+                    if meta.is_meta:
+                        made[id(meta)] = tensor
                         base = torch.empty(0, dtype=tensor.dtype, device="cpu")
-                        made[_storage(meta)] = base.set_(tensor.untyped_storage())
+                        bases.setdefault(_storage(meta), base.set_(tensor.untyped_storage()))
             return torch.as_tensor(real(self._tensor)).clone()
 
 
@@ -198,12 +221,39 @@ def construct(make: Callable[[], M], seed: int) -> tuple[M, dict[str, InitialVal
     names (tied weights) is listed under the first.
     """
     recorder = _Recorder()
-    with torch.device("meta"), recorder:
+    with torch.device("meta"), recorder, _initialisers_recorded(recorder):
         module = make()
         if (initialise := getattr(module, "initialize_weights", None)) is not None:
             initialise()  # `transformers` leaves it out on the meta device
     tensors = [*module.named_parameters(), *module.named_buffers()]
     return module, {name: InitialValues(recorder, tensor, seed, name) for name, tensor in tensors}
+
+
+@contextmanager
+def _initialisers_recorded(recorder: _Recorder) -> Iterator[None]:
+    """Record calls of the initialisers of torch that return meta tensors as they are."""
+
+    def recorded(initialiser: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def initialise(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            if not tensor.is_meta:
+                return initialiser(tensor, *args, **kwargs)
+            kwargs.pop("generator", None)
+            recorder.note(initialiser, (tensor, *args), kwargs, tensor)
+            return tensor
+
+        return initialise
+
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(nn.init, "_no_grad_trunc_normal_", recorded(_TRUNCATED_NORMAL)))
+        for name, initialiser in _WHOLE.items():
+            stack.enter_context(mock.patch.object(nn.init, name, recorded(initialiser)))
+            # `transformers` keeps torch's functions in a table.
+            stack.enter_context(mock.patch.dict(TORCH_INIT_FUNCTIONS, {name: recorded(initialiser)}))
+        yield
+
+
+def _mutates(function: Any) -> bool:
+    return not hasattr(function, "_schema") or bool(function._schema.is_mutable)
 
 
 def _storage(tensor: Tensor) -> int:

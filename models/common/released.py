@@ -13,6 +13,7 @@ from models.common.errors import UserError
 #: our tokenizer decides.
 _NOT_SHAPE = frozenset(
     {
+        "_model_name_or_path",
         "_name_or_path",
         "_attn_implementation",
         "architectures",

@@ -52,7 +52,9 @@ def write_safetensors(
         file.write(text)
         name, dtype, left = "", torch.float32, 0
         for piece in pieces:
-            while left == 0 and piece.numel():
+            if not piece.numel():
+                continue
+            while left == 0:
                 name, dtype, left = next(expected)
             if piece.dtype != dtype or piece.numel() > left:
                 raise ValueError(

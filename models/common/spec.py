@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.common.config import ModelConfig, StrictConfig
+from models.common.cost import MicroBatch, Tape
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class ModelSpec:
     """The objective that learns to write a target text; what fine-tuning uses unless a task names another."""
     count_parameters: Callable[[Any], dict[str, int]]
     """From a config, the number of parameters of each part, without torch. Weights that are tied count once."""
+    record_cost: Callable[[Tape, Any, str, Mapping[str, Any], MicroBatch], None] | None = None
+    """``record_cost(tape, config, objective, settings, batch)`` records what one micro-batch of an objective computes
+    (`models/common/cost.py`), without torch; raises NoCost where it cannot. None: plans lack FLOPs and activations."""
     layers: Callable[[Any], dict[str, int]] | None = None
     """From a config, the number of transformer layers of each part that has some: those that activation checkpointing
     can name. None: it is known only once the model is built."""

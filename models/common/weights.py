@@ -46,7 +46,7 @@ class StoredValues(Values):
         self.file, self.key = file, key
         described = _open(file).get_slice(key)
         super().__init__(tuple(described.get_shape()))
-        self.dtype: str = described.get_dtype()
+        self.stored_dtype: str = described.get_dtype()
         """Its dtype as safetensors names it: F32, BF16, ..."""
 
     def flat(self, start: int, stop: int) -> Tensor:
@@ -119,7 +119,7 @@ def read_folder(folder: str | Path, key: str) -> dict[str, Values]:
     if other := next(iter(sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))), None):
         kind = _class_name(folder)
         raise UserError(
-            f"{key}: {folder} holds {other.name}, a pickle, which runs code when it is read; convert it where you trust "
+            f"{key}: {folder} holds {other.name}, a pickle, which runs code when it is read; convert it if you trust "
             f'it: python -c "from transformers import {kind} as M; '
             f"M.from_pretrained('{folder}').save_pretrained('{folder}-safetensors')\" and give that folder"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from models.common.config import TextSettings
 from models.common.spec import ModelSpec, Objective
 from models.florence2.config import Florence2Config, MaskedAutoencodingSettings
+from models.florence2.cost import record
 from models.florence2.parameter_count import count_parameters
 
 SPEC = ModelSpec(
@@ -26,6 +27,7 @@ SPEC = ModelSpec(
     },
     text_objective="sequence_to_sequence",
     count_parameters=count_parameters,
+    record_cost=record,
     layers=lambda config: {
         "vision": config.vision.layers,
         "reconstruction": config.reconstruction.layers,

@@ -15,7 +15,7 @@ _PHASE = ("objective", "steps", "first_loss", "last_loss", "seconds")
 
 
 @dataclass(frozen=True)
-class Scored:
+class CardScores:
     """What a finished `evaluate` artifact says of the model."""
 
     benchmark: str
@@ -32,7 +32,7 @@ def card(
     described: Mapping[str, Any],
     *,
     fingerprint: str = "",
-    scored: Sequence[Scored] = (),
+    scored: Sequence[CardScores] = (),
     licences: Sequence[Mapping[str, Any]] = (),
     stock: str = "",
 ) -> str:
@@ -76,7 +76,7 @@ def _metadata(
     model: Mapping[str, Any],
     described: Mapping[str, Any],
     record: Mapping[str, Any],
-    scored: Sequence[Scored],
+    scored: Sequence[CardScores],
     stock: str,
 ) -> str:
     """The YAML block of https://huggingface.co/docs/hub/model-cards; JSON's scalars are YAML, too."""
@@ -221,7 +221,7 @@ def _licences(licences: Sequence[Mapping[str, Any]]) -> str:
     return text + _table(("licence", "listed pairs", "kept pairs"), rows)
 
 
-def _scores(scored: Sequence[Scored]) -> list[str]:
+def _scores(scored: Sequence[CardScores]) -> list[str]:
     if not scored:
         return ["None yet: `pairmill export` adds those of all benchmarks that the model was evaluated on.\n"]
     parts = []

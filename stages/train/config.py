@@ -126,6 +126,9 @@ class OptimizationConfig(StageConfig):
     are taken (1: every layer). Saves memory for time, changes no result."""
     loss_chunk: Annotated[int, NotFingerprinted, Field(ge=1)] = 1024
     """Target tokens of a rank whose logits are held at a time; memory, not the result, depends on it."""
+    compile: Annotated[bool, NotFingerprinted] = False
+    """Have `torch.compile` compile the transformer layers, which takes minutes at first and equals the plain ones to
+    rounding. Not with `zero.stage: 3`, nor under tensor parallelism."""
     random_frozen: Annotated[bool, NotFingerprinted] = False
     """Whether a part may stay frozen at random weights; otherwise a recipe is refused that freezes a part which neither
     `model.initialise_from` nor an earlier phase gives weights."""

@@ -156,6 +156,20 @@ def check_checkpointing(key: str, settings: OptimizationConfig, model: ModelConf
             raise UserError(f"{key}.{without_layers(part, parts, layers)}")
 
 
+def check_compile(key: str, settings: OptimizationConfig, tensor_parallel: int) -> None:
+    """Raise UserError where layers cannot be compiled: hooks inside of them gather ZeRO-3's weights or add up shares."""
+    if settings.compile and settings.zero.stage == 3:
+        raise UserError(
+            f"{key}.compile=true does not go with {key}.zero.stage=3, which gathers weights inside of the layers: set "
+            f"{key}.compile=false or {key}.zero.stage to 0, 1 or 2"
+        )
+    if settings.compile and tensor_parallel > 1:
+        raise UserError(
+            f"{key}.compile=true does not go with cluster.tensor_parallel={tensor_parallel}, which communicates inside "
+            f"of the layers: set {key}.compile=false or cluster.tensor_parallel=1"
+        )
+
+
 def tokenizer_vocabulary(tokenizer: Artifact) -> int:
     """Number of ids of a `tokenizer` artifact, special tokens included."""
     return max(token_ids(tokenizer.read_json("tokenizer.json")).values()) + 1
@@ -179,6 +193,7 @@ def make_job(
     if isinstance(source, PairSource):
         source = PairSource(_absolute(source.shards), _absolute(source.tokens))
     check_checkpointing(key, settings, model)
+    check_compile(key, settings, int(context.cluster.get("tensor_parallel", 1)))
     settings, model = with_pixel_statistics(key, settings, model)
     tokenizer = context.input("tokenizer").path().absolute()
     return TrainingJob(

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from models import registry
 from models.common.batch import Batch
-from models.common.text import frame_prompt, positions, pad_right, shift_right
+from models.common.text import frame_prompt, pad_right, positions, shift_right
 
 
 def built(config: Callable[..., Any], name: str) -> Any:

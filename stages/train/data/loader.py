@@ -6,7 +6,7 @@ import queue
 import threading
 import weakref
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import lru_cache
 
@@ -19,6 +19,7 @@ from stages.tokenizer.special import SpecialIds
 from stages.train.config import OptimizationConfig
 from stages.train.data.augment import draws_flip
 from stages.train.data.dataset import Dataset, TextTotals, TokenizedText
+from stages.train.data.pinned import pin, pinned_array
 from stages.train.data.sampler import BatchSampler, rank_rows
 from stages.train.data.shuffle import sample_seeds
 from stages.train.data.transform import ReplacedSample, SampleTransform, TransformedSample, TransformSettings
@@ -48,8 +49,10 @@ class Loader:
         special: SpecialIds | None = None,
         mixture: Mapping[str, float] | None = None,
         needs_texts: bool = True,
+        pin_pixels: bool = False,
     ) -> None:
-        """`needs_texts`: whether images without a text are left out; otherwise a batch may have images without any."""
+        """`needs_texts`: whether images without a text are left out; otherwise a batch may have images without any.
+        `pin_pixels`: pixels lie in pinned memory, from which a GPU copies them while it computes."""
         self.dataset = dataset
         self.settings = settings
         self.image_size = image_size
@@ -73,6 +76,8 @@ class Loader:
         # Workers cannot use what another one decoded, so only a loader without workers caches images.
         cache_mb = 0 if settings.loader_workers else settings.image_cache_mb
         self._transform = SampleTransform(dataset, transform_settings, cache_mb)
+        self._pin_pixels = pin_pixels
+        self._unpin: Callable[[], None] = lambda: None
         self._pool: WorkerPool | None = None
         self._free: deque[int] = deque()
         """Slots of the pool that neither workers nor the model use."""
@@ -108,6 +113,7 @@ class Loader:
         if self._pool is not None:
             self._pool.close()
             self._pool = None
+            self._unpin()
 
     def _samples(self, key: Key) -> list[tuple[int, int]]:
         """(epoch, number) of each sample of the rank's micro-batch."""
@@ -117,7 +123,8 @@ class Loader:
         return list(zip(epochs[mine].tolist(), numbers[mine].tolist(), strict=True))
 
     def _make(self, key: Key) -> Made:
-        pixels = np.empty((self.settings.micro_batch, 3, self.image_size, self.image_size), dtype=np.float32)
+        shape = (self.settings.micro_batch, 3, self.image_size, self.image_size)
+        pixels = pinned_array(shape) if self._pin_pixels else np.empty(shape, dtype=np.float32)
         samples = [
             self._transform(epoch, number, row) for (epoch, number), row in zip(self._samples(key), pixels, strict=True)
         ]
@@ -161,6 +168,7 @@ class Loader:
         if self._pool is None:
             layout = Layout(ahead + _HELD, self.settings.micro_batch, self.image_size)
             self._pool = WorkerPool(self._transform, self.settings.loader_workers, layout)
+            self._unpin = pin(self._pool.slots) if self._pin_pixels else lambda: None
             self._free = deque(range(layout.slots))
             weakref.finalize(self, self._pool.close)
         pool, free = self._pool, self._free

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stages.train.data.transform import ReplacedSample
     from stages.train.trainer.trainer import Trainer
 
-TOKENS, REPLACED = "tokens", "replaced"
+TOKENS, REPLACED, FLOPS = "tokens", "replaced", "flops"
 """Names of a step's totals that are no losses."""
 
 
@@ -31,7 +31,8 @@ class StepResult:
     lr: float
     """Learning rate of the step."""
     names: Sequence[str]
-    """What `totals` holds: the losses that the objective reports, ``tokens`` and ``replaced``; sorted."""
+    """What `totals` holds: the losses that the objective reports, ``tokens``, ``replaced`` and ``flops``;
+    sorted."""
     totals: Tensor
     """float64 [names], on the rank's device: sums over ranks; losses are means over a rank's micro-batches."""
     world_size: int
@@ -45,7 +46,7 @@ class StepResult:
     def losses(self) -> dict[str, float]:
         """Means over the global batch, by name; ``loss`` is what is minimised. Waits for the device."""
         totals = self._by_name
-        return {name: totals[name] / self.world_size for name in self.names if name not in (TOKENS, REPLACED)}
+        return {name: totals[name] / self.world_size for name in self.names if name not in (TOKENS, REPLACED, FLOPS)}
 
     @property
     def tokens(self) -> float:

@@ -14,7 +14,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from stages.base.contract import StageContext
-from stages.train.trainer.hooks import REPLACED, TOKENS, Hook, StepResult
+from stages.train.trainer.hooks import FLOPS, REPLACED, TOKENS, Hook, StepResult
+from stages.train.trainer.utilisation import device_peak_flops, peak_memory
 
 if TYPE_CHECKING:
     from stages.train.trainer.trainer import Trainer
@@ -26,11 +27,12 @@ class StepTotals:
     def __init__(self) -> None:
         self._values: dict[str, Tensor] = {}
 
-    def add(self, losses: Mapping[str, Tensor], tokens: Tensor, replaced: int, accumulation: int) -> None:
-        """One micro-batch: its losses, of which those count that are scalars, its tokens and replaced samples."""
+    def add(self, losses: Mapping[str, Tensor], tokens: Tensor, replaced: int, flops: float, accumulation: int) -> None:
+        """One micro-batch: losses, of which those count that are scalars, tokens, replaced samples and model FLOPs."""
         values = {name: loss.detach().double() / accumulation for name, loss in losses.items() if loss.numel() == 1}
         values[TOKENS] = tokens.double()
         values[REPLACED] = torch.full_like(values[TOKENS], replaced)
+        values[FLOPS] = torch.full_like(values[TOKENS], flops)
         values = {name: value.reshape(()) for name, value in values.items()}
         self._values = {name: self._values[name] + value for name, value in values.items()} if self._values else values
 
@@ -47,10 +49,11 @@ class MetricsLog(Hook):
 
     name = "metrics"
 
-    def __init__(self, log_every: int, global_batch: int, device: torch.device) -> None:
+    def __init__(self, log_every: int, global_batch: int, device: torch.device, precision: str = "fp32") -> None:
         self._log_every = log_every
         self._global_batch = global_batch
         self._device = device
+        self._peak_flops = device_peak_flops(device, precision)
         self._names: list[str] = []
         self._sums: Tensor | None = None
         """float64 [names]: totals of the steps since the last line."""
@@ -108,12 +111,18 @@ class MetricsLog(Hook):
         assert self._sums is not None
         totals = dict(zip(self._names, self._sums.tolist(), strict=True))
         now = time.monotonic()
-        tokens, replaced = totals.pop(TOKENS), totals.pop(REPLACED)
+        tokens, replaced, flops = totals.pop(TOKENS), totals.pop(REPLACED), totals.pop(FLOPS)
         seconds = max((now - self._since) / (self._timed / self._steps), 1e-9)
         losses = {name: total / step.world_size / self._steps for name, total in totals.items()}
         metrics = {**losses, "lr": step.lr, "grad_norm": step.grad_norm, "replaced_samples": replaced}
         metrics["samples_per_s"] = self._global_batch * self._steps / seconds
         metrics["tokens_per_s"] = tokens / seconds
+        if flops:
+            metrics["model_flops_per_s"] = flops / seconds
+            if self._peak_flops is not None:
+                metrics["mfu"] = flops / seconds / (step.world_size * self._peak_flops)
+        if (memory := peak_memory(self._device)) is not None:
+            metrics["peak_gpu_bytes"] = memory
         self._sums.zero_()
         self._steps = self._timed = 0
         self._since, self._latest = now, None

@@ -52,9 +52,20 @@ def set_up_process(job: TrainingJob) -> RankInfo:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    else:
+        set_gpu_precision()
     _import_deepspeed()
     context = ray.train.get_context()
     return RankInfo(context.get_world_rank(), context.get_world_size(), job.tensor_parallel, device)
+
+
+def set_gpu_precision() -> None:
+    """Have GPUs multiply fp32 matrices in TF32 (10 bits of mantissa, sums in fp32), and add up bf16 products in fp32."""
+    import torch
+
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
 
 
 def _import_deepspeed() -> None:

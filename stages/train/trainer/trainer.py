@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.common.batch import Batch
 from stages.base.contract import UserError
 from stages.train.config import PhaseConfig
 from stages.train.data.dataset import Dataset
@@ -39,12 +38,14 @@ from stages.train.trainer.checkpoint import (
 )
 from stages.train.trainer.construction import construct, release, save_phase_weights
 from stages.train.trainer.deepspeed_engine import build_engine, unclipped_gradient_norm
+from stages.train.trainer.device_batches import DeviceBatches
 from stages.train.trainer.export import export_model
 from stages.train.trainer.hooks import Hook, StepResult
 from stages.train.trainer.metrics import History, MetricsLog, StepTotals
 from stages.train.trainer.ranks import RankInfo, set_up_process
 from stages.train.trainer.replaced_samples import ReplacedSamplesRecord
 from stages.train.trainer.schedule import accumulation_steps, learning_rate, phase_steps
+from stages.train.trainer.utilisation import MicroBatchFlops
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def make_hooks(job: TrainingJob, ranks: RankInfo) -> dict[str, Hook]:
     settings = job.settings
     hooks: list[Hook] = [
         ReplacedSamplesRecord(job.folder, ranks),
-        MetricsLog(settings.log_every, settings.global_batch, ranks.device),
+        MetricsLog(settings.log_every, settings.global_batch, ranks.device, job.precision),
         PeriodicCheckpoints(settings.checkpoint_every),
         *(make() for make in job.hooks),
     ]
@@ -119,7 +120,9 @@ class Trainer:
             special=job.special,
             mixture=getattr(job.settings, "mixture", None),  # of pretraining alone: tasks have no sources
             needs_texts=job.needs_texts[phase],
+            pin_pixels=ranks.device.type == "cuda",
         )
+        self._micro_batch_flops = MicroBatchFlops(job, phase, ranks.data_ranks)
         self.hooks = make_hooks(job, ranks)
         self._dtype = torch.bfloat16 if job.precision == "bf16" else torch.float32
         self._checkpoint_requested = False
@@ -135,7 +138,8 @@ class Trainer:
 
             started = time.monotonic() - self.state.seconds
             first = self.first_data_step
-            with closing(self.loader.batches(first + self.state.step, first + self.steps)) as batches:
+            with closing(self.loader.batches(first + self.state.step, first + self.steps)) as loaded:
+                batches = DeviceBatches(loaded, self.loader.take_replaced, self.ranks.device, self._dtype)
                 while self.state.step < self.steps and not self._stopped:
                     step = self._train_step(batches)
                     self.state.seconds = time.monotonic() - started
@@ -168,7 +172,7 @@ class Trainer:
         """End the phase after this step, as if it were its last. All ranks must call it at the same step."""
         self._stopped = True
 
-    def _train_step(self, batches: Iterator[Batch]) -> StepResult:
+    def _train_step(self, batches: DeviceBatches) -> StepResult:
         """One optimizer step over the rank's micro-batches."""
         lr = learning_rate(self.job.settings, self.config.lr or self.job.settings.lr, self.state.step, self.steps)
         for group in self.engine.optimizer.param_groups:
@@ -177,17 +181,20 @@ class Trainer:
         replaced: list[ReplacedSample] = []
         norm: torch.Tensor | None = None
         for micro_step in range(self.accumulation):
-            batch = self._to_device(next(batches))
-            replaced_now = self.loader.take_replaced()
+            taken = batches.take()
+            batch, replaced_now = taken.batch, taken.replaced
             self._seed(micro_step)
             losses = self.engine(batch)
             self.engine.backward(losses["loss"])
             if micro_step + 1 == self.accumulation and self.job.settings.zero.stage == 0:
                 norm = unclipped_gradient_norm(self.engine)
+            if self.state.step + 1 < self.steps or micro_step + 1 < self.accumulation:
+                batches.prefetch()  # while the device computes; `engine.step` waits for it
             self.engine.step()
             tokens = (batch["prompt_mask"].sum() + batch["target_mask"].sum()) / self.job.tensor_parallel
             counted = len(replaced_now) if self.ranks.is_first_of_data_rank else 0
-            totals.add(losses, tokens, counted, self.accumulation)
+            flops = self._micro_batch_flops(batch) / self.job.tensor_parallel
+            totals.add(losses, tokens, counted, flops, self.accumulation)
             replaced += replaced_now
         names, sums = totals.over_ranks()
         self.state.step += 1
@@ -202,16 +209,6 @@ class Trainer:
             replaced_here=replaced,
             gradient_norm=lambda: float(self.engine.get_global_grad_norm() or 0.0 if norm is None else norm),
         )
-
-    def _to_device(self, batch: Batch) -> dict[str, Any]:
-        """The batch on the rank's device, pixels in the precision of training."""
-        fields: dict[str, Any] = dict(batch)
-        return {
-            name: value.to(self.ranks.device, self._dtype if name == "pixels" else value.dtype, non_blocking=True)
-            if isinstance(value, torch.Tensor)
-            else value
-            for name, value in fields.items()
-        }
 
     def _seed(self, micro_step: int) -> None:
         """Seed dropout and masks by the position in the run, so that they do not depend on what ran before."""

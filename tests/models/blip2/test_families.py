@@ -31,7 +31,7 @@ from models.blip2.language import logits_of
 from models.common.batch import Batch
 from models.common.errors import UserError
 
-VISION = {
+VISION: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
@@ -39,9 +39,9 @@ VISION = {
     "image_size": 64,
     "patch_size": 16,
 }
-OURS = {"image_size": 64, "patch_size": 16, "width": 32, "layers": 2, "heads": 4, "mlp_width": 64}
-TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
-DECODER = {
+OURS: dict[str, Any] = {"image_size": 64, "patch_size": 16, "width": 32, "layers": 2, "heads": 4, "mlp_width": 64}
+TEXT: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+DECODER: dict[str, Any] = {
     "vocab_size": 60,
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -169,7 +169,7 @@ def decoder(family: str, folder: Path, **changes: Any) -> Any:
 
 
 def of_family(config: Callable[..., Any], folder: Path, **changes: Any) -> Any:
-    start = {"language": {"family": "transformers"}, "initialise_from": {"language": str(folder)}}
+    start: dict[str, Any] = {"language": {"family": "transformers"}, "initialise_from": {"language": str(folder)}}
     return config("blip2_tiny", **{"vocabulary": 60, **start, **changes})
 
 
@@ -257,7 +257,7 @@ def test_folders_that_do_not_fit_are_refused_in_one_line(config: Callable[..., A
     shape = of_family(config, tmp_path / "llama").language.shape
 
     def refused(match: str, folder: str = "llama", **changes: Any) -> None:
-        start = {"language": str(tmp_path / folder)}
+        start: dict[str, Any] = {"language": str(tmp_path / folder)}
         language = {"family": "transformers", "shape": {**shape, **changes}}
         with pytest.raises(UserError, match=rf"^model\.initialise_from\.language: \S*{folder} {match}") as raised:
             registry.build(of_family(config, tmp_path, language=language, initialise_from=start))
@@ -277,7 +277,7 @@ def test_folders_that_do_not_fit_are_refused_in_one_line(config: Callable[..., A
 
 
 def test_a_shape_that_is_no_decoders_is_refused(config: Callable[..., Any], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="set model.initialise_from.language to a folder with a config.json"):
+    with pytest.raises(ValueError, match=r"set model\.initialise_from\.language to a folder with a config\.json"):
         config("blip2_tiny", language={"family": "transformers"})
     shape = {**DECODER, "model_type": "llama", "quantization_config": {"bits": 4}}
     with pytest.raises(ValueError, match="shape is that of quantised weights"):

@@ -28,14 +28,16 @@ from models.common.errors import UserError
 #: The id that stands for an image's tokens in the prompts of `transformers`.
 IMAGE = 59
 QUERIES = 4
-EVA = {"image_size": 64, "patch_size": 16, "width": 32, "layers": 2, "heads": 4, "mlp_width": 64, "family": "eva"}
-QFORMER = {"queries": QUERIES, "width": 24, "layers": 2, "heads": 4, "mlp_width": 48, "text_positions": 32}
-OPT = {"width": 40, "layers": 2, "heads": 4, "mlp_width": 80, "positions": 64}
-IDS = {"vocab_size": 60, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+VISION = {"image_size": 64, "patch_size": 16}
+EVA: dict[str, Any] = {**VISION, "family": "eva", "width": 32, "layers": 2, "heads": 4, "mlp_width": 64}
+SIZES = {"width": 24, "layers": 2, "heads": 4, "mlp_width": 48}
+QFORMER: dict[str, Any] = {**SIZES, "queries": QUERIES, "text_positions": 32}
+OPT: dict[str, Any] = {"width": 40, "layers": 2, "heads": 4, "mlp_width": 80, "positions": 64}
+IDS: dict[str, Any] = {"vocab_size": 60, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
 def opt() -> OPTConfig:
-    sizes = {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 80}
+    sizes: dict[str, Any] = {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 80}
     return OPTConfig(**sizes, max_position_embeddings=64, dropout=0.0, word_embed_proj_dim=40, **IDS)
 
 
@@ -80,7 +82,8 @@ def randomised(model: Any) -> Any:
 @pytest.fixture(params=["opt", "llama"])
 def released(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, Path]:
     """A random BLIP-2 of `transformers`, and the folder it is saved in, in several files."""
-    sizes = {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 80}
+    sizes: dict[str, Any] = {"hidden_size": 40, "intermediate_size": 80}
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4}
     text = opt() if request.param == "opt" else LlamaConfig(**sizes, max_position_embeddings=64, **IDS)
     theirs = randomised(Blip2ForConditionalGeneration(described(text)))
     theirs.save_pretrained(tmp_path / "released", max_shard_size="40KB")
@@ -129,8 +132,8 @@ def test_a_released_blip2_gives_the_same_logits_and_beams(
         expected = theirs(pixel_values=pixels, input_ids=ids).logits[:, -TARGETS.shape[1] :]
         logits = model(pixels, INDEX, PROMPTS, ones, TARGETS, torch.ones_like(TARGETS))
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
-    search = {"num_beams": 3, "max_new_tokens": 6, "min_new_tokens": 3}
-    beams = registry.generate(model, pixels, INDEX, PROMPTS, ones, **search)  # type: ignore[arg-type]
+    search: dict[str, Any] = {"num_beams": 3, "max_new_tokens": 6, "min_new_tokens": 3}
+    beams = registry.generate(model, pixels, INDEX, PROMPTS, ones, **search)
     prompt = theirs_prompt()
     theirs_beams = theirs.generate(
         pixel_values=pixels, input_ids=prompt, attention_mask=torch.ones_like(prompt), do_sample=False, **search
@@ -213,8 +216,8 @@ def test_a_q_former_for_retrieval_brings_its_text_embeddings_where_they_are_aske
 ) -> None:
     theirs = randomised(Blip2ForImageTextRetrieval(described(opt(), of_text=True)))
     theirs.save_pretrained(tmp_path, max_shard_size="20KB")
-    start = {"vision": str(tmp_path), "qformer": str(tmp_path)}
-    shape = {"vocabulary": 70, "vision": EVA, "qformer": QFORMER, "heads": {"projection": 16}}
+    start: dict[str, Any] = {"vision": str(tmp_path), "qformer": str(tmp_path)}
+    shape: dict[str, Any] = {"vocabulary": 70, "vision": EVA, "qformer": QFORMER, "heads": {"projection": 16}}
     plain: Any = registry.build(config("blip2_tiny", **shape, initialise_from=start)).eval()
     assert not torch.equal(plain.qformer.text.words.weight[:60], theirs.embeddings.word_embeddings.weight)
     model: Any = registry.build(
@@ -240,7 +243,7 @@ def test_a_q_former_without_texts_leaves_their_layers_at_random(
     released: tuple[Any, Path], config: Callable[..., Any]
 ) -> None:
     theirs, folder = released
-    start = {"initialise_from": {"qformer": str(folder)}}
+    start: dict[str, Any] = {"initialise_from": {"qformer": str(folder)}}
     model: Any = registry.build(config("blip2_tiny", vocabulary=60, vision=EVA, qformer=QFORMER, **start))
     assert torch.equal(model.qformer.queries.tokens, theirs.query_tokens)
     layer = model.qformer.body.encoder.layer[0]
@@ -248,8 +251,8 @@ def test_a_q_former_without_texts_leaves_their_layers_at_random(
         layer.intermediate_query.dense.weight, theirs.qformer.encoder.layer[0].intermediate_query.dense.weight
     )
     assert layer.intermediate.dense.weight.std() > 0
+    start["initialise_from"]["qformer_embeddings"] = True
     with pytest.raises(UserError, match=r"^model\.initialise_from\.qformer_embeddings: .* lacks 2 of this model's"):
-        start["initialise_from"]["qformer_embeddings"] = True  # type: ignore[assignment]
         registry.build(config("blip2_tiny", vocabulary=60, vision=EVA, qformer=QFORMER, **start))
 
 

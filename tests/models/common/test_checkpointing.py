@@ -116,7 +116,7 @@ def test_a_recomputed_layer_and_its_adapter_keep_their_inputs_alone(config: Call
     with saved() as after:
         module(batch)
     assert size(after) < 0.6 * size(before)
-    # Between the first layer's input and the last layer's output autograd keeps the layers' and the adapters' inputs alone.
+    # Between the first layer's input and the last one's output autograd keeps the inputs of layers and adapters alone.
     length = batch["prompt_ids"].shape[1] + batch["target_ids"].shape[1]
     rows = len(batch["target_ids"]) * length
     wide = [t for t in after.values() if t.numel() in (rows * 96, rows * 384) and t.data_ptr() not in inputs]

@@ -15,11 +15,21 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from stages.base.artifact import Artifact
 from stages.finetune.config import FinetuneConfig, TaskConfig
 
+PIXELS = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 MODEL = {
     "architecture": "blip2",
     "name": "test",
     "vocabulary": 288,
-    "vision": {"image_size": 16, "patch_size": 8, "width": 32, "layers": 2, "heads": 2, "mlp_width": 64},
+    "vision": {
+        "image_size": 16,
+        "patch_size": 8,
+        "width": 32,
+        "layers": 2,
+        "heads": 2,
+        "mlp_width": 64,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    },
     "qformer": {"queries": 2, "width": 32, "layers": 2, "heads": 2, "mlp_width": 64, "dropout": 0.1},
     "language": {"width": 32, "layers": 2, "heads": 2, "mlp_width": 64, "positions": 64, "dropout": 0.1},
     "heads": {"projection": 16},

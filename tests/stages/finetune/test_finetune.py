@@ -16,7 +16,7 @@ from stages.base.contract import UserError
 from stages.finetune.stage import Finetune
 
 TWO = {"workers": 2, "max_failures": 2}
-SPEEDS = ("samples_per_s", "tokens_per_s")
+SPEEDS = ("samples_per_s", "tokens_per_s", "model_flops_per_s")
 
 
 def history(artifact: Artifact) -> list[tuple[int, dict[str, float]]]:

@@ -58,7 +58,7 @@ def run(job: FinetuneConfig, inputs: Any, folder: Path) -> Path:
 def result(folder: Path) -> tuple[list[Any], bytes]:
     """The history without its clock, and the weights."""
     lines = [json.loads(line) for line in (folder / "out" / "history.jsonl").read_text().splitlines()]
-    clock = ("samples_per_s", "tokens_per_s")
+    clock = ("samples_per_s", "tokens_per_s", "model_flops_per_s")
     kept = [(x["step"], {k: v for k, v in x["metrics"].items() if k not in clock}) for x in lines]
     return kept, (folder / "out" / "model" / "model.safetensors").read_bytes()
 

@@ -11,7 +11,7 @@ import pytest
 from models.registry import model_config
 from stages.finetune.config import TaskConfig
 from stages.train import launch
-from stages.train.card import Scored, card
+from stages.train.card import CardScores, card
 from stages.train.config import TrainConfig
 from stages.train.trainer.checkpoint import TrainState
 
@@ -61,7 +61,7 @@ def test_neither_record_nor_card_names_a_path_or_a_source(
     )
     record = launch.train_record(job, [done], {})
     described = {"architecture": model_config(MODEL).model_dump(mode="json", exclude={"initialise_from"})}
-    scored = Scored("b", "vqa", {"accuracy": 61.5}, {"n": 12, "split_sha256": {"secret.json": "0"}}, "f" * 64)
+    scored = CardScores("b", "vqa", {"accuracy": 61.5}, {"n": 12, "split_sha256": {"secret.json": "0"}}, "f" * 64)
     licences = [{"licence": "CC BY 4.0", "pairs": 3, "kept": 2}]
     text = card(record, described, fingerprint="a" * 64, scored=[scored], licences=licences)
     assert "secret" not in text + str(record)

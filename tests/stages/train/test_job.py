@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
+from typing import Any
 
+import pytest
+import yaml
+
+from models import registry
+from models.common.config import ModelConfig
 from stages.base.contract import UserError
-from stages.train.job import check_vocabulary
+from stages.train.config import CLIP_MEAN, OptimizationConfig, PhaseConfig
+from stages.train.job import check_checkpointing, check_frozen, check_vocabulary, with_pixel_statistics
+
+CONF = Path(__file__).parents[3] / "conf"
+
+
+def model_of(name: str, **changes: Any) -> ModelConfig:
+    fields = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return registry.model_config({**fields, **changes})
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused_with_both_keys() -> None:
@@ -13,3 +27,65 @@ def test_a_tokenizer_larger_than_the_model_is_refused_with_both_keys() -> None:
     check_vocabulary(128, 100)
     with pytest.raises(UserError, match=r"tokenizer.vocabulary=101 .* model.vocabulary=100"):
         check_vocabulary(100, 101)
+
+
+def test_checkpointing_a_part_that_has_no_layers_or_does_not_exist_is_refused_with_its_key() -> None:
+    model = model_of("blip2_tiny")
+    settings = {
+        part: OptimizationConfig(activation_checkpointing={"language": 1, part: 2})
+        for part in ("vision", "adapters", "reconstruction")
+    }
+    check_checkpointing("train", settings["vision"], model)
+    with pytest.raises(UserError, match=r"^train\.activation_checkpointing: adapters has no transformer layers; give "):
+        check_checkpointing("train", settings["adapters"], model)
+    with pytest.raises(UserError, match=r"^tasks\.vqa\.activation_checkpointing: reconstruction is no part"):
+        check_checkpointing("tasks.vqa", settings["reconstruction"], model)
+
+
+STAGES = [
+    PhaseConfig(objective="representation", steps=1, trainable=["qformer", "qformer_text", "heads"]),
+    PhaseConfig(objective="language_modeling", steps=1, trainable=["qformer", "adapters"]),
+]
+
+
+def test_a_frozen_part_without_weights_is_refused_with_what_to_give() -> None:
+    settings = OptimizationConfig()
+    with pytest.raises(
+        UserError, match=r"train\.phases\[0\]: .*'vision'.* set model\.initialise_from\.vision to a fold"
+    ):
+        check_frozen("train", settings, STAGES, model_of("blip2_tiny"))
+    vision = model_of("blip2_tiny", initialise_from={"vision": "somewhere"})
+    with pytest.raises(UserError, match=r"train\.phases\[1\]: .*'language'.*random_frozen=true"):
+        check_frozen("train", settings, STAGES, vision)
+    both = model_of("blip2_tiny", initialise_from={"vision": "somewhere", "language": "elsewhere"})
+    check_frozen("train", settings, STAGES, both)
+    check_frozen("train", OptimizationConfig(random_frozen=True), STAGES, model_of("blip2_tiny"))
+
+
+def test_a_part_that_an_earlier_phase_trained_may_be_frozen() -> None:
+    trained = [PhaseConfig(objective="representation", steps=1), STAGES[1]]
+    language = model_of("blip2_tiny", initialise_from={"language": "somewhere"})
+    check_frozen("train", OptimizationConfig(), trained, language)
+
+
+def test_the_published_recipe_asks_for_weights() -> None:
+    fields = yaml.safe_load((CONF / "recipe" / "blip2_xl.yaml").read_text(encoding="utf-8"))
+    phases = [PhaseConfig.model_validate(phase) for phase in fields["phases"]]
+    with pytest.raises(UserError, match=r"initialise_from\.vision"):
+        check_frozen("train", OptimizationConfig(), phases, model_of("blip2_xl"))
+
+
+def test_pixels_are_normalised_as_the_model_states_or_else_as_the_recipe() -> None:
+    own = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.5, 0.5]}
+    model = model_of("blip2_tiny")
+    stating = model.model_copy(update={"vision": model.vision.model_validate({**model.vision.model_dump(), **own})})
+    for one, settings, mean in (
+        (model, OptimizationConfig(), CLIP_MEAN),
+        (model, OptimizationConfig(image_mean=(0.5, 0.5, 0.5)), (0.5, 0.5, 0.5)),
+        (stating, OptimizationConfig(), (0.1, 0.2, 0.3)),
+        (stating, OptimizationConfig(image_mean=(0.1, 0.2, 0.3)), (0.1, 0.2, 0.3)),
+    ):
+        used, described = with_pixel_statistics("train", settings, one)
+        assert used.pixel_statistics[0] == described.vision.image_mean == mean
+    with pytest.raises(UserError, match=r"^tasks\.vqa\.image_mean=\[0\.5, 0\.5, 0\.5\], but blip2_tiny takes .*remove"):
+        with_pixel_statistics("tasks.vqa", OptimizationConfig(image_mean=(0.5, 0.5, 0.5)), stating)

@@ -29,7 +29,7 @@ from stages.train.data.crop import Crop
 from stages.train.data.dataset import Flips, TextTotals, TokenizedText, TrainingSample
 from stages.train.data.loader import Loader
 from stages.train.job import TrainingJob
-from stages.train.trainer.construction import construct
+from stages.train.trainer.construction import construct, release
 
 GLOBAL_BATCH = 8
 VISION = {"image_size": 16, "patch_size": 8, "width": 16, "layers": 2, "heads": 2, "mlp_width": 16}
@@ -95,13 +95,18 @@ class Texts:
         texts = [text for number in numbers.tolist() for text in self._texts(number)]
         return TextTotals(len(texts), sum(len(text.target) for text in texts))
 
+    image_only: tuple[str, ...] = ()
+
+    def with_texts(self) -> None:
+        return None
+
 
 def job_of(case: dict[str, Any]) -> TrainingJob:
     """What trains a case's objective for a step."""
     settings = {
         "global_batch": GLOBAL_BATCH,
         "micro_batch": case["micro_batch"],
-        "zero": {"stage": case.get("stage", 0)},
+        "zero": {"stage": case.get("stage", 0), "frozen_shards": case.get("frozen_shards")},
         "activation_checkpointing": case.get("checkpointing", {}),
         "loss_chunk": 3,
         "grad_clip": 0,
@@ -196,7 +201,7 @@ def with_deepspeed(case: dict[str, Any], rank: int, ranks: int) -> dict[str, Ten
             assert gradient is not None, name
             found[name] = gradient.detach().clone()
     engine.step()
-    engine.destroy()
+    release(engine)
     return found
 
 
@@ -209,6 +214,9 @@ def main() -> None:
 
     _import_deepspeed()
     torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=ranks)
+    import deepspeed
+
+    deepspeed.init_distributed("gloo")
     found = {name: with_deepspeed(case, rank, ranks) for name, case in json.loads(sys.argv[5]).items()}
     if not rank:
         torch.save(found, Path(sys.argv[4]))

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from models import registry
 from models.common.safetensors_file import write_safetensors
@@ -55,7 +54,8 @@ def write_folder(folder: Path, config: Any, make: Any, dtype: torch.dtype, files
 def run(ranks: int, scratch: Path, case: Mapping[str, Any], timeout: float = 1500) -> list[dict[str, Any]]:
     """Run one phase of a job on ``ranks`` processes and export its model; what each rank measured.
 
-    ``case``: `model` and, of the same kind but tiny, `warm_up` (fields), `settings`, `phase`, `precision`, `tensor_parallel`, `texts` (tokens of a text).
+    ``case``: `model` and, of the same kind but tiny, `warm_up` (fields), `settings`, `phase`, `precision`,
+    `tensor_parallel`, `texts` (tokens of a text).
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

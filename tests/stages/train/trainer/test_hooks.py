@@ -76,7 +76,7 @@ def run(ray_session: None, pair_files: Any, tmp_path: Path) -> Run:
 
 def history(out: Path) -> list[tuple[int, dict[str, float]]]:
     lines = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
-    clock = ("samples_per_s", "tokens_per_s")
+    clock = ("samples_per_s", "tokens_per_s", "model_flops_per_s")
     return [(x["step"], {k: v for k, v in x["metrics"].items() if k not in clock}) for x in lines]
 
 

@@ -106,7 +106,7 @@ def test_each_phase_sees_its_own_samples_and_goes_on_where_it_was_killed(
         settings = config().train
         made = context(tmp_path / name, held, failures=4)
         source = PairSource(held["shards"][0], held["tokens"][0])
-        train(make_job("train", settings, settings.phases, MODEL, None, source, made, hooks), made)
+        train(make_job("train", settings, settings.phases, MODEL, None, source, made, "fp32", hooks), made)
         record = json.loads((made.out / "train.json").read_text())
         assert [phase["steps"] for phase in record["phases"]] == [3, 4]  # 24 samples once, 16 pairs twice, by 8
         lines = [json.loads(line) for line in (made.out / "history.jsonl").read_text().splitlines()]

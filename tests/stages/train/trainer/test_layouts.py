@@ -141,3 +141,12 @@ def test_checkpointing_changes_no_bit_under_zero_and_tensor_parallelism(tmp_path
             assert all(torch.equal(plain[name], recomputed[name]) for name in plain), layout
             if "tensor_parallel" not in layout:  # where a rank has its share of each matrix
                 assert_equal(plain, expected)
+
+
+@pytest.mark.slow
+def test_frozen_weights_that_some_ranks_share_change_no_gradient(tmp_path: Path) -> None:
+    trained = {**CASES["language_modeling"], "trainable": ["qformer", "adapters"], "stage": 3, "micro_batch": 1}
+    cases = {"all": trained, "pairs": {**trained, "frozen_shards": 2}, "each": {**trained, "frozen_shards": 1}}
+    expected = one_after_the_other({**trained, "micro_batch": GLOBAL_BATCH}, 1)
+    for name, found in run(cases, 4, tmp_path / "run").items():
+        assert_equal(found, expected), name

@@ -1,0 +1,1 @@
+"""What a training run needs and how long it takes, computed before it starts: `pairmill plan`, the capacity check."""

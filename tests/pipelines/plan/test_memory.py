@@ -1,0 +1,63 @@
+"""The memory of each ZeRO stage: the paper's bytes per parameter, and where DeepSpeed departs from them."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.common.cost import Tape
+from pipelines.plan.memory import BUCKET, Moment, Setting, Weights, gathered, host, moments
+
+LEARNING, FROZEN, RANKS = 6e9, 10e9, 64
+WEIGHTS = Weights(trainable=LEARNING, frozen=FROZEN, largest=1e8, persistent=0.0, layer=3e8)
+
+
+def at(name: str, stage: int, size: int = 2, **fields: object) -> Moment:
+    setting = Setting(stage=stage, data_ranks=RANKS, size=size, accumulation=2, **fields)  # type: ignore[arg-type]
+    return next(moment for moment in moments(WEIGHTS, Tape(trainable=()), setting) if moment.name == name)
+
+
+@pytest.mark.parametrize(
+    ("stage", "weights", "optimizer"),
+    [
+        (0, 2 * (LEARNING + FROZEN), 12 * LEARNING),
+        (1, 2 * (LEARNING + FROZEN), 12 * LEARNING / RANKS),
+        (2, 2 * (LEARNING + FROZEN), 12 * LEARNING / RANKS),
+        (3, 2 * (LEARNING + FROZEN) / RANKS, 12 * LEARNING / RANKS),
+    ],
+)
+def test_each_stage_spreads_what_the_paper_says(stage: int, weights: float, optimizer: float) -> None:
+    items = at("forward", stage).items
+    assert items["weights"] == pytest.approx(weights)
+    assert items["optimizer"] == pytest.approx(optimizer)
+
+
+def test_gradients_wait_whole_at_stage_1_and_in_shards_above() -> None:
+    assert at("forward", 1).items["gradients"] == 2 * LEARNING
+    assert at("forward", 2).items["gradients"] == at("forward", 3).items["gradients"] == 2 * LEARNING / RANKS
+
+
+def test_in_fp32_masters_are_kept_beside_the_weights_wherever_the_optimizer_is_spread() -> None:
+    assert at("forward", 0, size=4).items["optimizer"] == 8 * LEARNING
+    assert at("forward", 1, size=4).items["optimizer"] == 12 * LEARNING / RANKS
+
+
+def test_offloading_moves_the_optimizer_to_the_hosts() -> None:
+    setting = Setting(stage=2, data_ranks=RANKS, size=2, accumulation=2, offload_optimizer=True)
+    assert at("forward", 2, offload_optimizer=True).items["optimizer"] == 0
+    assert host(WEIGHTS, setting) >= 12 * LEARNING / RANKS
+
+
+def test_frozen_weights_may_be_shared_by_fewer_ranks_than_those_that_learn() -> None:
+    assert at("forward", 3, frozen_ranks=8).items["weights"] == pytest.approx(2 * (LEARNING / RANKS + FROZEN / 8))
+
+
+def test_stage_3_holds_a_layer_in_use_the_next_and_the_buffer_it_arrives_in() -> None:
+    assert gathered(WEIGHTS) == (6e8, 3e8)
+    small = Weights(trainable=1e6, frozen=0, largest=1e5, persistent=0, layer=8e5)
+    assert gathered(small) == (1e6, 8e5)  # no more than there is
+
+
+def test_on_a_gpu_gradients_pass_through_two_buckets_in_turn() -> None:
+    assert at("forward", 1).items["buckets"] == 2 * 2 * BUCKET
+    assert at("forward", 1, on_gpu=False).items["buckets"] == 2 * BUCKET
+    assert at("forward", 3).items["buckets"] == 2 * BUCKET
