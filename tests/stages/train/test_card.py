@@ -59,7 +59,19 @@ def test_neither_record_nor_card_names_a_path_or_a_source(
     done: Any = SimpleNamespace(
         step=3, seconds=1.0, ranks=2, hooks={"metrics": {"first_loss": 2.5, "last_loss": 1.25}}, spec=TrainState
     )
-    record = launch.train_record(job, [done], {})
+    earlier = {
+        **launch.train_record(job, [done], {}),
+        "data": [{"role": "shards", "stage": "shard", "fingerprint": "5" * 64, "counts": {"samples": 1234}}],
+    }
+    job.initial = None if key == "train" else "/secret/model"
+    model: Any = SimpleNamespace(
+        manifest={"stage": "pretrain"},
+        fingerprint="b" * 64,
+        counts={},
+        names=lambda: ["train.json"],
+        read_json=lambda name: earlier,
+    )
+    record = launch.train_record(job, [done], {} if key == "train" else {"model": (model,)})
     described = {"architecture": model_config(MODEL).model_dump(mode="json", exclude={"initialise_from"})}
     scored = CardScores("b", "vqa", {"accuracy": 61.5}, {"n": 12, "split_sha256": {"secret.json": "0"}}, "f" * 64)
     licences = [{"licence": "CC BY 4.0", "pairs": 3, "kept": 2}]
@@ -76,4 +88,6 @@ def test_neither_record_nor_card_names_a_path_or_a_source(
     ):
         assert told in text
     assert ("0.125" in text) == (key == "train")
+    for told in ("started from a pretrained model", "b" * 64, "5" * 64, "samples 1,234"):
+        assert (told in text) == (key != "train"), told
     assert ("fine-tuned for `mine`" in text) == (key != "train")
