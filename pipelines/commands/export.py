@@ -20,7 +20,7 @@ from stages.base.contract import UserError
 
 if TYPE_CHECKING:
     from pipelines.lineage import Lineage
-    from stages.train.card import Scored
+    from stages.train.card import CardScores
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -183,9 +183,9 @@ def _card(artifact: Artifact, record: dict[str, Any], store: Store, stock: str =
     )
 
 
-def _scored(lineage: Lineage, model: Artifact) -> list[Scored]:
+def _scored(lineage: Lineage, model: Artifact) -> list[CardScores]:
     """All finished evaluations of the model, by benchmark."""
-    from stages.train.card import Scored
+    from stages.train.card import CardScores
 
     found = []
     for artifact in lineage.of_stage("evaluate"):
@@ -193,7 +193,7 @@ def _scored(lineage: Lineage, model: Artifact) -> list[Scored]:
             content = artifact.read_json("scores.json")
             figures = {name: value for name, value in content["scores"].items() if isinstance(value, int | float)}
             found.append(
-                Scored(content["benchmark"], content["kind"], figures, content["protocol"], artifact.fingerprint)
+                CardScores(content["benchmark"], content["kind"], figures, content["protocol"], artifact.fingerprint)
             )
     return sorted(found, key=lambda one: (one.benchmark, one.fingerprint))
 

@@ -15,7 +15,7 @@ _PHASE = ("objective", "steps", "first_loss", "last_loss", "seconds")
 
 
 @dataclass(frozen=True)
-class Scored:
+class CardScores:
     """What a finished `evaluate` artifact says of the model."""
 
     benchmark: str
@@ -32,7 +32,7 @@ def card(
     described: Mapping[str, Any],
     *,
     fingerprint: str = "",
-    scored: Sequence[Scored] = (),
+    scored: Sequence[CardScores] = (),
     licences: Sequence[Mapping[str, Any]] = (),
     stock: str = "",
 ) -> str:
@@ -76,7 +76,7 @@ def _metadata(
     model: Mapping[str, Any],
     described: Mapping[str, Any],
     record: Mapping[str, Any],
-    scored: Sequence[Scored],
+    scored: Sequence[CardScores],
     stock: str,
 ) -> str:
     """The YAML block of https://huggingface.co/docs/hub/model-cards; JSON's scalars are YAML, too."""
@@ -120,8 +120,8 @@ print(tokenizer.decode(written[0], skip_special_tokens=True))
 ```
 
 `transformers` has no class of this architecture, so Pairmill must be installed: nothing else of it is imported.
-`models.registry.load(folder)` opens the model, too. A prompt may be empty; several prompts of different lengths are padded
-on the left, with zeros in the mask, and the second argument says which image each is about.
+`models.registry.load(folder)` opens the model, too. A prompt may be empty; several prompts of different lengths are
+padded on the left, with zeros in the mask, and the second argument says which image each is about.
 """
 
 _STOCK = """\
@@ -152,8 +152,8 @@ def _usage(record: Mapping[str, Any], stock: str) -> str:
     note = f"It was trained with the prompt `{_cell(trained)}`" if trained else "It was trained without prompts"
     question = ", where `{}` stands for the question" if "{}" in trained else ""
     return template.replace("{prompt}", prompt) + (
-        f"\n{note}{question}. Pixels are those of Pairmill's evaluation where `transformers` resizes with Pillow; with torchvision "
-        "installed they differ by rounding. 16-bit grey images must be cut to 8 bits first.\n"
+        f"\n{note}{question}. Pixels are those of Pairmill's evaluation where `transformers` resizes with Pillow; with "
+        "torchvision installed they differ by rounding. 16-bit grey images must be cut to 8 bits first.\n"
     )
 
 
@@ -213,13 +213,15 @@ def _data(record: Mapping[str, Any], fingerprint: str) -> str:
 
 def _licences(licences: Sequence[Mapping[str, Any]]) -> str:
     if not licences:
-        return "Licences of the data are not known to this card; the data card of the selection has those that lists state.\n"
+        return (
+            "Licences of the data are not known to this card; the selection's data card has those that lists state.\n"
+        )
     rows = [(_cell(str(row["licence"])), row["pairs"], row["kept"]) for row in licences]
     text = "Licences of the pairs as the lists state them, public sources only:\n\n"
     return text + _table(("licence", "listed pairs", "kept pairs"), rows)
 
 
-def _scores(scored: Sequence[Scored]) -> list[str]:
+def _scores(scored: Sequence[CardScores]) -> list[str]:
     if not scored:
         return ["None yet: `pairmill export` adds those of all benchmarks that the model was evaluated on.\n"]
     parts = []

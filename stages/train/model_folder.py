@@ -101,9 +101,9 @@ def image_token_id(tokenizer: Path, vocabulary: int) -> int:
     number = ids.get(IMAGE_TOKEN, max(ids.values()) + 1)
     if number >= vocabulary:
         raise UserError(
-            f"the tokenizer uses all of the model's {vocabulary} ids, and transformers' class needs one for {IMAGE_TOKEN}: "
-            f"train the model with model.vocabulary of at least {number + 1}, or with {IMAGE_TOKEN} among "
-            "tokenizer.special_tokens; or export it with --format pairmill"
+            f"the tokenizer uses all of the model's {vocabulary} ids, and transformers' class needs one for "
+            f"{IMAGE_TOKEN}: train the model with model.vocabulary of at least {number + 1}, or with "
+            f"{IMAGE_TOKEN} among tokenizer.special_tokens; or export it with --format pairmill"
         )
     return number
 
@@ -133,7 +133,6 @@ def complete_stock(folder: Path, tokenizer: Path, preprocessing: Mapping[str, An
     others = [token for token in settings["additional_special_tokens"] if token != IMAGE_TOKEN]
     settings |= {
         "additional_special_tokens": [*others, IMAGE_TOKEN],
-        "extra_special_tokens": {"image_token": IMAGE_TOKEN},
         "split_special_tokens": False,
         "processor_class": "Blip2Processor",
     }

@@ -30,8 +30,8 @@ from stages.train.trainer.ranks import RankInfo
 #: memory, and small models take less.
 _BUCKET = 100_000_000
 
-#: Which matrices tensor parallelism splits, by the names `transformers` gives them in CLIP, ViT, OPT, BART and decoders of
-#: Llama's kind: left to itself DeepSpeed takes the ViT's `mlp.fc2` for a first matrix and splits its wrong side.
+#: Which matrices tensor parallelism splits, by the names `transformers` gives them in CLIP, ViT, OPT, BART and decoders
+#: of Llama's kind: left to itself DeepSpeed takes the ViT's `mlp.fc2` for a first matrix and splits its wrong side.
 _SPLIT = [
     {"patterns": [r".*\.(q_proj|k_proj|v_proj|fc1|gate_proj|up_proj)(\.weight)?$"], "partition_type": "column"},
     {"patterns": [r".*\.(out_proj|o_proj|fc2|down_proj)(\.weight)?$"], "partition_type": "row"},

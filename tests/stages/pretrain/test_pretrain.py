@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 
 from models import registry
 from stages.base.artifact import Artifact
@@ -118,6 +119,16 @@ def test_both_phases_run_one_after_the_other(architecture: str, ray_session: Non
     model = registry.load(made.path("model"))
     assert all(torch.isfinite(weight).all() for weight in model.parameters())
     assert not [name for name in made.names() if "ray" in name or "step-" in name]
+    card = made.path("model/README.md").read_text()
+    assert f"| {record['phases'][0]['first_loss']:.3f} | {record['phases'][0]['last_loss']:.3f} |" in card
+    for artifact in (inputs[role][0] for role in ("shards", "tokens", "tokenizer")):
+        assert artifact.fingerprint in card
+        assert artifact.url not in card + made.path("train.json").read_text()
+    assert sum(record["parameters"].values()) == sum(weight.numel() for weight in model.parameters())
+    tokenizer: Any = AutoTokenizer.from_pretrained(made.path("model"), local_files_only=True)
+    assert (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1, 2)
+    said = "a red </s> square"
+    assert tokenizer(said)["input_ids"] == load(made.path("tokenizer")).encode(said)
 
 
 @pytest.mark.slow
