@@ -50,7 +50,7 @@ def run(ray_session: None, pair_files: Any, tmp_path: Path) -> Run:
     vocabulary = {token: number for number, token in enumerate(["<pad>", "<s>", "</s>"])}
     Tokenizer(models.BPE(vocabulary, [])).save(str(tokenizer / "tokenizer.json"))
     (tokenizer / "tokenizer_config.json").write_text("{}")
-    (tokenizer / "manifest.json").write_text(\'{"fingerprint": "0", "files": [], "counts": {}}\')
+    (tokenizer / "manifest.json").write_text('{"fingerprint": "0", "files": [], "counts": {}}')
     inputs = {"shards": (shards,), "tokens": (tokens,), "tokenizer": (Artifact(str(tokenizer)),)}
 
     def make(hooks: Sequence[Callable[[], Hook]] = (), name: str = "run", failures: int = 0, phases: int = 1) -> Path:

@@ -73,7 +73,7 @@ def inputs(pair_files: Any, tmp_path: Path) -> Callable[..., dict[str, tuple[Art
         vocabulary = {token: number for number, token in enumerate(["<pad>", "<s>", "</s>"])}
         Tokenizer(models.BPE(vocabulary, [])).save(str(tokenizer / "tokenizer.json"))
         (tokenizer / "tokenizer_config.json").write_text("{}")
-        (tokenizer / "manifest.json").write_text(\'{"fingerprint": "0", "files": [], "counts": {}}\')
+        (tokenizer / "manifest.json").write_text('{"fingerprint": "0", "files": [], "counts": {}}')
         return {"shards": (shards,), "tokens": (tokens,), "tokenizer": (Artifact(str(tokenizer)),)}
 
     return make
