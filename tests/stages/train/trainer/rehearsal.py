@@ -75,9 +75,9 @@ def run(ranks: int, scratch: Path, case: Mapping[str, Any], timeout: float = 150
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, os.environ.get("REH", __file__), str(scratch), json.dumps(case)],
+            [sys.executable, __file__, str(scratch), json.dumps(case)],
             stdout=subprocess.PIPE,
-            stderr=None if os.environ.get("REH") else subprocess.PIPE,
+            stderr=subprocess.PIPE,
             cwd=ROOT,
             env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
@@ -86,7 +86,7 @@ def run(ranks: int, scratch: Path, case: Mapping[str, Any], timeout: float = 150
     measured = []
     for process in processes:
         output, errors = process.communicate(timeout=timeout)
-        assert process.returncode == 0, (errors or b"").decode()[-3000:]
+        assert process.returncode == 0, errors.decode()[-3000:]
         measured.append(json.loads(output.decode().splitlines()[-1]))
     return measured
 
