@@ -228,7 +228,7 @@ def _largest_layer(tape: Tape) -> float:
     return max(units.values())
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=32)
 def _recorded(
     model: str,
     objective: str,

@@ -109,7 +109,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 def test_an_unknown_choice_lists_the_choices() -> None:
     line = complaint("model=gpt")
-    assert line.startswith("model=gpt: no conf/model/gpt.yaml; choose one of blip2_tiny, blip2_xl")
+    assert line.startswith("model=gpt: no conf/model/gpt.yaml; choose one of blip2_smol, blip2_tiny, blip2_xl")
 
 
 def test_a_word_that_is_no_override_says_how_to_write_one() -> None:

@@ -163,6 +163,7 @@ def test_a_brought_tokenizers_own_ids_frame_the_texts_from_training_to_writing(
     assert all(set(row[end + 1 :]) <= {1} for row, end in zip(written.tolist(), ended, strict=False))
 
 
+@pytest.mark.slow
 def test_samples_of_a_cut_shard_stop_training_or_are_replaced_and_counted(
     ray_session: None, run_stage: Any, inputs: Any, tmp_path: Path
 ) -> None:

@@ -164,12 +164,14 @@ def test_a_hook_that_fails_does_not_hide_the_error_and_goes_on_from_its_state(ru
     assert history(failed) == history(plain)
 
 
+@pytest.mark.slow
 def test_a_users_mistake_reaches_the_hooks_and_the_user(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^the hook failed on purpose$"):
         run([partial(Diary, tmp_path, fails_at=2, error=UserError)])
     assert (tmp_path / "failed-1").read_text() == "UserError: the hook failed on purpose"
 
 
+@pytest.mark.slow
 def test_the_hook_of_the_documentation_stops_both_phases(run: Run) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
     names: dict[str, Any] = {"__name__": "__main__"}
