@@ -119,12 +119,14 @@ class Peak:
         _trim()
         self._before = _allocated()
         self._highest = 0
+        self._lock = threading.Lock()  # a sample of before a start must not outlive it
         threading.Thread(target=self._watch, daemon=True).start()
 
     def start(self) -> None:
         """Forget earlier peaks."""
         _trim()
-        self._highest = _allocated()
+        with self._lock:
+            self._highest = _allocated()
 
     def read(self) -> int:
         """The highest since :meth:`start`."""
@@ -137,7 +139,8 @@ class Peak:
 
     def _watch(self) -> None:
         while True:
-            self._highest = max(self._highest, _allocated())
+            with self._lock:
+                self._highest = max(self._highest, _allocated())
             time.sleep(0.002)
 
 
