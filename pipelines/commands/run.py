@@ -20,6 +20,7 @@ from pipelines.runner import Runner, one_line, pending
 from pipelines.state import Workspace
 from pipelines.store import Store
 from stages.base.contract import UserError
+from stages.pretrain.stage import Pretrain
 
 TRAINING = ("pretrain", "finetune")
 
@@ -78,7 +79,10 @@ def _retrying(config: PairmillConfig, dag: Dag, workspace: Workspace, targeted: 
 
 
 def check_capacity(config: PairmillConfig, workspace: Workspace, dag: Dag, targeted: list[str]) -> None:
-    """Raise UserError for a training run that cannot fit, before anything is read, fetched or started."""
+    """Raise UserError for a training run that cannot fit, or whose frozen parts have no weights.
+
+    Before anything is read, fetched or started.
+    """
     stack, visited = list(targeted), set()
     while stack:
         node = dag[stack.pop()]
@@ -88,6 +92,10 @@ def check_capacity(config: PairmillConfig, workspace: Workspace, dag: Dag, targe
         stack.extend(node.parents())
     if any(dag[node_id].stage.name in TRAINING for node_id in visited):
         capacity.check(config.model, config.train, config.cluster)
+    if any(dag[node_id].stage is Pretrain for node_id in visited):
+        from stages.train.job import check_frozen  # loads numpy
+
+        check_frozen("train", config.train, config.train.phases, config.model)
 
 
 def _run(

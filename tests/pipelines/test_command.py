@@ -114,3 +114,12 @@ def test_flags_may_stand_between_overrides(tmp_path: Path) -> None:
     done = pairmill("status", f"workspace={tmp_path}", "--json", "model=florence2_tiny")
     assert done.returncode == 0, done.stderr
     assert any(row["node"] == "pretrain[florence2_tiny]" for row in json.loads(done.stdout))
+
+
+def test_the_35b_recipe_asks_for_the_weights_of_its_frozen_parts_before_anything_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "pretrain", "model=blip2_xl", "cluster=a100x128", f"workspace={tmp_path}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "set model.initialise_from.vision to a folder of weights" in line
+    assert not list(tmp_path.iterdir())
