@@ -109,7 +109,10 @@ def deepspeed_config(
 def build_engine(job: TrainingJob, ranks: RankInfo, phase: PhaseModel, accumulation: int) -> Any:
     """A DeepSpeed engine around a phase's objective, its optimizer over the weights that learn, all weights filled."""
     import deepspeed
+    from deepspeed.accelerator import get_accelerator
 
+    # Ray Train has made the process group; what divides the model needs DeepSpeed to know it.
+    deepspeed.init_distributed(dist_backend=get_accelerator().communication_backend_name())
     zero = job.settings.zero
     dtype = torch.bfloat16 if job.precision == "bf16" else torch.float32
     finish = split_tensor_parallel(phase.objective, job.tensor_parallel, _SPLIT) if job.tensor_parallel > 1 else None
