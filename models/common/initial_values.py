@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -178,6 +179,7 @@ class InitialValues(Values):
                 write.function(block[low - first : high - first], *write.args, **kwargs)
         return block
 
+    @lru_cache(maxsize=1)  # noqa: B019 - of all tensors one is kept, since it is asked for in blocks
     def _replay(self) -> Tensor:
         """Run the recorded operations that this tensor depends on, whole, on the CPU."""
         needed = {_storage(self._tensor)}

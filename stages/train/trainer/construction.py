@@ -227,18 +227,16 @@ def master_shard(engine: Any, weight: nn.Parameter) -> WeightShard | None:
 
 
 def _unpartitioned_groups(optimizer: Any) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """(weights, their masters) of each group of DeepSpeed's bf16 optimizer without ZeRO."""
-    for name in ("fp16_groups", "bf16_groups"):
-        masters = getattr(optimizer, "fp32_groups", None)
-        if masters is not None and hasattr(optimizer, name):
-            yield from zip(getattr(optimizer, name), masters, strict=True)
-            return
-        flat = getattr(optimizer, "fp32_groups_flat", None)
-        if flat is not None and hasattr(optimizer, name):
-            for weights, whole in zip(getattr(optimizer, name), flat, strict=True):
-                pieces = whole.data.split([weight.numel() for weight in weights])
-                yield weights, list(pieces)
-            return
+    """(weights, their masters) of each group of DeepSpeed's bf16 optimizers without ZeRO; none where there are none.
+
+    One has a master per weight, the other, for fused kernels, a flat one per group.
+    """
+    groups = getattr(optimizer, "fp16_groups", [])
+    if hasattr(optimizer, "fp32_groups"):
+        yield from zip(groups, optimizer.fp32_groups, strict=True)
+    elif groups:
+        for weights, flat in zip(groups, optimizer.fp32_groups_flat, strict=True):
+            yield weights, list(flat.data.split([weight.numel() for weight in weights]))
 
 
 def fill(engine: Any, phase: PhaseModel) -> None:
