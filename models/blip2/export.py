@@ -1,8 +1,8 @@
-"""Writing a BLIP2-Adapter with `bridge=prefix` as the BLIP-2 of `transformers`, which opens without this code."""
+"""A BLIP2-Adapter with `bridge=prefix` as the BLIP-2 of `transformers`, which opens without this code."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
 import transformers
@@ -10,7 +10,9 @@ from transformers import Blip2ForConditionalGeneration
 
 from models.blip2.config import Blip2Config
 from models.blip2.model import Blip2Adapter
+from models.common.construction import by_first_name
 from models.common.errors import UserError
+from models.common.weights import Values
 
 #: Our modules -> those of `Blip2ForConditionalGeneration`.
 _NAMES = {
@@ -22,22 +24,27 @@ _NAMES = {
 }
 
 
-def export(model: Blip2Adapter, folder: str | Path, *, image_token: int) -> None:
-    """Save a model as a `Blip2ForConditionalGeneration`; the weights that only stage 1 uses are left out.
+def stock_values(
+    model: Blip2Adapter, values: Mapping[str, Values], image_token: int
+) -> tuple[Blip2ForConditionalGeneration, dict[str, Values]]:
+    """The stock model on the meta device and its values by name, from those of ours, which may be on `meta`, too.
 
-    ``image_token`` is the id that stands for each of an image's tokens in prompts there, of no other use in the
-    tokenizer. Raises UserError for a model that no class of `transformers` has the shape of.
+    The weights that only stage 1 uses are left out. ``image_token`` is the id that stands for each of an image's tokens
+    in prompts there, of no other use in the tokenizer. Raises UserError for a model that no class of `transformers` has
+    the shape of.
     """
     config = exported_config(model, image_token)
     with torch.device("meta"):
         whole = Blip2ForConditionalGeneration(config)
-    names = exported_names(model)
-    weights = model.state_dict()
-    whole.save_pretrained(folder, state_dict={names[name]: tensor for name, tensor in weights.items() if name in names})
+    first = {id(weight): name for name, weight in model.named_parameters()}
+    # A tied weight has several names; its values are under the first.
+    named = {name: first[id(weight)] for name, weight in model.named_parameters(remove_duplicate=False)}
+    theirs = {new: values[named.get(name, name)] for name, new in exported_names(model).items()}
+    return whole, by_first_name(whole, theirs)
 
 
 def exported_config(model: Blip2Adapter, image_token: int) -> transformers.Blip2Config:
-    """The config of the exported model. Raises UserError as :func:`export` does."""
+    """The config of the exported model. Raises UserError as :func:`stock_values` does."""
     shape = Blip2Config.model_validate(model.config.architecture)
     if shape.bridge != "prefix" or shape.vision.family != "eva":
         raise UserError(

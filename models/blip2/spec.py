@@ -33,6 +33,6 @@ SPEC = ModelSpec(
         "language": config.language.layers,
     },
     initialise="models.blip2.initialise:stored_values",
-    stock="models.blip2.stock:stock_values",
+    stock="models.blip2.export:stock_values",
     language_model=lambda config: config.language.model_type,
 )

@@ -21,9 +21,9 @@ from transformers import (
 )
 
 from models import registry
-from models.blip2.export import export
 from models.common.batch import Batch
 from models.common.errors import UserError
+from models.stock import save_stock
 
 #: The id that stands for an image's tokens in the prompts of `transformers`.
 IMAGE = 59
@@ -163,13 +163,20 @@ def test_prompts_of_other_lengths_beside_it_change_no_answer(
         assert alone[0].tolist() == together[row].tolist()
 
 
+def export(model: Any, folder: Path, image_token: int) -> None:
+    """Saves a model below a folder, and as one of a class of `transformers` in its `exported`."""
+    model.save_pretrained(folder / "saved")
+    (folder / "exported").mkdir()
+    save_stock(folder / "saved", folder / "exported", image_token)
+
+
 @pytest.mark.parametrize("released", ["opt"], indirect=True)
 def test_an_exported_model_opens_in_a_process_without_pairmill(
     released: tuple[Any, Path], config: Callable[..., Any], tmp_path: Path
 ) -> None:
     theirs, folder = released
     model = randomised(started(config, folder, family_of(theirs)))  # as if trained
-    export(model, tmp_path / "exported", image_token=IMAGE)
+    export(model, tmp_path, IMAGE)
     pixels = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         logits = model(pixels, INDEX, PROMPTS, torch.ones_like(PROMPTS), TARGETS, torch.ones_like(TARGETS))
@@ -193,10 +200,10 @@ def test_an_exported_model_opens_in_a_process_without_pairmill(
 def test_a_model_without_a_class_in_transformers_is_not_exported(config: Callable[..., Any], tmp_path: Path) -> None:
     adapters: Any = registry.build(config("blip2_tiny", vocabulary=60))
     with pytest.raises(UserError, match=r"bridge=adapters and vision\.family=clip: transformers has a class for"):
-        export(adapters, tmp_path, image_token=IMAGE)
+        export(adapters, tmp_path / "adapters", IMAGE)
     prefix: Any = registry.build(config("blip2_tiny", vocabulary=60, bridge="prefix", vision=EVA))
     with pytest.raises(UserError, match="the image token, 60, is none of its 60 ids"):
-        export(prefix, tmp_path, image_token=60)
+        export(prefix, tmp_path / "prefix", 60)
 
 
 def test_the_projection_is_a_part_that_text_trains(config: Callable[..., Any], batch: Batch) -> None:
