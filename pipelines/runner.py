@@ -162,7 +162,14 @@ class Runner:
         todo = [partition for partition in partitions if partition.id not in committed]
         self.progress.started(node.id, len(plan), len(plan) - len(todo), job.scratch)
         observed = type(job.stage).on_commit is not Stage.on_commit
-        reports = [artifact_dir.read_commit(id).report for id in plan if id in committed] if observed else []
+        reports = (
+            [artifact_dir.read_commit(id).report for id in artifact_dir.in_order(committed & set(plan), plan)]
+            if observed
+            else []
+        )
+        if observed and not todo:
+            # What stopped the run that committed the last partition stops this one too.
+            job.stage.on_commit(reports)
         if todo:
             made = EXECUTORS[node.stage.executor](job, todo, self.cluster.max_failures)
             for report in made:

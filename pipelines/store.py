@@ -11,12 +11,14 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import fcntl
 import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -118,6 +120,17 @@ class ArtifactDir:
             n.rsplit("/", 1)[-1][:-5] for n in names if n.endswith(".json") and not n.rsplit("/", 1)[-1].startswith(".")
         }
 
+    def in_order(self, partitions: AbstractSet[str], plan: Sequence[str]) -> list[str]:
+        """Committed partitions, the first that was committed first; those of the same moment in the order of the plan."""
+        if self.remote:
+            info = self._fs.ls(f"{self._root}/_commits", detail=True) if partitions else []
+            moments = {entry["name"].rsplit("/", 1)[-1][:-5]: _moment(entry) for entry in info}
+        else:
+            folder = Path(self.url, "_commits")
+            moments = {id: (folder / f"{id}.json").stat().st_mtime_ns / 1e9 for id in partitions}
+        place = {id: number for number, id in enumerate(plan)}
+        return sorted(partitions, key=lambda id: (moments[id], place[id]))
+
     def commit(self, partition: str, commit: Commit) -> None:
         """Record a partition as done: the last thing written for it."""
         self.write(f"_commits/{partition}.json", canonical_json(commit.__dict__))
@@ -211,6 +224,19 @@ class Store:
     def set_latest(self, node: str, record: Mapping[str, Any]) -> None:
         """Remember a finished artifact as the node's newest."""
         ArtifactDir(self._folder("latest")).write(f"{_file_name(node)}.json", canonical_json(record))
+
+
+def _moment(entry: Mapping[str, Any]) -> float:
+    """Seconds since the epoch at which an object was written, 0 where its store does not state it."""
+    for key in ("mtime", "LastModified", "last_modified", "updated", "created"):  # local, s3, abfs, gcs, memory
+        moment = entry.get(key)
+        if isinstance(moment, str):
+            moment = datetime.datetime.fromisoformat(moment)
+        if isinstance(moment, datetime.datetime):
+            return moment.timestamp()
+        if isinstance(moment, int | float):
+            return float(moment)
+    return 0.0
 
 
 def _file_name(node: str) -> str:

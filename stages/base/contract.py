@@ -213,9 +213,12 @@ class Stage(ABC, Generic[C]):
         byte."""
 
     def on_commit(self, reports: Sequence[Mapping[str, Any]]) -> None:
-        """Called in the driver whenever a partition was committed, with the `StageContext.report` of every one that is.
+        """Called in the driver whenever a partition was committed, with the `StageContext.report` of every one that is,
+        the newest last; and once more where a run finds all partitions committed.
 
-        Raises UserError to stop the stage because of how it is going; what is committed stays.
+        Raises UserError to stop the stage because of how it is going; what is committed stays. So that a run that is
+        started again is not finished in spite of it, the last word is on all reports and on nothing else: no file that
+        a commit leaves behind, no state of the stage.
         """
         return
 
@@ -226,7 +229,11 @@ class Stage(ABC, Generic[C]):
         return
 
     def summary(self, artifact: Artifact) -> dict[str, float]:
-        """A few figures of a finished artifact for MLflow and the summary of a run; its counts unless overridden."""
+        """A few figures of a finished artifact for MLflow and the summary of a run; its counts unless overridden.
+
+        Judges nothing: the artifact is finished, and the next run would not call it again. What must be refused is
+        refused by `run`, `on_commit` or `finish`, which every run calls until the artifact is finished.
+        """
         return {key: float(value) for key, value in artifact.manifest.get("counts", {}).items()}
 
     @classmethod
