@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
-from stages.base.contract import StageConfig
+from stages.base.contract import FingerprintedUnless, StageConfig
 
 Side = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -96,6 +96,13 @@ class Rules(StageConfig):
     """Faces detected."""
     max_faces: Count | None = None
     """Faces detected."""
+    languages: Annotated[list[str], Field(min_length=1)] | None = None
+    """lid.176 codes (`en`, `de`, ...); the rule is called `rule.language`. It is the first of the rules on captions: that
+    a caption is Chinese says more than that it has one word between white space."""
+    language_confidence: Annotated[Share | None, FingerprintedUnless(None)] = None
+    """Probability of the detected language below which `languages` does not judge, so that the caption passes it; null
+    judges every caption. lid.176 takes some short captions for another language, nearly always with a low probability
+    (docs/selection.md)."""
     min_characters: Count | None = None
     """Code points of the caption."""
     max_characters: Count | None = None
@@ -110,8 +117,6 @@ class Rules(StageConfig):
     """Share of the caption's characters that are letters."""
     max_digits: Share | None = None
     """Share of the caption's characters that are digits."""
-    languages: Annotated[list[str], Field(min_length=1)] | None = None
-    """lid.176 codes (`en`, `de`, ...); the rule is called `rule.language`."""
     min_language_score: Share | None = None
     """Probability of the detected language."""
     min_similarity: PerLanguage | None = None

@@ -5,7 +5,7 @@ Every pair gets the first reason that applies, in this order:
 1. `forgotten`: it was removed by `pairmill forget`;
 2. `download.<status>`: its image was never fetched;
 3. `rule.undecodable`, then `rule.<name>`: the bounds on its image and then on its caption, each in the order of
-   `Rules`' fields and then of `where`; then `fractions`;
+   `Rules`' fields (of a caption the language comes first) and then of `where`; then `fractions`;
 4. `benchmark.<name>`: its image is in a benchmark, then `benchmark_text.<name>`: its caption is; benchmarks in
    alphabetical order;
 5. `duplicate.exact`, then `duplicate.near`: a better copy of its image is kept;

@@ -75,8 +75,11 @@ def image_checks(rules: Rules) -> list[Check]:
 
 
 def pair_checks(rules: Rules) -> list[Check]:
-    """Bounds on a caption and on its listed columns, in order."""
+    """Bounds on a caption and on its listed columns, in order: the language first, since it says why a caption of no
+    spaces has few words, or why one has few letters."""
+    judged = ("language",) if rules.language_confidence is None else ("language", "language_score")
     known: _Known = {
+        "languages": (judged, partial(_not_among, confidence=rules.language_confidence)),
         "min_characters": (("characters",), _below),
         "max_characters": (("characters",), _above),
         "min_words": (("words",), _below),
@@ -84,7 +87,6 @@ def pair_checks(rules: Rules) -> list[Check]:
         "max_repetition": (("repetition",), _above),
         "min_letters": (("letters",), _below),
         "max_digits": (("digits",), _above),
-        "languages": (("language",), _not_among),
         "min_language_score": (("language_score",), _below),
         "min_similarity": (("similarity",), _below),
         "min_similarity_l14": (("similarity_l14",), _below),
@@ -236,9 +238,13 @@ def _longer_above(width: Column, height: Column, bound: int) -> Column:
     return pc.greater(pc.max_element_wise(width, height, skip_nulls=False), bound)
 
 
-def _not_among(column: Column, bound: list[str]) -> Column:
-    # A caption without a language (null) is in none of them.
-    return pc.invert(pc.is_in(column, value_set=pa.array(bound, pa.string())))
+def _not_among(column: Column, score: Column | None = None, *, bound: list[str], confidence: float | None) -> Column:
+    # A caption without a language (null) is in none of them, whatever its score.
+    foreign = pc.invert(pc.is_in(column, value_set=pa.array(bound, pa.string())))
+    if score is None or confidence is None:
+        return foreign
+    unsure = pc.and_(pc.is_valid(column), pc.fill_null(_below(score, confidence), True))
+    return pc.and_(foreign, pc.invert(unsure))
 
 
 def _per_language(column: Column, language: Column, bound: dict[str, float], fails: Callable[..., Column]) -> Column:

@@ -17,7 +17,7 @@ class Select(Stage[SelectConfig]):
     pictures."""
 
     name = "select"
-    version = 2
+    version = 3
     executor: ClassVar[Literal["ray_tasks", "ray_data", "driver"]] = "driver"
     needs_ray = False
     tracked = ("report.html", "report.json", "data_card.md", "tables/*.json")

@@ -73,6 +73,24 @@ def test_languages_are_a_list_and_no_language_is_not_on_it(make_index: Callable[
     assert reasons(index, languages=["en", "de"]) == ["", "", "rule.language", "rule.language"]
 
 
+def test_a_language_that_is_hardly_more_than_a_guess_drops_no_caption(make_index: Callable[..., Index]) -> None:
+    found = [("pl", 0.32), ("pl", 0.4), ("en", 0.1), (None, 0.0), ("pl", None), ("pl", float("nan"))]
+    index = make_index([{}], [{"image": 0, "language": code, "language_score": score} for code, score in found])
+    other = "rule.language"
+    assert reasons(index, languages=["en"], language_confidence=0.4) == ["", other, "", other, "", ""]
+    assert reasons(index, languages=["en"]) == [other, other, "", other, other, other]
+
+
+def test_a_caption_in_another_language_is_dropped_for_that_and_not_for_what_follows_from_it(
+    make_index: Callable[..., Index],
+) -> None:
+    chinese = {"language": "zh", "language_score": 0.97, "words": 1, "characters": 5, "letters": 0.1}
+    unsure = {**chinese, "language_score": 0.2}
+    index = make_index([{}], [{"image": 0, **chinese}, {"image": 0, **unsure}])
+    rules = {"min_characters": 6, "min_words": 3, "min_letters": 0.5, "min_language_score": 0.5, "languages": ["en"]}
+    assert reasons(index, **rules, language_confidence=0.4) == ["rule.language", "rule.min_characters"]
+
+
 def test_a_similarity_may_be_bounded_by_language(make_index: Callable[..., Index]) -> None:
     values = [("en", 0.28), ("en", 0.27), ("de", 0.27), ("de", 0.25), (None, 0.25), ("en", None), (None, None)]
     index = make_index([{}], [{"image": 0, "language": code, "similarity": value} for code, value in values])
@@ -193,7 +211,7 @@ def test_published_numbers() -> None:
         return found.model_dump(exclude_defaults=True, exclude_none=True)
 
     basic = {"min_side": 200, "max_aspect_ratio": 3.0, "min_characters": 6, "min_words": 3, "languages": ["en"]}
-    assert rules("datacomp_basic") == basic
+    assert rules("datacomp_basic") == {**basic, "language_confidence": 0.4}
     assert rules("datacomp_clip30") == {"fractions": {"similarity_l14": {"top": 0.3}}}
     assert rules("laion400m") == {"min_bytes": 5000, "min_characters": 5, "min_similarity": 0.3}
     assert rules("laion5b") == {
