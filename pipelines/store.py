@@ -121,7 +121,7 @@ class ArtifactDir:
         }
 
     def in_order(self, partitions: AbstractSet[str], plan: Sequence[str]) -> list[str]:
-        """Committed partitions, the first that was committed first; those of the same moment in the order of the plan."""
+        """Committed partitions, the oldest first; those of the same moment in the order of the plan."""
         if self.remote:
             info = self._fs.ls(f"{self._root}/_commits", detail=True) if partitions else []
             moments = {entry["name"].rsplit("/", 1)[-1][:-5]: _moment(entry) for entry in info}

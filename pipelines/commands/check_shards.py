@@ -57,12 +57,16 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         record = {"where": where, "shards": report.shards, "samples": report.samples, "bytes": report.bytes}
         problems = [problem.to_json() for problem in report.problems]
+        if report.system_files:
+            record["system_files"] = report.system_files
         print(json.dumps({**record, "problems": problems}, indent=1, ensure_ascii=False))
     else:
         for problem in report.problems:
             print(problem)
         faults = _counted(len(report.problems), "problem") if report.problems else "no damage"
         totals = f"{_counted(report.shards, 'shard')}, {_counted(report.samples, 'sample')}, {report.bytes:,} bytes"
+        if report.system_files:
+            totals += f" ({_counted(report.system_files, 'file')} of an operating system passed over)"
         print(f"{where}: {totals}: {faults}")
     return 1 if report.problems else 0
 

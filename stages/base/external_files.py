@@ -179,6 +179,24 @@ def named_files(config: BaseModel) -> list[str]:
     return [value for _, value, is_file in _walk(config) if is_file and value]
 
 
+#: Files that no user made: of macOS, of Windows (both without regard to case), of Spark and Hadoop.
+_SYSTEM_FILES = frozenset({".ds_store", ".localized", "thumbs.db", "desktop.ini", "_success"})
+
+
+def is_system_file(name: str) -> bool:
+    """Whether a file found in a folder or archive is no data, by its name or path there: what an operating system or a
+    program puts beside data of its own accord.
+
+    macOS writes AppleDouble files (`._NAME` beside each NAME; in zips below `__MACOSX/`) wherever a file system or
+    archive has no room for its attributes, and `.DS_Store` into every folder that was looked at; Spark writes
+    `_SUCCESS` and checksums `.NAME.crc`.
+    """
+    *folders, base = name.split("/")
+    lower = base.lower()
+    hidden = base.startswith("._") or (base.startswith(".") and lower.endswith(".crc"))
+    return hidden or lower in _SYSTEM_FILES or "__MACOSX" in folders
+
+
 def own_files(config: BaseModel) -> list[str]:
     """Those of :func:`named_files` that are no addresses."""
     return [value for value in named_files(config) if parse(value) is None]

@@ -108,8 +108,8 @@ def collapse(source: str, min_rate: float, figures: Mapping[str, Any]) -> UserEr
         f"sources.{source}: only {figures['success']:,} of the last {figures['attempts']:,} images could be downloaded,"
         f" fewer than download.min_success_rate={min_rate:g} allows: {most_frequent(figures['reasons'])}"
         f"{f'; most of them at {worst}' if worst else ''}{f'; {helps}' if helps else ''}. What was fetched is kept: the"
-        " same command resumes from here when the cause is fixed, or, if the list is as bad as that or nothing is left to"
-        " fetch, with download.min_success_rate=0"
+        " same command resumes from here when the cause is fixed, or, if the list is as bad as that or nothing is left"
+        " to fetch, with download.min_success_rate=0"
     )
 
 

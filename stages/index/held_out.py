@@ -11,7 +11,7 @@ from typing import Any
 
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, UserError
-from stages.base.external_files import find_in_worlds
+from stages.base.external_files import find_in_worlds, is_system_file
 from stages.formats.vqa import Question, parse_questions
 from stages.index.config import BenchmarkImages
 
@@ -74,11 +74,13 @@ def _listing(name: str, folder: str) -> set[str]:
     if "://" not in folder:
         if not os.path.isdir(folder):
             raise UserError(f"benchmarks.{name}: no folder {folder}; name the one that holds its images")
-        return {file.relative_to(folder).as_posix() for file in Path(folder).rglob("*") if file.is_file()}
+        files = (file.relative_to(folder).as_posix() for file in Path(folder).rglob("*") if file.is_file())
+        return {file for file in files if not is_system_file(file)}
     import fsspec
 
-    files, root = fsspec.core.url_to_fs(folder)
-    return {path.removeprefix(root).lstrip("/") for path in files.find(root)}
+    store, root = fsspec.core.url_to_fs(folder)
+    paths = (path.removeprefix(root).lstrip("/") for path in store.find(root))
+    return {path for path in paths if not is_system_file(path)}
 
 
 def _read(name: str, file: str, inputs: Inputs) -> dict[str, Any]:

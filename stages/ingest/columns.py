@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +108,24 @@ class Choice:
             f"no column {' or '.join(candidates)}; it has {', '.join(names)[:300]}: set {source}.{key}{images}",
         )
 
+    def complete(self, names: Sequence[str]) -> bool:
+        """Whether a header names the columns that a row needs."""
+        places = (self.path, PATH_COLUMNS) if self.local else (self.url, URL_COLUMNS)
+        needed = [places] if self.source.config.image_only else [places, (self.caption, CAPTION_COLUMNS)]
+        return all(any(name in names for name in ((chosen,) if chosen else usual)) for chosen, usual in needed)
+
+    @property
+    def each(self) -> bool:
+        """Whether a value of the column of captions may be a list, each of which is a pair's."""
+        return bool(getattr(self.source.config, "captions", None) == "each")
+
+    def items(
+        self, file: InputFile, place: Any, caption: Any, license: Any, meta: Mapping[str, Any] | str
+    ) -> Iterator[Pair | Reject]:
+        """:meth:`item` of a row, or one of each caption where a list of them is allowed (an empty one has none)."""
+        for each in _listed(caption) if self.each else (caption,):
+            yield self.item(file, place, each, license, meta)
+
     def item(
         self, file: InputFile, place: Any, caption: Any, license: Any, meta: Mapping[str, Any] | str
     ) -> Pair | Reject:
@@ -122,3 +141,15 @@ class Choice:
             return Reject(file, "no_path")
         path = self.source.local_image(place)
         return Reject(file, "bad_path") if path is None else Pair(file, caption or "", None, path, stated, meta)
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    """The captions that a value of a column holds: those of a list, or of the text of a JSON list, or itself alone."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            parsed = json.loads(value)
+        except (ValueError, RecursionError):
+            return (value,)  # a caption that happens to begin so
+        texts = isinstance(parsed, list) and all(item is None or isinstance(item, str) for item in parsed)
+        value = parsed if texts else value
+    return (value or (None,)) if isinstance(value, list) else (value,)

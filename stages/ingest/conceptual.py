@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
+from stages.base.contract import FingerprintedUnless
 from stages.base.external_files import ExternalFile
-from stages.ingest.config import ListConfig, SourceConfig
+from stages.ingest.config import SourceConfig, TextListConfig
 from stages.ingest.files import InputFile
 from stages.ingest.source import Columns, Digest, Item, Pair, Reject, Source, Unit, checked_digest
 from stages.ingest.text_files import lines, ranges
 
 
-class ConceptualConfig(ListConfig):
+class ConceptualConfig(TextListConfig):
     """`kind: cc3m` and `kind: cc12m`. With `captions: none` a line may also be a URL alone."""
 
     list_keys: ClassVar[tuple[str, ...]] = ("paths", "hashes")
 
+    captions: Annotated[Literal["list", "none"], FingerprintedUnless("list")] = "list"
+    """`none`: an image-only source. A column of captions may be missing; one that is there is ignored."""
     hashes: Annotated[tuple[str, ...], ExternalFile] = ()
     """CC12M's list of hash codes (`url⇥SHA256⇥MD5`, `cc_hashes/cc12m.tsv.gz`), joined by URL into `meta`, so that the
     download can check whether it got the original picture. Optional."""
@@ -38,7 +41,7 @@ class _TwoColumns(Source[ConceptualConfig]):
         return self._ranges(files, "paths")
 
     def _ranges(self, files: Sequence[InputFile], role: str) -> list[Unit]:
-        return ranges(files, self.settings.bytes_per_partition, role)
+        return ranges(files, self.settings.bytes_per_partition, role, self.config.encoding)
 
     def read(self, unit: Unit) -> Iterator[Item]:
         """One item per line."""
@@ -50,7 +53,7 @@ class _TwoColumns(Source[ConceptualConfig]):
         names = ("caption", "url") if self.caption_first else ("url", "caption")
         if unit.start == 0 and not image_only:
             yield Columns(file, dict.fromkeys(names, "string"))
-        for line in lines(unit):
+        for line in lines(unit, self.config.encoding):
             if line is None:
                 yield Reject(file, "line_too_long")
                 continue
@@ -78,7 +81,7 @@ class _TwoColumns(Source[ConceptualConfig]):
         file = replace(file, name=f"hashes/{file.name}")
         if unit.start == 0:
             yield Columns(file, dict.fromkeys(("url", "sha256", "md5"), "string"))
-        for line in lines(unit):
+        for line in lines(unit, self.config.encoding):
             columns = (line or b"").decode("utf-8", "replace").split("\t")
             digests = [checked_digest(kind, value) for kind, value in zip(("sha256", "md5"), columns[1:], strict=False)]
             if len(columns) != 3 or not any(digests):

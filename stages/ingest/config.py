@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, field_validator
 
 from stages.base.contract import FingerprintedUnless, NotFingerprinted, StageConfig
 from stages.base.external_files import ExternalFile, ExternalFilesConfig, parse
@@ -41,7 +41,7 @@ class SourceConfig(ExternalFilesConfig):
         from stages.ingest.files import find
 
         own = {name: [path for path in getattr(self, name) if parse(path) is None] for name in self.list_keys}
-        return [file.url for name in own for file in find(own[name], f"{key}.{name}", private=self.private)]
+        return [file.url for name in own for file in find(own[name], f"{key}.{name}", private=self.private).files]
 
     def external_images(self, key: str) -> list[str]:
         """The folder of images, where it is one's own. Raises UserError when a private one is not there."""
@@ -57,8 +57,24 @@ class SourceConfig(ExternalFilesConfig):
 class ListConfig(SourceConfig):
     """What sources have whose lists name an image per row, with or without a caption."""
 
-    captions: Annotated[Literal["list", "none"], FingerprintedUnless("list")] = "list"
-    """`none`: an image-only source. A column of captions may be missing; one that is there is ignored."""
+    captions: Annotated[Literal["list", "each", "none"], FingerprintedUnless("list")] = "list"
+    """`each`: where the column of captions holds a list of captions (in text tables: a JSON list), each of them is a
+    pair. `none`: an image-only source. A column of captions may be missing; one that is there is ignored."""
+
+
+class TextListConfig(ListConfig):
+    """What sources have whose lists are lines of text."""
+
+    encoding: Annotated[str | None, FingerprintedUnless(None)] = None
+    """Encoding of text lists as Python names it, e.g. `cp1252`, `gb18030`, `utf-16-le`; null is UTF-8, or UTF-16 and
+    UTF-32 where a byte-order mark says so."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str | None) -> str | None:
+        from stages.ingest.encodings import checked_encoding
+
+        return None if value is None else checked_encoding(value)
 
 
 class IngestSettings(StageConfig):

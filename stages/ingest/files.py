@@ -10,13 +10,14 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 from stages.base.artifact import Artifact, is_remote
 from stages.base.contract import Inputs, UserError
-from stages.base.external_files import find_in_worlds, parse
+from stages.base.external_files import find_in_worlds, is_system_file, parse
 
 _MAGIC = frozenset("*?[")
+_ARCHIVES = ("zip://", "tar://", "libarchive://")
 _BUFFER = 1 << 20  # bytes
 #: Endings of compressed text lists, read without unpacking them first.
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
@@ -108,24 +109,40 @@ def damage(error: Exception, file: InputFile) -> BadFile | None:
     return None
 
 
-def find(patterns: Iterable[str], key: str, inputs: Inputs | None = None, private: bool = False) -> list[InputFile]:
-    """Files that paths, folders, globs, URLs and addresses in `inputs` stand for, sorted by name.
+class Found(NamedTuple):
+    """What :func:`find` finds."""
 
-    A folder stands for all files in it. Files of one's own are named from their common folder, and so are those of each
-    input, after the name of its world where files come from several places. Raises UserError naming config key `key`
-    for a pattern that finds nothing; of a private source by its number in the list, since a folder's name may be a
-    patient's.
+    files: list[InputFile]
+    """Sorted by name."""
+    system_files: int
+    """Files passed over because an operating system or Spark made them (`stages.base.external_files`)."""
+
+
+def find(patterns: Iterable[str], key: str, inputs: Inputs | None = None, private: bool = False) -> Found:
+    """Files that paths, folders, globs, URLs and addresses in `inputs` stand for.
+
+    A folder stands for all files in it. What an operating system puts beside files is passed over, unless it is named
+    itself. Files of one's own are named from their common folder, and so are those of each input, after the name of its
+    world where files come from several places. Raises UserError naming config key `key` for a pattern that finds
+    nothing; of a private source by its number in the list, since a folder's name may be a patient's.
     """
+    passed_over: set[str] = set()
     own: set[str] = set()
     held: dict[tuple[str, str], set[str]] = {}
     for number, pattern in enumerate(patterns, 1):
         home = find_in_worlds(pattern, inputs or {})
-        matches = _expand(pattern) if home is None else _matching(*home)
+        if pattern.startswith(_ARCHIVES):
+            place = f"place {number} of the list" if private else pattern
+            raise UserError(f"{key}: {place} is inside an archive, which is not read in place; unpack it")
+        everything = _expand(pattern) if home is None else _matching(*home)
+        matches = [name for name in everything if _is_data(name, pattern)]
+        passed_over.update(set(everything) - set(matches))
         if not matches:
             if home is not None:
                 raise UserError(f"{key}: nothing at {pattern}; {home[0].url}/manifest.json lists what is there")
             place = f"place {number} of the list" if private else pattern
-            raise UserError(f"{key}: nothing at {place}; put the files there or name the right place")
+            nothing = "nothing but files of the operating system" if everything else "nothing"
+            raise UserError(f"{key}: {nothing} at {place}; put the files there or name the right place")
         address = parse(pattern)
         (own if home is None or address is None else held.setdefault((address.world, home[0].url), set())).update(
             matches
@@ -135,7 +152,15 @@ def find(patterns: Iterable[str], key: str, inputs: Inputs | None = None, privat
     for (world, root), names in held.items():
         prefix = f"{world}/" if mixed else ""
         files += [InputFile(prefix + file.name, f"{root}/{file.url}") for file in _named(sorted(names))]
-    return sorted(files, key=lambda file: file.name)
+    return Found(sorted(files, key=lambda file: file.name), len(passed_over))
+
+
+def _is_data(name: str, pattern: str) -> bool:
+    """Whether a file that a pattern stands for is named by it, or is none that an operating system made."""
+    parts, given = name.split("/"), _full(pattern).rstrip("/").split("/")
+    # What is above the first wildcard was named by the user.
+    named = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(parts, given, strict=False)))
+    return parts[-1] == given[-1] or not is_system_file("/".join(parts[named:]))
 
 
 def _matching(artifact: Artifact, pattern: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -11,12 +12,14 @@ from pydantic import Field, model_validator
 
 from stages.base.external_files import SCHEME
 from stages.ingest.config import SourceConfig
+from stages.ingest.encodings import decoded
 from stages.ingest.files import InputFile, relative
 from stages.ingest.source import Item, Pair, Reject, Source, Unit
 
 _LONGEST = 16 * 1024 * 1024  # bytes of a JSON file, or of a text file with many captions
 _MARK = 3  # bytes of a byte-order mark
 _MAGIC = frozenset("*?[")
+_ARCHIVES = ("zip", "tar", "tgz", "gz", "bz2", "xz", "zst", "7z", "rar")
 
 
 class FolderConfig(SourceConfig):
@@ -70,7 +73,8 @@ class Folder(Source[FolderConfig]):
         images = [file for file in files if _ending(file) in self.config.extensions]
         for file in files:
             if file not in images and (not images or file not in beside.values()):
-                yield Reject(file, "no_image" if file in beside.values() else "not_an_image_file")
+                stray = "archive" if _ending(file) in _ARCHIVES else "not_an_image_file"
+                yield Reject(file, "no_image" if file in beside.values() else stray)
         if not images:
             return
         captions, meta, reason = self._text_beside(beside)
@@ -101,15 +105,17 @@ class Folder(Source[FolderConfig]):
         if self.config.image_only:
             return [], meta, None
         if "txt" in beside:
-            content = _read(beside["txt"], self._longest() + 1)
-            if len(content) > self._longest():
+            content = _read(beside["txt"], 2 * self._longest() + 1)
+            wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            if len(content) > self._longest() * (2 if wide else 1):
                 return [], {}, "caption_too_long"
             try:
-                caption = content.decode("utf-8-sig")
+                caption = decoded(content)
             except UnicodeDecodeError:
                 return [], {}, "not_utf8"
             if self.config.captions == "lines":
-                return [line.strip() for line in caption.split("\n") if line.strip()], meta, None
+                ends = "\n" if "\n" in caption else "\r"
+                return [line.strip() for line in caption.split(ends) if line.strip()], meta, None
             caption = caption.strip()
         if caption is not None and not isinstance(caption, str):
             return [], {}, "not_text"

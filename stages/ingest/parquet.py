@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from stages.ingest.columns import Choice, Roles
 from stages.ingest.files import BadFile, InputFile, damage
@@ -61,9 +62,9 @@ def read_parquet(unit: Unit, choice: Choice) -> Iterator[Item]:
             columns = {field.name: str(field.type) for field in schema}
             yield Columns(file, columns, choice.ignored(schema.names))
         roles = choice.of(file, schema.names)
-        for position in (roles.place, roles.caption):
-            if position is not None:
-                _require_text(file, schema.field(position))
+        _require_text(file, schema.field(roles.place))
+        if roles.caption is not None:
+            _require_captions(file, schema.field(roles.caption), choice)
         end = parquet.num_row_groups if unit.end is None else unit.end
         groups = list(range(unit.start, min(end, parquet.num_row_groups)))
         for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=groups, use_threads=False):
@@ -75,6 +76,20 @@ def _require_text(file: InputFile, field: pa.Field) -> None:
 
     if not is_text(field.type):
         raise BadFile(file, "column_not_text", f"column {field.name} holds {field.type}, not text")
+
+
+def _require_captions(file: InputFile, field: pa.Field, choice: Choice) -> None:
+    from stages.ingest.values import is_list, is_text
+
+    listed = is_list(field.type) and is_text(field.type.value_type)
+    if choice.each and listed:
+        return
+    key = f"sources.{choice.source.name}.captions"
+    if listed:
+        raise BadFile(
+            file, "column_not_text", f"column {field.name} holds lists of captions: set {key}=each for a pair of each"
+        )
+    _require_text(file, field)
 
 
 def _rows(file: InputFile, batch: pa.RecordBatch, choice: Choice, roles: Roles) -> Iterator[Item]:
@@ -89,9 +104,20 @@ def _rows(file: InputFile, batch: pa.RecordBatch, choice: Choice, roles: Roles) 
         licenses = [None if value is None else plain(value) for value in batch.column(roles.license).to_pylist()]
     places, captions = texts(batch.column(roles.place)), [None] * batch.num_rows
     if roles.caption is not None:
-        captions = texts(batch.column(roles.caption))
+        captions = _captions(batch.column(roles.caption))
     for place, caption, license, facts in zip(places, captions, licenses, objects, strict=True):
-        yield choice.item(file, place, caption, license, facts)
+        yield from choice.items(file, place, caption, license, facts)
+
+
+def _captions(column: pa.Array) -> list[Any]:
+    """Texts, or lists of texts, of a column of captions."""
+    from stages.ingest.values import is_list, texts
+
+    if not is_list(column.type):
+        return texts(column)
+    flat = iter(texts(column.flatten()))
+    lengths = column.value_lengths().to_pylist()
+    return [None if length is None else list(islice(flat, length)) for length in lengths]
 
 
 def _digests(kind: str, column: pa.Array) -> pa.Array:

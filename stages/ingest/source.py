@@ -109,10 +109,14 @@ class Source(ABC, Generic[S]):
         self.config = config
         self.settings = settings
         self.inputs = inputs or {}
+        self.system_files: dict[str, int] = {}
+        """By config key, how many files of an operating system :meth:`files` passed over."""
 
     def files(self, key: str = "paths") -> list[InputFile]:
         """The input files one of `Config.list_keys` names. Raises UserError when there are none."""
-        return find(getattr(self.config, key), f"sources.{self.name}.{key}", self.inputs, self.config.private)
+        found = find(getattr(self.config, key), f"sources.{self.name}.{key}", self.inputs, self.config.private)
+        self.system_files[key] = found.system_files
+        return found.files
 
     def image_root(self) -> str:
         """Path or fsspec URL of the folder `images`; empty without one."""

@@ -18,26 +18,41 @@ from stages.ingest.plugins import source_class
 from stages.ingest.source import Columns, Digest, Item, Reject, Source, Unit
 
 _FORGOTTEN = "forgotten"
+#: What may help where all rows of a source are rejected for the same reason.
+_REMEDY = {
+    "no_caption": " If these are images without captions, set captions=none.",
+    "not_text": " If a row lists several captions, captions=each makes a pair of each (kinds table, laion, datacomp).",
+    "not_utf8": " If these lists are in another encoding, set encoding, e.g. to cp1252 (kinds table, cc3m, cc12m).",
+    "not_two_columns": " Lists with a header or another delimiter than the tab are of kind=table.",
+    "archive": " Unpack the archives first.",
+}
 
 
 class Ingest(Stage[IngestConfig]):
     """No inputs, except what holds files that the source addresses (`stages/base/external_files.py`)."""
 
     name = "ingest"
-    version = 2
+    version = 3
     holds_samples = True
     sample_tables = ("pairs-*.parquet",)
     keeps_clean_partitions = True
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One per unit of the source's lists."""
-        units = self._source(inputs).units()
+        source = self._source(inputs)
+        units = source.units()
+        passed_over = sum(source.system_files.values())
         files = list(dict.fromkeys(file.url for unit in units for file in unit.files))
         position = {url: number for number, url in enumerate(files)}
         return [
             Partition(
                 f"{number:06d}",
-                {**unit.to_spec(), "number": position[unit.files[0].url] if unit.files else 0, "of": len(files)},
+                {
+                    **unit.to_spec(),
+                    "number": position[unit.files[0].url] if unit.files else 0,
+                    "of": len(files),
+                    "system_files": 0 if number else passed_over,
+                },
             )
             for number, unit in enumerate(units)
         ]
@@ -47,6 +62,8 @@ class Ingest(Stage[IngestConfig]):
         unit = Unit.from_spec(partition.spec)
         account = (self._digests if unit.role == "hashes" else self._pairs)(unit, partition, context)
         account.write(context.intermediate, partition.id)
+        if passed_over := partition.spec.get("system_files"):
+            context.count("system_files", passed_over)
         if account.bad:
             number = partition.spec["number"]
             bad = [[number, shown, reason, detail] for shown, _, reason, detail in account.bad]
@@ -161,10 +178,9 @@ class Ingest(Stage[IngestConfig]):
         reasons.pop(_FORGOTTEN, None)
         if reasons and not counts["pairs"]:
             reason = reasons.most_common(1)[0][0]
-            images = " If these are images without captions, set captions=none." if reason == "no_caption" else ""
             raise UserError(
                 f"sources.{self.config.name}: none of {reasons.total()} rows is a pair (mostly {reason}): is"
-                f" kind={self.config.source.kind} right for these files?{images}"
+                f" kind={self.config.source.kind} right for these files?{_REMEDY.get(reason, '')}"
             )
 
     def _source(self, inputs: Inputs) -> Source[Any]:

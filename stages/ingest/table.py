@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from stages.ingest.columns import Choice, Roles
-from stages.ingest.config import ListConfig, SourceConfig
+from stages.ingest.config import SourceConfig, TextListConfig
 from stages.ingest.delimited import Records
 from stages.ingest.files import COMPRESSED, BadFile, InputFile
 from stages.ingest.parquet import read_parquet, row_group_runs
@@ -25,17 +25,19 @@ _ENDINGS: dict[str, Format] = {
     "ndjson": "jsonl",
     "parquet": "parquet",
 }
+_DELIMITERS = (",", ";", "\t", "|")
 _PREVIEWED = 1_000  # JSON lines read to determine the columns
 
 
-class TableConfig(ListConfig):
+class TableConfig(TextListConfig):
     """`kind: table`. With `images` set, a column names files below that folder; without, a column holds URLs."""
 
     format: Format | None = None
     """null goes by each file's ending (`.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.parquet`, and these with `.gz`, `.bz2`,
     `.xz`, `.zst` behind)."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    """One character between the fields of a text table; null is a comma for CSV and a tab for TSV."""
+    """One character between the fields of a text table; null is a comma for CSV and a tab for TSV, unless the header
+    has the columns that are needed with one other of comma, semicolon, tab and `|` only."""
     quoting: bool | None = None
     """Whether a field may be enclosed in quotation marks (and then hold delimiters, line ends and doubled quotation
     marks); null is yes for CSV and no for TSV, where they are characters like any other."""
@@ -67,7 +69,7 @@ class Table(Source[TableConfig]):
             if format == "parquet":
                 units += row_group_runs([file], self.settings.rows_per_partition)
             elif format == "jsonl" or (format is not None and not self._quoting(format)):
-                units += ranges([file], self.settings.bytes_per_partition)
+                units += ranges([file], self.settings.bytes_per_partition, encoding=self.config.encoding)
             else:
                 units.append(Unit((file,)))
         return units
@@ -77,7 +79,7 @@ class Table(Source[TableConfig]):
         (file,) = unit.files
         readers: dict[Format | None, Callable[[Unit, Choice], Iterator[Item]]] = {
             "parquet": read_parquet,
-            "jsonl": _read_jsonl,
+            "jsonl": self._read_jsonl,
             "csv": self._read_delimited,
             "tsv": self._read_delimited,
         }
@@ -114,14 +116,11 @@ class Table(Source[TableConfig]):
     def _read_delimited(self, unit: Unit, choice: Choice) -> Iterator[Item]:
         (file,) = unit.files
         format = self._format(file) or "csv"
-        delimiter = self.config.delimiter or {"tsv": "\t"}.get(format, ",")
-        quoting = self._quoting(format)
-        records = Records(lines(unit), delimiter, quoting)
-        # Of a range inside the file the header is at the start all the same.
-        header = next(records if unit.start == 0 else Records(lines(Unit((file,), 0, 1)), delimiter, quoting), None)
-        if not isinstance(header, list) or not any(header):
-            raise BadFile(file, "no_header", "its first line does not name columns")
-        names = [name.strip() for name in header]
+        quoting, encoding = self._quoting(format), self.config.encoding
+        delimiter, names = self._header(file, {"tsv": "\t"}.get(format, ","), quoting, choice)
+        records = Records(lines(unit, encoding), delimiter, quoting)
+        if unit.start == 0:
+            next(records)  # the header
         if unit.start == 0:
             yield Columns(file, dict.fromkeys(names, "string"), choice.ignored(names))
         roles = choice.of(file, names)
@@ -131,38 +130,58 @@ class Table(Source[TableConfig]):
             elif len(record) != len(names):
                 yield Reject(file, "blank_line" if record in ([""], []) else "ragged_row")
             else:
-                yield _row(file, record, choice, roles)
+                yield from _row(file, record, choice, roles)
+
+    def _header(self, file: InputFile, usual: str, quoting: bool, choice: Choice) -> tuple[str, list[str]]:
+        """The delimiter and the columns of a text table: also of a range inside the file its first line names them."""
+        usual = self.config.delimiter or usual
+        names = self._columns(file, usual, quoting)
+        if self.config.delimiter is None and not choice.complete(names):
+            others = {mark: self._columns(file, mark, quoting) for mark in _DELIMITERS if mark != usual}
+            complete = [mark for mark, columns in others.items() if choice.complete(columns)]
+            # One column may be the whole line; which delimiter it has is then worth saying, too.
+            several = [mark for mark, columns in others.items() if len(names) < 2 <= len(columns)]
+            for candidates in (complete, several):
+                if len(candidates) == 1:
+                    return candidates[0], others[candidates[0]]
+        if not names:
+            raise BadFile(file, "no_header", "its first line does not name columns")
+        return usual, names
+
+    def _columns(self, file: InputFile, delimiter: str, quoting: bool) -> list[str]:
+        """Names in a table's first line; empty if it is no header."""
+        header = next(Records(lines(Unit((file,)), self.config.encoding), delimiter, quoting), None)
+        return [name.strip() for name in header] if isinstance(header, list) and any(header) else []
+
+    def _read_jsonl(self, unit: Unit, choice: Choice) -> Iterator[Item]:
+        (file,) = unit.files
+        columns: dict[str, str] = {}
+        seen = 0
+        for line in lines(unit, self.config.encoding):
+            row = _parsed(line)
+            if isinstance(row, str):
+                yield Reject(file, row)
+                continue
+            if unit.start == 0 and seen < _PREVIEWED:
+                seen += 1
+                for name, value in row.items():
+                    columns.setdefault(name, type(value).__name__)
+            yield from _object(file, row, choice)
+        if unit.start == 0:
+            yield Columns(file, columns, choice.ignored(list(columns)))
 
 
-def _row(file: InputFile, record: Sequence[str], choice: Choice, roles: Roles) -> Pair | Reject:
+def _row(file: InputFile, record: Sequence[str], choice: Choice, roles: Roles) -> Iterator[Pair | Reject]:
     license = None if roles.license is None else record[roles.license]
     meta: dict[str, Any] = {name: record[position] for name, position in roles.others.items()}
     meta.update(_checked({kind: record[position] for kind, position in roles.digests.items()}))
     caption = None if roles.caption is None else record[roles.caption]
-    return choice.item(file, record[roles.place], caption, license, meta)
+    return choice.items(file, record[roles.place], caption, license, meta)
 
 
 def _checked(listed: Mapping[str, Any]) -> dict[str, str]:
     digests = {kind: checked_digest(kind, value) for kind, value in listed.items()}
     return {kind: digest for kind, digest in digests.items() if digest is not None}
-
-
-def _read_jsonl(unit: Unit, choice: Choice) -> Iterator[Item]:
-    (file,) = unit.files
-    columns: dict[str, str] = {}
-    seen = 0
-    for line in lines(unit):
-        row = _parsed(line)
-        if isinstance(row, str):
-            yield Reject(file, row)
-            continue
-        if unit.start == 0 and seen < _PREVIEWED:
-            seen += 1
-            for name, value in row.items():
-                columns.setdefault(name, type(value).__name__)
-        yield _object(file, row, choice)
-    if unit.start == 0:
-        yield Columns(file, columns, choice.ignored(list(columns)))
 
 
 def _parsed(line: bytes | None) -> dict[str, Any] | str:
@@ -182,8 +201,8 @@ def _parsed(line: bytes | None) -> dict[str, Any] | str:
     return row if isinstance(row, dict) else "not_an_object"
 
 
-def _object(file: InputFile, row: dict[str, Any], choice: Choice) -> Pair | Reject:
-    """A JSON line as a pair: keys may differ from line to line, so roles are determined anew."""
+def _object(file: InputFile, row: dict[str, Any], choice: Choice) -> Iterator[Pair | Reject]:
+    """A JSON line as a pair or several: keys may differ from line to line, so roles are determined anew."""
     place, caption, license = choice.take(row)
     digests = {kind: row.pop(name, None) for kind, name in choice.digests().items()}
-    return choice.item(file, place, caption, license, {**row, **_checked(digests)})
+    return choice.items(file, place, caption, license, {**row, **_checked(digests)})

@@ -6,29 +6,73 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
-from stages.ingest.files import BadFile, InputFile
+from stages.ingest.encodings import HEAD, TextForm, text_form
+from stages.ingest.files import BadFile, InputFile, damage, read_errors
 from stages.ingest.source import Unit
 
 #: Bytes of the longest line that is kept; of a longer one (a file without line ends, a bomb) nothing is.
 LONGEST = 16 * 1024 * 1024
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def ranges(files: Sequence[InputFile], step: int, role: str = "paths") -> list[Unit]:
-    """Byte ranges of `step`; a line belongs to the range that its first byte is in. Compressed files stay whole."""
+def ranges(files: Sequence[InputFile], step: int, role: str = "paths", encoding: str | None = None) -> list[Unit]:
+    """Byte ranges of `step`; a line belongs to the range that its first byte is in. Files that are compressed, in
+    UTF-16 or without line feeds stay whole."""
     units = []
     for file in files:
         size = 0 if file.compressed else file.size()
+        if size > step and not _divisible(file, encoding):
+            size = 0
         starts = range(0, size, step) or [0]
         units += [Unit((file,), s, min(s + step, size) if size else None, role) for s in starts]
     return units
 
 
-def lines(unit: Unit) -> Iterator[bytes | None]:
-    """Lines of a unit's only file without their ends; None for one longer than :data:`LONGEST`.
+def _form(file: InputFile, encoding: str | None) -> TextForm:
+    with file.open_text() as handle:
+        return text_form(file, handle.read(HEAD), encoding)
 
-    Only a line feed ends a line: splitting at every Unicode line end would break captions at U+2028, \\v and the like.
+
+def _divisible(file: InputFile, encoding: str | None) -> bool:
+    try:
+        return _form(file, encoding).divisible
+    except read_errors() as error:
+        if damage(error, file) is None:
+            raise
+        return False  # whoever reads it says what is wrong
+
+
+def lines(unit: Unit, encoding: str | None = None) -> Iterator[bytes | None]:
+    """Lines of a unit's only file, as UTF-8 and without their ends; None for one longer than :data:`LONGEST`.
+
+    Only a line feed ends a line (or, in a file that begins without any, a carriage return): splitting at every Unicode
+    line end would break captions at U+2028, \\v and the like. What does not decode in `encoding` is no UTF-8 either.
+    Raises BadFile for UTF-16 that nothing states.
     """
+    (file,) = unit.files
+    # Without a configured encoding only UTF-8 is cut into ranges.
+    form = TextForm() if unit.start and encoding is None else _form(file, encoding)
+    if form.divisible:
+        for line in _byte_lines(unit, form):
+            yield line if line is None else form.utf8(line)
+        return
+    with file.open_text() as handle:
+        yield from _whole_lines(form.pieces(handle))
+
+
+def _whole_lines(pieces: Iterator[bytes]) -> Iterator[bytes | None]:
+    rest, too_long = b"", False
+    for piece in pieces:
+        *ended, rest = (rest + piece).split(b"\n")
+        for line in ended:
+            yield None if too_long or len(line) >= LONGEST else line.rstrip(b"\r")
+            too_long = False
+        if too_long or len(rest) >= LONGEST:
+            rest, too_long = b"", True
+    if too_long or rest:
+        yield None if too_long else rest.rstrip(b"\r")
+
+
+def _byte_lines(unit: Unit, form: TextForm) -> Iterator[bytes | None]:
     (file,) = unit.files
     with file.open_text() as handle:
         position = unit.start
@@ -36,8 +80,8 @@ def lines(unit: Unit) -> Iterator[bytes | None]:
             # Step back one byte: a line that begins exactly at `start` is ours, one begun before it is not.
             handle.seek(position - 1)
             position += _skip(handle) - 1
-        elif handle.peek(len(BYTE_ORDER_MARK)).startswith(BYTE_ORDER_MARK):
-            position += len(handle.read(len(BYTE_ORDER_MARK)))
+        else:
+            position += len(handle.read(form.mark))
         while unit.end is None or position < unit.end:
             line = handle.readline(LONGEST)
             if not line:

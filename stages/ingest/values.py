@@ -41,6 +41,11 @@ def is_text(type: pa.DataType) -> bool:
     return any(kind(type) for kind in (*kinds, *more))
 
 
+def is_list(type: pa.DataType) -> bool:
+    """Whether a column of this type holds a list per row."""
+    return pa.types.is_list(type) or pa.types.is_large_list(type) or pa.types.is_fixed_size_list(type)
+
+
 def texts(column: pa.Array) -> list[Any]:
     """Python strings of a column for which :func:`is_text` holds; a value that is not UTF-8 comes back as bytes."""
     if pa.types.is_dictionary(column.type):

@@ -97,8 +97,8 @@ class Rules(StageConfig):
     max_faces: Count | None = None
     """Faces detected."""
     languages: Annotated[list[str], Field(min_length=1)] | None = None
-    """lid.176 codes (`en`, `de`, ...); the rule is called `rule.language`. It is the first of the rules on captions: that
-    a caption is Chinese says more than that it has one word between white space."""
+    """lid.176 codes (`en`, `de`, ...); the rule is called `rule.language`. It is the first of the rules on captions:
+    that one is Chinese says more than that it has one word between white space."""
     language_confidence: Annotated[Share | None, FingerprintedUnless(None)] = None
     """Probability of the detected language below which `languages` does not judge, so that the caption passes it; null
     judges every caption. lid.176 takes some short captions for another language, nearly always with a low probability

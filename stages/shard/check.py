@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -37,6 +38,8 @@ class ShardCheck:
     problems: list[ShardFault] = field(default_factory=list)
     uids: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
     """xxh3_64 of each sample's uid, in order: enough to detect repeated uids over all shards."""
+    system_files: int = 0
+    """Members that an operating system added, which belong to no sample."""
 
 
 @dataclass
@@ -48,6 +51,7 @@ class Report:
     samples: int = 0
     bytes: int = 0
     problems: list[ShardFault] = field(default_factory=list)
+    system_files: int = 0
 
 
 #: Runs :func:`check_shard` on shards by number, in any order; the flag is its `by_index`.
@@ -73,6 +77,7 @@ def check(reader: ShardReader, execute: Execute) -> Report:
     for result in results:
         report.samples += result.samples
         report.bytes += result.bytes
+        report.system_files += result.system_files
         problems += result.problems
     problems += _repeated(reader, results, by_index)
     report.problems = problems
@@ -98,7 +103,9 @@ def check_shard(reader: ShardReader, number: int, by_index: bool) -> ShardCheck:
                 short = size < listed.get("bytes", size + 1)
                 result.problems += TarCheck(name, file, size, short, rows, _look).problems()
             else:
-                identities = list(_foreign(name, file, result.problems))
+                passed_over: Counter[str] = Counter()
+                identities = list(_foreign(name, file, result.problems, passed_over))
+                result.system_files = passed_over["system_files"]
                 result.samples, result.uids = len(identities), _digests(uid for uid, _ in identities)
             if not result.problems:
                 result.problems += _against_list(name, file, size, listed)
@@ -204,10 +211,13 @@ def _decoded(data: bytes) -> tuple[int, int] | None:
     return size
 
 
-def _foreign(name: str, file: IO[bytes], problems: list[ShardFault]) -> Iterator[tuple[str, int]]:
-    """uid and image offset of each sample of a tar without an index; appends what is wrong to `problems`."""
+def _foreign(
+    name: str, file: IO[bytes], problems: list[ShardFault], passed_over: Counter[str]
+) -> Iterator[tuple[str, int]]:
+    """uid and image offset of each sample of a tar without an index; appends what is wrong to `problems`, and counts
+    in `passed_over`."""
     try:
-        for key, parts in iter_samples(file):
+        for key, parts in iter_samples(file, passed_over):
             first = min(part.offset for part in parts.values())
             try:
                 row = to_row(0, key, parts)
@@ -259,7 +269,7 @@ def _identities(reader: ShardReader, shard: int, by_index: bool) -> list[tuple[s
         return [(row.uid, row.image_offset) for row in (reader.index[i] for i in reader.of_shard(shard))]
     name = reader.shards[shard]
     with reader.files.open(name) as file:
-        return list(_foreign(name, file, []))
+        return list(_foreign(name, file, [], Counter()))
 
 
 def _line(error: BaseException) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from stages.base.contract import UserError
+from stages.base.external_files import is_system_file
 from stages.shard.index import IndexRow
 
 #: Extensions of members that are images, as WebDataset names them.
@@ -37,14 +39,15 @@ class Part(NamedTuple):
     """Content of a JSON member; None for all others."""
 
 
-def iter_samples(file: IO[bytes]) -> Iterator[tuple[str, dict[str, Part]]]:
+def iter_samples(file: IO[bytes], passed_over: Counter[str] | None = None) -> Iterator[tuple[str, dict[str, Part]]]:
     """Key and parts by extension of each sample: consecutive members that share a name up to its first dot.
 
-    Raises BrokenTar after the last complete sample of a damaged tar.
+    Members that an operating system adds (macOS: `._NAME` beside each NAME) belong to no sample; `passed_over` counts
+    them as `system_files`. Raises BrokenTar after the last complete sample of a damaged tar.
     """
     key, parts = "", dict[str, Part]()
     try:
-        for name, extension, part in _members(file):
+        for name, extension, part in _members(file, Counter() if passed_over is None else passed_over):
             if name != key or extension in parts:
                 if parts:
                     yield key, parts
@@ -58,14 +61,18 @@ def iter_samples(file: IO[bytes]) -> Iterator[tuple[str, dict[str, Part]]]:
         yield key, parts
 
 
-def _members(file: IO[bytes]) -> Iterator[tuple[str, str, Part]]:
+def _members(file: IO[bytes], passed_over: Counter[str]) -> Iterator[tuple[str, str, Part]]:
     after = 0
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps every header of the tar
                 after = member.offset_data
-                if member.isfile():
+                if member.isfile() and is_system_file(member.name):
+                    passed_over["system_files"] += 1
+                    after = member.offset_data + member.size
+                    _require(file, after)
+                elif member.isfile():
                     folder, _, base = member.name.rpartition("/")
                     stem, _, extension = base.partition(".")
                     reader = tar.extractfile(member) if extension.lower() == "json" else None

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from markupsafe import Markup, escape
 
 _WIDTH, _HEIGHT, _FOOT, _HEAD = 420, 170, 26, 14
+#: Widest room of a bin: few of them stand in the middle, since a bar as wide as the chart is no longer seen as one.
+_WIDEST = _WIDTH / 6
 
 
 def histogram(
@@ -26,10 +28,11 @@ def histogram(
     series = names or ("fetched", "kept")
     shown = range(first, last + 1)
     tallest = max([n for i in shown for n in (fetched[i], kept[i])] + [1])
-    step = _WIDTH / len(shown)
+    step = min(_WIDTH / len(shown), _WIDEST)
+    margin = (_WIDTH - step * len(shown)) / 2
     parts = []
     for column, i in enumerate(shown):
-        left = column * step
+        left = margin + column * step
         title = f"{_range(edges, i)}: {fetched[i]:,} {series[0]}, {kept[i]:,} {series[1]}"
         width = step / 2 if names else step
         bars = _bar(left, width, fetched[i] / tallest, "all")

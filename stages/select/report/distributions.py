@@ -56,7 +56,8 @@ _BINS = 12
 def distributions(
     decision: Decision, kept_pairs: NDArray[np.bool_], kept_images: NDArray[np.bool_]
 ) -> dict[str, dict[str, Any]]:
-    """Signal -> `edges`, `fetched`, `kept`, `of` (image or pair) and `measured`; signals without values are left out.
+    """Signal -> `edges`, `fetched`, `kept`, `of` (image or pair), `measured`, and `only` where all values are one;
+    signals without values are left out.
 
     Signals with fixed edges come first, in the order of :data:`EDGES`; any other numeric column (a family from another
     package) gets equal bins between its smallest and largest value.
@@ -95,6 +96,7 @@ def _histogram(name: str, column: pa.ChunkedArray, kept: NDArray[np.bool_]) -> d
         "fetched": np.bincount(bins, minlength=len(edges)).tolist(),
         "kept": np.bincount(bins[kept], minlength=len(edges)).tolist(),
         "measured": len(values),
+        **({"only": float(values[0])} if (values == values[0]).all() else {}),
     }
 
 

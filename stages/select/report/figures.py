@@ -18,6 +18,9 @@ from stages.select.report.groups import clusters, leaks
 if TYPE_CHECKING:
     from stages.select.decision import Decision
 
+#: Statuses of images whose host was never contacted (`stages/download/outcome.py`): the name does not resolve, or the
+#: address or the request is not permitted.
+_NOT_ASKED = frozenset({"dns", "forbidden_address", "forbidden_scheme", "forgotten", "invalid_url"})
 #: Maximum number of hosts listed, those that lost most images first.
 HOSTS = 50
 _STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -157,6 +160,7 @@ def _hosts(columns: _Columns) -> dict[str, Any]:
     success = columns.status.value("success")
     fetched = table[:, success] if success is not None else np.zeros(len(hosts.names), dtype=np.int64)
     tried = table.sum(axis=1)
+    asked = table[:, [name not in _NOT_ASKED for name in columns.status.names]].sum(axis=1) > 0
     lost = tried - fetched
     kept = np.bincount(hosts.of[(hosts.of >= 0) & columns.kept_images], minlength=len(hosts.names))
     order = sorted(range(len(hosts.names)), key=lambda n: (-int(lost[n]), -int(tried[n]), hosts.names[n]))
@@ -176,8 +180,9 @@ def _hosts(columns: _Columns) -> dict[str, Any]:
             }
         )
     return {
-        "hosts": int((tried > 0).sum()),
-        "without_success": int(((tried > 0) & (fetched == 0)).sum()),
+        "hosts": int(asked.sum()),
+        "without_success": int((asked & (fetched == 0)).sum()),
+        "not_asked": int(((tried > 0) & ~asked).sum()),
         "top": listed,
     }
 

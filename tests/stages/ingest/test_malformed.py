@@ -303,7 +303,7 @@ FILES: dict[str, tuple[str, str, bytes, str]] = {
     "xz: is none": ("cc3m", "l.tsv.xz", _TSV, "damaged"),
     "zst: is none": ("cc3m", "l.tsv.zst", _TSV, "damaged"),
     "csv: empty": ("table", "t.csv", b"", "no_header"),
-    "csv: header in utf-16": ("table", "t.csv", "url,caption\n".encode("utf-16"), "no_header"),
+    "csv: utf-16 without its mark": ("table", "t.csv", "url,caption\na,b\n".encode("utf-16-be"), "wrong_encoding"),
     "csv: header not closed": ("table", "t.csv", b'"url,caption\n' * 3, "no_header"),
     "csv: other columns": ("table", "t.csv", b"link,title\na,b\n", "no_column"),
     "unknown ending": ("table", "t.xlsx", b"PK", "unknown_format"),

@@ -50,9 +50,9 @@ def test_globs_and_folders_are_expanded_and_named_from_their_common_folder(tmp_p
     for name in ("b/2.tsv", "a/1.tsv", "a/deep/3.tsv", "a/note.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
-    assert [file.name for file in find([f"{tmp_path}/**/*.tsv"], "k")] == ["a/1.tsv", "a/deep/3.tsv", "b/2.tsv"]
-    assert [file.name for file in find([f"{tmp_path}/a"], "k")] == ["1.tsv", "deep/3.tsv", "note.txt"]
-    assert [file.name for file in find([f"{tmp_path}/a/1.tsv"], "k")] == ["1.tsv"]
+    assert [file.name for file in find([f"{tmp_path}/**/*.tsv"], "k").files] == ["a/1.tsv", "a/deep/3.tsv", "b/2.tsv"]
+    assert [file.name for file in find([f"{tmp_path}/a"], "k").files] == ["1.tsv", "deep/3.tsv", "note.txt"]
+    assert [file.name for file in find([f"{tmp_path}/a/1.tsv"], "k").files] == ["1.tsv"]
 
 
 def test_files_of_several_places_that_are_named_alike_stay_apart(tmp_path: Path) -> None:
@@ -64,10 +64,10 @@ def test_files_of_several_places_that_are_named_alike_stay_apart(tmp_path: Path)
         (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
     inputs = {"world": tuple(Artifact(str(tmp_path / name)) for name in manifests)}
     alone = find(["world:one/lists/*.tsv"], "k", {"world": inputs["world"][:1]})
-    assert [file.name for file in alone] == ["a.tsv"]
+    assert [file.name for file in alone.files] == ["a.tsv"]
     files = find(["world:two/lists", f"{tmp_path}/own/lists/a.tsv", "world:one/lists/a.tsv"], "k", inputs)
-    assert [file.name for file in files] == ["a.tsv", "one/a.tsv", "two/a.tsv"]
-    assert [Path(file.url).read_text() for file in files] == ["own", "one", "two"]
+    assert [file.name for file in files.files] == ["a.tsv", "one/a.tsv", "two/a.tsv"]
+    assert [Path(file.url).read_text() for file in files.files] == ["own", "one", "two"]
 
 
 def test_external_files_are_all_inputs_and_a_missing_one_names_its_key(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.base.contract import UserError
 from stages.ingest.delimited import Records
 
 SHA = "AB" * 32
@@ -127,3 +128,67 @@ def test_a_forgotten_quote_costs_its_own_line_however_long_the_list() -> None:
     records = list(Records(iter(lines), ",", quoting=True))
     assert records[0] == "bad_quoting"
     assert records[1:] == [["good", "row"]] * 1_000
+
+
+LISTS = [
+    ("http://x.test/1.jpg", ["a cat", "a cat asleep"]),
+    ("http://x.test/2.jpg", []),
+    ("http://x.test/3.jpg", None),
+    ("http://x.test/4.jpg", ["a dog", None, " "]),
+]
+
+
+def _listed(folder: Path, format: str) -> str:
+    path = folder / f"list.{format.removeprefix('large_')}"
+    rows = [{"url": url, "caption": captions, "n": n} for n, (url, captions) in enumerate(LISTS)]
+    if format.endswith("parquet"):
+        kind = pa.large_list(pa.large_string()) if format.startswith("large") else pa.list_(pa.string())
+        schema = pa.schema([("url", pa.string()), ("caption", kind), ("n", pa.int64())])
+        pq.write_table(pa.Table.from_pylist(rows, schema), path, row_group_size=3)
+    elif format == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        cells = ["" if captions is None else json.dumps(captions) for _, captions in LISTS]
+        lines = [f"{url}\t{cell}\t{n}" for n, ((url, _), cell) in enumerate(zip(LISTS, cells, strict=True))]
+        path.write_text("\n".join(["url\tcaption\tn", *lines]))
+    return str(path)
+
+
+@pytest.mark.parametrize("format", ["parquet", "large_parquet", "jsonl", "tsv"])
+def test_each_caption_of_a_listed_image_can_be_a_pair(
+    ingest: Any, pairs: Any, rejects: Any, tmp_path: Path, format: str
+) -> None:
+    fields = {"kind": "table", "paths": [_listed(tmp_path, format)]}
+    artifact = ingest({**fields, "captions": "each"})
+    assert sorted((row["url"][-5], row["caption"], json.loads(row["meta"])["n"]) for row in pairs(artifact)) == [
+        ("1", "a cat", 0 if format != "tsv" else "0"),
+        ("1", "a cat asleep", 0 if format != "tsv" else "0"),
+        ("4", "a dog", 3 if format != "tsv" else "3"),
+    ]
+    assert [reason for _, _, reason in rejects(artifact)] == ["no_caption"] * 4
+    assert artifact.counts["images"] == 2
+
+
+@pytest.mark.parametrize(
+    ("format", "said"), [("parquet", "captions=each for a pair of each"), ("jsonl", "captions=each")]
+)
+def test_lists_of_captions_are_refused_with_the_key_that_reads_them(
+    ingest: Any, tmp_path: Path, format: str, said: str
+) -> None:
+    path = Path(_listed(tmp_path, format))
+    if format == "jsonl":
+        path.write_text(path.read_text().splitlines()[0])
+    with pytest.raises(UserError, match=said):
+        ingest({"kind": "table", "paths": [str(path)]})
+
+
+def test_captions_that_are_texts_stay_one_each_also_where_lists_are_allowed(
+    ingest: Any, pairs: Any, tmp_path: Path
+) -> None:
+    captions = ["a cat", "[sic] a dog", '["a", "b"]', "[1, 2]"]
+    rows = [{"URL": f"http://x.test/{n}.jpg", "TEXT": caption} for n, caption in enumerate(captions)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "l.parquet")
+    fields = {"kind": "laion", "paths": [str(tmp_path / "l.parquet")]}
+    each = [row["caption"] for row in pairs(ingest({**fields, "captions": "each"}))]
+    assert sorted(each) == ["[1, 2]", "[sic] a dog", "a", "a cat", "b"]
+    assert sorted(row["caption"] for row in pairs(ingest(fields))) == sorted(captions)
