@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/language_confidence.py --english captions.json --other FOLDER
 
-`--english` takes COCO caption JSONs and text files; `--other` a folder of `<code>.txt`, a text a line, of other languages.
-Texts of fewer than 6 characters or 3 words are left out, as by `datacomp_basic`; of languages written without spaces, of
-fewer than 6 characters. Prints a table, and one JSON object last.
+`--english` takes COCO caption JSONs and text files; `--other` a folder of `<code>.txt`, a text a line, of other
+languages. Texts of fewer than 6 characters or 3 words are left out, as by `datacomp_basic`; of languages written
+without spaces, of fewer than 6 characters. Prints a table, and one JSON object last.
 """
 
 from __future__ import annotations

@@ -119,7 +119,8 @@ def charts(distributions: Mapping[str, Any]) -> dict[str, tuple[str, str, Markup
     drawn = {}
     for name, h in distributions.items():
         title = TITLES.get(name, name.replace("_", " "))
-        note = f"{h['measured']:,} {h['of']}s measured" + (f", all {h['only']:g}" if "only" in h else "")
+        note = f"{h['measured']:,} {h['of']}{'' if h['measured'] == 1 else 's'} measured"
+        note += f", all {h['only']:g}" if "only" in h else ""
         drawn[name] = (title, note, histogram(h["edges"], h["fetched"], h["kept"], title))
     return drawn
 

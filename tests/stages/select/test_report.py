@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from stages.select import report
 from stages.select.config import SelectConfig, SelectionConfig
 from stages.select.report.card import card
 from stages.select.report.charts import histogram
 from stages.select.report.figures import codes, figures
-from stages.select.report.page import share
+from stages.select.report.page import charts, share
 from stages.select.report.tables import tables
 from stages.select.verdict import decide
 
+REPORT = Path(report.__file__).parent
 SELECTION = SelectionConfig.model_validate(
     {"name": "test", "rules": {"min_side": 100, "languages": ["en"]}, "duplicates": {"near": {}}}
 )
@@ -104,7 +108,21 @@ def test_distributions_hold_every_measured_value_once(decision, numbers) -> None
     assert found["shorter_side"]["fetched"][1] == 1  # the image 50 pixels wide
     assert found["words"]["fetched"][-1] == 1  # the caption of 200 words, in the last, open bin
     # A signal that nobody knew of: one value, in bins of its own.
-    assert found["odd_signal"] == {"edges": [3.0], "fetched": [1], "kept": [0], "measured": 1, "of": "image"}
+    odd = {"edges": [3.0], "fetched": [1], "kept": [0], "measured": 1, "of": "image", "only": 3.0}
+    assert found["odd_signal"] == odd
+    assert "only" not in found["words"]
+
+
+def test_one_value_is_a_bar_among_room_for_others_and_said_in_words(numbers) -> None:
+    title, note, chart = charts(numbers["distributions"])["odd_signal"]
+    assert (title, note) == ("odd signal", "1 image measured, all 3")
+    (bar,) = re.findall(r'<rect class="all" x="([\d.]+)" .*?width="([\d.]+)"', chart)
+    left, width = map(float, bar)
+    assert width <= 70
+    assert left + width / 2 == pytest.approx(210, abs=1)  # in the middle
+    many = charts({"x": {"edges": [*range(12)], "fetched": [1] * 12, "kept": [1] * 12, "measured": 12, "of": "pair"}})
+    assert many["x"][2].count("<rect") == 24
+    assert max(float(x) for x in re.findall(r'class="all" x="([\d.]+)"', many["x"][2])) > 380
 
 
 def test_copies_are_told_by_their_survivor_and_size(numbers) -> None:
@@ -206,7 +224,40 @@ def test_files_of_ones_own_have_no_host_and_are_counted_all_the_same(make_index)
     decision = decide(index, SelectConfig(selection=SELECTION))
     numbers = figures(decision, decision.config)
     assert numbers["totals"]["listed_images"] == 2
-    assert numbers["hosts"] == {"hosts": 0, "without_success": 0, "top": []}
+    assert numbers["hosts"] == {"hosts": 0, "without_success": 0, "not_asked": 0, "top": []}
+
+
+def test_a_host_that_was_never_contacted_was_not_asked(make_index) -> None:
+    statuses = {
+        "good.test": "success",
+        "late.test": "timeout",
+        "shut.test": "connection_refused",
+        "rules.test": "robots",
+        "nowhere.test": "dns",
+        "inside.test": "forbidden_address",
+        "odd.test": "invalid_url",
+        "gone.test": "forgotten",
+    }
+    index = make_index([{"status": status} for status in statuses.values()], [{"image": n} for n in range(8)])
+    place = index.images.schema.get_field_index("host")
+    index.images = index.images.set_column(place, "host", pa.array(list(statuses)).dictionary_encode())
+    decision = decide(index, SelectConfig(selection=SELECTION))
+    hosts = figures(decision, decision.config)["hosts"]
+    assert (hosts["hosts"], hosts["without_success"], hosts["not_asked"]) == (4, 3, 4)
+    assert {host["host"] for host in hosts["top"]} == set(statuses)  # what was lost is listed all the same
+
+
+def test_every_head_of_a_column_stands_as_its_text_does() -> None:
+    """Columns of text stand left and fit a narrow page below their numbers; all others stand right."""
+    page, style = ((REPORT / name).read_text("utf-8") for name in ("report.html.j2", "report.css"))
+    for table in re.findall(r"<table.*?</table>", page, re.DOTALL):
+        heads = re.findall(r"<th([^>]*)>", table)[1:]
+        cells = re.findall(r"<td([^>]*)>", table)
+        texts = [cell for cell in cells if "text" in cell and "colspan" not in cell]
+        assert sum("text" in head for head in heads) == len(texts)
+        assert not texts or table.startswith('<table class="why">')
+    assert re.search(r"th\.text, td\.text \{ text-align: left", style)
+    assert re.search(r"max-width: 760px.*\.why td\.text \{ grid-column: 1 / -1", style, re.DOTALL)
 
 
 def test_an_image_only_source_is_marked_and_counts_in_no_figure_of_texts(make_index) -> None:
