@@ -17,6 +17,7 @@ from stages.shard.index import IndexRow
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 
 _BLOCK = 512
+_PIECE = 1 << 20
 
 
 class BrokenTar(Exception):
@@ -91,6 +92,11 @@ def _members(file: IO[bytes], passed_over: Counter[str]) -> Iterator[tuple[str, 
         raise BrokenTar(end, "the tar ends without its end mark", lost=False)
     if len(block) < _BLOCK or block.strip(b"\0"):
         raise BrokenTar(end, "the header there is damaged")
+    while piece := file.read(_PIECE):
+        if piece.strip(b"\0"):
+            raise BrokenTar(
+                end, "more follows the end mark there, which readers of tars pass over (several tars in one?)"
+            )
 
 
 def _require(file: IO[bytes], end: int) -> None:

@@ -327,3 +327,20 @@ def test_images_without_a_text_are_checked_and_forgotten_like_any_other(
     content[row.image_offset + 20] ^= 1
     path.write_bytes(content)
     assert [problem.uid for problem in problems(artifact)] == [row.uid]
+
+
+def test_what_follows_the_end_mark_of_a_foreign_tar_is_not_lost_in_silence(tmp_path: Path) -> None:
+    """As `cat a.tar b.tar` makes it: readers stop at the first end mark."""
+    picture = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(picture, "PNG")
+    content = b""
+    for key in ("a", "b"):
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            member = tarfile.TarInfo(f"{key}.png")
+            member.size = len(picture.getvalue())
+            tar.addfile(member, io.BytesIO(picture.getvalue()))
+        content += packed.getvalue()
+    (tmp_path / "00000.tar").write_bytes(content)
+    with pytest.raises(UserError, match="more follows the end mark"):
+        len(ShardReader(tmp_path))
