@@ -122,17 +122,27 @@ def with_pixel_statistics(key: str, settings: S, model: ModelConfig) -> tuple[S,
 def check_frozen(key: str, settings: OptimizationConfig, phases: Sequence[PhaseConfig], model: ModelConfig) -> None:
     """Raise UserError where a phase uses a part that stays frozen at random weights, unless that is asked for.
 
-    A part has weights from the folder that `initialise_from` names for it, or from an earlier phase that trained it.
+    A part has weights from the folder that `initialise_from` names for it, or from an earlier phase that trained it; a
+    language model without its embeddings (`initialise_from.embeddings=false`) has them from an earlier phase alone.
     """
     if settings.random_frozen:
         return
     given = {part for part, folder in model.initialise_from if isinstance(folder, str)}
+    if blind := "language" in given and not model.initialise_from.embeddings:
+        given.remove("language")
     for number, phase in enumerate(phases):
         used = objective_parts(model, phase.objective)
-        learning = set(phase.trainable or used)
+        learning = phase.learning_parts(f"{key}.phases[{number}]", model)
         for part in used:
             if part in learning or part in given:
                 continue
+            if part == "language" and blind:
+                raise UserError(
+                    f"{key}.phases[{number}]: {phase.objective} uses the part 'language', which is frozen, and its "
+                    "embeddings are random (model.initialise_from.embeddings=false): take its own tokenizer "
+                    "(tokenizer.folder) and set embeddings to true, or add language to "
+                    f"{key}.phases[{number}].trainable (or set {key}.random_frozen=true)"
+                )
             own_folder = part in type(model.initialise_from).model_fields
             start = f"set model.initialise_from.{part} to a folder of weights, or " if own_folder else ""
             raise UserError(
@@ -140,7 +150,7 @@ def check_frozen(key: str, settings: OptimizationConfig, phases: Sequence[PhaseC
                 f"but random ones: {start}add {part} to {key}.phases[{number}].trainable (or, if it is meant to stay "
                 f"random, set {key}.random_frozen=true)"
             )
-        given |= learning
+        given.update(learning)
 
 
 def check_checkpointing(key: str, settings: OptimizationConfig, model: ModelConfig) -> None:
@@ -192,6 +202,8 @@ def make_job(
     """
     if isinstance(source, PairSource):
         source = PairSource(_absolute(source.shards), _absolute(source.tokens))
+    for number, phase in enumerate(phases):
+        phase.learning_parts(key if isinstance(source, AnnotatedSource) else f"{key}.phases[{number}]", model)
     check_checkpointing(key, settings, model)
     check_compile(key, settings, int(context.cluster.get("tensor_parallel", 1)))
     settings, model = with_pixel_statistics(key, settings, model)

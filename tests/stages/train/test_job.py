@@ -74,6 +74,21 @@ def test_a_part_that_an_earlier_phase_trained_may_be_frozen() -> None:
     check_frozen("train", OptimizationConfig(), trained, language)
 
 
+def test_random_embeddings_of_a_frozen_language_model_are_no_weights() -> None:
+    folders = {"vision": "somewhere", "language": "elsewhere", "embeddings": False}
+    blind = model_of("blip2_tiny", initialise_from=folders)
+    with pytest.raises(UserError, match=r"phases\[1\]: .*'language'.* embeddings are random .*tokenizer\.folder"):
+        check_frozen("train", OptimizationConfig(), STAGES, blind)
+    learning = [STAGES[0], PhaseConfig(objective="language_modeling", steps=1), STAGES[1]]
+    check_frozen("train", OptimizationConfig(), learning, blind)
+
+
+def test_a_part_that_a_phase_names_but_does_not_use_has_not_learnt() -> None:
+    first = PhaseConfig(objective="representation", steps=1, trainable=["vision", "qformer", "adapters"])
+    with pytest.raises(UserError, match=r"phases\[0\]\.trainable: representation uses no part 'adapters'"):
+        check_frozen("train", OptimizationConfig(), [first], model_of("blip2_tiny"))
+
+
 def test_the_published_recipe_asks_for_weights() -> None:
     fields = yaml.safe_load((CONF / "recipe" / "blip2_xl.yaml").read_text(encoding="utf-8"))
     phases = [PhaseConfig.model_validate(phase) for phase in fields["phases"]]
