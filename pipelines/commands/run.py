@@ -79,7 +79,8 @@ def _retrying(config: PairmillConfig, dag: Dag, workspace: Workspace, targeted: 
 
 
 def check_capacity(config: PairmillConfig, workspace: Workspace, dag: Dag, targeted: list[str]) -> None:
-    """Raise UserError for a training run that cannot fit, or whose frozen parts have no weights.
+    """Raise UserError for a training run that cannot fit, whose frozen parts have no weights, or whose ranks cannot
+    share a model as they are to.
 
     Before anything is read, fetched or started.
     """
@@ -91,10 +92,13 @@ def check_capacity(config: PairmillConfig, workspace: Workspace, dag: Dag, targe
         visited.add(node.id)
         stack.extend(node.parents())
     if any(dag[node_id].stage.name in TRAINING for node_id in visited):
+        from stages.train.job import check_compile, check_frozen, check_tensor_parallel  # loads numpy
+
+        degree = config.cluster.tensor_parallel
+        check_tensor_parallel(config.model, degree)
         capacity.check(config.model, config.train, config.cluster)
     if any(dag[node_id].stage is Pretrain for node_id in visited):
-        from stages.train.job import check_frozen  # loads numpy
-
+        check_compile("train", config.train, degree)
         check_frozen("train", config.train, config.train.phases, config.model)
 
 

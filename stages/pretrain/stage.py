@@ -22,10 +22,12 @@ class Pretrain(Stage[PretrainConfig]):
     def check(self) -> None:
         """Raises UserError where the weights to start from are missing, or settings are for another kind of model."""
         from stages.pretrain.embeddings import check_start
-        from stages.train.job import check_checkpointing
+        from stages.train.job import check_checkpointing, check_lengths
 
         check_start(self.config.model)
-        check_checkpointing("train", self.config.train, self.config.model)
+        settings = self.config.train
+        check_checkpointing("train", settings, self.config.model)
+        check_lengths("train", settings.phases, self.config.model, settings.max_text_tokens)
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One: a training run is not split, it resumes from its own checkpoints."""

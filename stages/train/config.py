@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from models.common.config import ModelConfig
+from models.common.config import Deviation, ModelConfig
 from models.registry import objective_parts
 from stages.base.contract import NotFingerprinted, StageConfig, UserError
 
@@ -162,7 +162,7 @@ class OptimizationConfig(StageConfig):
     """Subtracted per channel from pixels in [0, 1]. Null: what the model was trained with or states itself
     (`model.vision.image_mean`), and CLIP's for a new model that states nothing. Another value than the model's is
     refused."""
-    image_std: Triple | None = None
+    image_std: Deviation | None = None
     """Divided by per channel; as `image_mean`."""
     log_every: Annotated[int, Field(ge=1)] = 10
     """Steps per line of the history; its losses are means over those steps."""
