@@ -92,13 +92,12 @@ def check_capacity(config: PairmillConfig, workspace: Workspace, dag: Dag, targe
         visited.add(node.id)
         stack.extend(node.parents())
     if any(dag[node_id].stage.name in TRAINING for node_id in visited):
+        capacity.check(config.model, config.train, config.cluster)
         from stages.train.job import check_compile, check_frozen, check_tensor_parallel  # loads numpy
 
-        degree = config.cluster.tensor_parallel
-        check_tensor_parallel(config.model, degree)
-        capacity.check(config.model, config.train, config.cluster)
+        check_tensor_parallel(config.model, config.cluster.tensor_parallel)
     if any(dag[node_id].stage is Pretrain for node_id in visited):
-        check_compile("train", config.train, degree)
+        check_compile("train", config.train, config.cluster.tensor_parallel)
         check_frozen("train", config.train, config.train.phases, config.model)
 
 
