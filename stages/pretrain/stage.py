@@ -24,13 +24,14 @@ class Pretrain(Stage[PretrainConfig]):
         """Raises UserError where the weights to start from are missing or do not fit, or settings are for another kind
         of model."""
         from stages.pretrain.embeddings import check_start
-        from stages.train.job import check_checkpointing, check_lengths
+        from stages.train.job import check_checkpointing, check_lengths, with_pixel_statistics
 
         check_start(self.config.model)
         if self.config.model.initialise_from.folders:
             # Names and shapes are compared on the meta device: before the data are made, which may take days.
             registry.construct(self.config.model)
         settings = self.config.train
+        with_pixel_statistics("train", settings, self.config.model)
         check_checkpointing("train", settings, self.config.model)
         check_lengths("train", settings.phases, self.config.model, settings.max_text_tokens)
 

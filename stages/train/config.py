@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from models.common.config import Deviation, ModelConfig
-from models.registry import objective_parts
+from models.registry import objective_parts, objective_settings
 from stages.base.contract import NotFingerprinted, StageConfig, UserError
 
 Unit = Annotated[float, Field(ge=0, le=1)]
@@ -105,8 +105,15 @@ class PhaseConfig(StageConfig):
         return self
 
     def learning_parts(self, key: str, model: ModelConfig) -> tuple[str, ...]:
-        """The parts of a model that learn. Raises UserError, for ``key``.trainable, for one that is not used."""
+        """The parts of a model that learn.
+
+        Raises UserError, for the phase's ``key``, for one that is not used, and for settings that the objective lacks.
+        """
         used = objective_parts(model, self.objective)
+        try:
+            objective_settings(model.architecture, self.objective, self.settings)
+        except UserError as error:
+            raise UserError(f"{key}.{error}") from None
         for part in self.trainable or ():
             if part not in used:
                 raise UserError(

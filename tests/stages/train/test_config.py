@@ -75,6 +75,16 @@ def test_parts_that_could_not_learn_are_no_choice() -> None:
     model = registry.model_config(load("model", "blip2_tiny"))
     phase = PhaseConfig(objective="representation", steps=1, trainable=["heads", "qformer"])
     assert phase.learning_parts("train.phases[0]", model) == ("qformer", "heads")
+    phase = PhaseConfig(objective="representation", steps=1, settings={"smoothing": 0.1})
+    with pytest.raises(
+        UserError, match=r"^tasks\.x\.settings\.smoothing of representation: unknown; its settings are con"
+    ):
+        phase.learning_parts("tasks.x", model)
+    phase = PhaseConfig(objective="language_modeling", steps=1, settings={"label_smoothing": 1.5})
+    with pytest.raises(
+        UserError, match=r"settings\.label_smoothing of language_modeling: input should be less than 1; "
+    ):
+        phase.learning_parts("tasks.x", model)
     unused = PhaseConfig(objective="representation", steps=1, trainable=["qformer", "adapters"])
     with pytest.raises(
         UserError, match=r"^train\.phases\[0\]\.trainable: representation uses no part 'adapters'.*vision"
