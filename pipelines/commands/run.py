@@ -22,6 +22,7 @@ from pipelines.store import Store
 from stages.base.contract import UserError
 from stages.finetune.config import FinetuneConfig
 from stages.pretrain.stage import Pretrain
+from stages.train.job import check_compile, check_frozen, check_tensor_parallel
 
 TRAINING = ("pretrain", "finetune")
 
@@ -94,8 +95,6 @@ def check_capacity(config: PairmillConfig, workspace: Workspace, dag: Dag, targe
         stack.extend(node.parents())
     if any(dag[node_id].stage.name in TRAINING for node_id in visited):
         capacity.check(config.model, config.train, config.cluster)
-        from stages.train.job import check_compile, check_frozen, check_tensor_parallel  # loads numpy
-
         check_tensor_parallel(config.model, config.cluster.tensor_parallel)
     for own in (dag[node_id].config for node_id in visited):
         if isinstance(own, FinetuneConfig):
