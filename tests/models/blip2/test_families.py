@@ -309,6 +309,14 @@ def test_a_shape_that_is_no_decoders_is_refused(config: Callable[..., Any], tmp_
     shape = {**DECODER, "model_type": "llama", "quantization_config": {"bits": 4}}
     with pytest.raises(ValueError, match="shape is that of quantised weights"):
         config("blip2_tiny", language={"family": "transformers", "shape": shape})
+    own_head = {**DECODER, "model_type": "bert", "is_decoder": True}
+    with pytest.raises(
+        UserError, match=r"^model\.language\.shape: the decoder BertLMHeadModel is more than layers and"
+    ):
+        blip2(config, language={"family": "transformers", "shape": own_head})
+    narrow = {**DECODER, "model_type": "opt", "ffn_dim": 64, "word_embed_proj_dim": 16}
+    with pytest.raises(UserError, match=r"OPTForCausalLM has embeddings of another width"):
+        blip2(config, language={"family": "transformers", "shape": narrow})
     for model_type in ("t5", "no_such_model"):
         shape = {**DECODER, "model_type": model_type}
         with pytest.raises(UserError, match=rf"^model\.language\.shape: .*'?{model_type}"):
