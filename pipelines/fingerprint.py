@@ -89,7 +89,8 @@ class FileDigests:
         the list's name, when a path does not exist.
         """
         listed: list[tuple[str, str]] = []
-        for name, own in paths.items() if isinstance(paths, Mapping) else [("", paths)]:
+        lists: Mapping[str, Iterable[str]] = paths if isinstance(paths, Mapping) else {"": paths}
+        for name, own in lists.items():
             for path in own:
                 entries = self._entries(str(path), f"{key}.{name}" if name else key)
                 listed.extend((f"{name}/{file}" if name else file, digest) for file, digest in entries)

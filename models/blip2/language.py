@@ -80,12 +80,13 @@ def _check_plain(language: PreTrainedModel, width: int) -> None:
 
     BERT and its like compute between states and output layer, OPT-350M embeds in a width of its own.
     """
-    output = language.get_output_embeddings()
+    output: Any = language.get_output_embeddings()
+    embeddings: Any = language.get_input_embeddings()
     known = {id(weight) for module in (language.base_model, output) if module for weight in module.parameters()}
     plain = output is not None and language.base_model is not language
     if not plain or any(id(weight) not in known for weight in language.parameters()):
         problem = "is more than layers and an output layer"
-    elif language.get_input_embeddings().weight.shape[-1] != width:
+    elif embeddings.weight.shape[-1] != width:
         problem = "has embeddings of another width than its states"
     else:
         return

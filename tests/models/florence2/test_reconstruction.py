@@ -74,9 +74,15 @@ def test_three_quarters_are_hidden_and_the_seed_says_which(config: Any, batch: A
 
 @pytest.mark.parametrize(("ratio", "hidden"), [(0.01, 1), (0.99, 15)])
 def test_some_patch_is_hidden_and_some_is_seen_at_any_ratio(ratio: float, hidden: int, config: Any, batch: Any) -> None:
-    model = registry.build(config("florence2_tiny", vocabulary=60))
+    model: Any = registry.build(config("florence2_tiny", vocabulary=60))
     objective = registry.objective(model, "masked_autoencoding", {"mask_ratio": ratio})
     encoded: list[Any] = []
-    model.vision.encode = lambda pixels, kept, encode=model.vision.encode: encoded.append(kept) or encode(pixels, kept)
+    encode = model.vision.encode
+
+    def noted(pixels: Any, kept: Any) -> Any:
+        encoded.append(kept)
+        return encode(pixels, kept)
+
+    model.vision.encode = noted
     assert objective(batch)["loss"].isfinite()
     assert encoded[0].shape[1] == 16 - hidden

@@ -195,7 +195,12 @@ def test_samples_of_a_cut_shard_stop_training_or_are_replaced_and_counted(
 
 
 def test_weights_that_do_not_fit_are_refused_before_the_data_are_made(tmp_path: Path) -> None:
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=16, patch_size=8, hidden_act="gelu")).save_pretrained(tmp_path)
     model = {**MODELS["blip2"], "initialise_from": {"vision": str(tmp_path)}}
     stage = Pretrain(PretrainConfig.model_validate({"model": model, "train": {"phases": PHASES["blip2"]}}))
