@@ -117,12 +117,12 @@ def check_settings(
     """
     for name in names:
         there, here = getattr(theirs, name, None), getattr(ours, name, None)
-        if there != here and not (_is_number(there) and _is_number(here) and math.isclose(there, here, rel_tol=1e-6)):
+        if there != here and not _are_close(there, here):
             raise UserError(f"{key}: {folder} was trained with {name}={there}, this model has {here}")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _are_close(there: Any, here: Any) -> bool:
+    return isinstance(there, float) and isinstance(here, float) and math.isclose(there, here, rel_tol=1e-6)
 
 
 def fit(
