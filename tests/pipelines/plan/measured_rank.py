@@ -166,9 +166,9 @@ def rank_process(settings: dict[str, Any], rank: int, folder: Path) -> int:
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(settings["port"]))
         (folder / f"peaks.{rank}").write_text(json.dumps(train(settings, rank)))
         code = 0
-    except Exception:
-        traceback.print_exc()
     finally:
+        if code:
+            traceback.print_exc()
         sys.stderr.flush()
         os._exit(code)  # gloo's threads would be waited for
 
