@@ -42,13 +42,14 @@ def train(settings: dict[str, Any], rank: int) -> dict[str, float]:
     model = registry.model_config(settings["model"])
     config = TrainConfig.model_validate(settings["train"])
     ranks = RankInfo(rank, settings["ranks"], 1, torch.device("cpu"))
-    job: Any = TrainingJob(
+    source: Any = None  # batches are drawn below
+    job = TrainingJob(
         key="train",
         settings=config,
         phases=tuple(config.phases),
         model=model,
         initial=None,
-        source=None,  # type: ignore[arg-type] - batches are drawn below
+        source=source,
         tokenizer="",
         special=SpecialIds(pad=0, bos=1, eos=2),
         scratch=settings["scratch"],
