@@ -20,7 +20,8 @@ from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from models.common.config import ModelConfig
-from models.common.cost import Flops, MicroBatch, NoCost, Tape
+from models.common.cost import Flops, MicroBatch, NoCost
+from models.common.cost_tape import Tape
 from models.common.errors import UserError
 from models.common.spec import ModelSpec, Objective
 

@@ -35,6 +35,7 @@ SHARED = ("base", "imaging", "formats")
 LIBRARIES: dict[str, set[str]] = {
     "download": {"ingest.config", "world.plugin"},
     "select": {"index"},
+    "shard": {"download.failed_source"},
     "tokens": {"shard", "tokenizer"},
     "train": {"shard", "tokenizer", "tokens"},
     "pretrain": {"train", "tokenizer"},

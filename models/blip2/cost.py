@@ -1,4 +1,4 @@
-"""The forward pass of a BLIP2-Adapter, recorded for its costs: see `models/common/cost.py`."""
+"""The forward pass of a BLIP2-Adapter, recorded for its costs: see `models/common/cost_tape.py`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from models.blip2.config import Blip2Config
 from models.blip2.parameter_count import is_like_llama, llama_like
-from models.common.cost import Activation, MicroBatch, NoCost, Tape
+from models.common.cost import MicroBatch, NoCost
 from models.common.cost_blocks import (
     cross_attention,
     feed_forward,
@@ -16,6 +16,8 @@ from models.common.cost_blocks import (
     pre_norm_layer,
     self_attention,
 )
+from models.common.cost_memory import Activation
+from models.common.cost_tape import Tape
 
 
 def record(tape: Tape, config: Blip2Config, objective: str, settings: Mapping[str, Any], batch: MicroBatch) -> None:

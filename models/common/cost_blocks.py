@@ -1,8 +1,9 @@
-"""The blocks that transformers are made of, as they are recorded on a `models.common.cost.Tape`."""
+"""The blocks that transformers are made of, as they are recorded on a `models.common.cost_tape.Tape`."""
 
 from __future__ import annotations
 
-from models.common.cost import Activation, Tape
+from models.common.cost_memory import Activation
+from models.common.cost_tape import Tape
 
 
 def patches(

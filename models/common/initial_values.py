@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeVar
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -233,7 +232,12 @@ def construct(make: Callable[[], M], seed: int) -> tuple[M, dict[str, InitialVal
 
 @contextmanager
 def _initialisers_recorded(recorder: _Recorder) -> Iterator[None]:
-    """Record calls of the initialisers of torch that return meta tensors as they are."""
+    """Record calls of the initialisers of torch that return meta tensors as they are.
+
+    No mode of torch's sees them: they return before their first operation, and unlike `normal_` they do not call
+    `torch.overrides.handle_torch_function` themselves. So they are replaced in the meantime, as
+    `transformers.initialization.guard_torch_init_functions` replaces them.
+    """
 
     def recorded(initialiser: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def initialise(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -245,13 +249,20 @@ def _initialisers_recorded(recorder: _Recorder) -> Iterator[None]:
 
         return initialise
 
-    with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(nn.init, "_no_grad_trunc_normal_", recorded(_TRUNCATED_NORMAL)))
-        for name, initialiser in _WHOLE.items():
-            stack.enter_context(mock.patch.object(nn.init, name, recorded(initialiser)))
-            # `transformers` keeps torch's functions in a table.
-            stack.enter_context(mock.patch.dict(TORCH_INIT_FUNCTIONS, {name: recorded(initialiser)}))
+    replaced = {name: recorded(initialiser) for name, initialiser in _WHOLE.items()}
+    # `transformers` keeps torch's functions in a table.
+    tables = [
+        (vars(nn.init), {**replaced, "_no_grad_trunc_normal_": recorded(_TRUNCATED_NORMAL)}),
+        (TORCH_INIT_FUNCTIONS, replaced),
+    ]
+    before = [{name: table[name] for name in functions} for table, functions in tables]
+    try:
+        for table, functions in tables:
+            table.update(functions)
         yield
+    finally:
+        for (table, _), functions in zip(tables, before, strict=True):
+            table.update(functions)
 
 
 def _mutates(function: Any) -> bool:

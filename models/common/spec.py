@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from models.common.config import ModelConfig, StrictConfig
-from models.common.cost import MicroBatch, Tape
+from models.common.cost import MicroBatch
+from models.common.cost_tape import Tape
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class ModelSpec:
     """From a config, the number of parameters of each part, without torch. Weights that are tied count once."""
     record_cost: Callable[[Tape, Any, str, Mapping[str, Any], MicroBatch], None] | None = None
     """``record_cost(tape, config, objective, settings, batch)`` records what one micro-batch of an objective computes
-    (`models/common/cost.py`), without torch; raises NoCost where it cannot. None: plans lack FLOPs and activations."""
+    (`models/common/cost_tape.py`), without torch; raises NoCost where it cannot. None: plans lack FLOPs and memory of
+    activations."""
     layers: Callable[[Any], dict[str, int]] | None = None
     """From a config, the number of transformer layers of each part that has some: those that activation checkpointing
     can name. None: it is known only once the model is built."""

@@ -1,12 +1,14 @@
-"""The forward pass of a Florence-2, recorded for its costs: see `models/common/cost.py`."""
+"""The forward pass of a Florence-2, recorded for its costs: see `models/common/cost_tape.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from models.common.cost import Activation, MicroBatch, Tape
+from models.common.cost import MicroBatch
 from models.common.cost_blocks import cross_attention, feed_forward, patches, pre_norm_layer, self_attention
+from models.common.cost_memory import Activation
+from models.common.cost_tape import Tape
 from models.florence2.config import Florence2Config, MaskedAutoencodingSettings
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.common.cost import Tape
+from models.common.cost_tape import Tape
 from pipelines.cluster import ClusterConfig
 from pipelines.plan.hardware import GPUS, LINK_EFFICIENCY
 from pipelines.plan.memory import Setting, Weights

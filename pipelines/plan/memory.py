@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.common.cost import FLOAT32, Tape
+from models.common.cost_memory import FLOAT32
+from models.common.cost_tape import Tape
 
 #: Elements of a bucket of gradients, and of the groups that are updated one after the other
 #: (`stages/train/trainer/deepspeed_engine.py`).

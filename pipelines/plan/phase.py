@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from models.common.config import ModelConfig
-from models.common.cost import Flops, MicroBatch, NoCost, Tape
+from models.common.cost import Flops, MicroBatch, NoCost
+from models.common.cost_tape import Tape
 from models.registry import count_parameters, model_config, objective_parts, record_cost
 from pipelines.cluster import ClusterConfig
 from pipelines.plan import hardware

@@ -103,6 +103,15 @@ _EXPLANATION = {
     Reason.CORRUPT: "the image data cannot be decoded",
 }
 
+_REMEDY: dict[str, str] = {
+    Reason.FORBIDDEN_ADDRESS: "name hosts or networks that are to be reached in download.allow_private_hosts",
+    Reason.UNSUPPORTED_FORMAT: "download.keep_formats has the formats that are stored",
+    Reason.TOO_SMALL: "the limit is download.min_bytes",
+    Reason.TOO_LARGE: "the limit is download.max_bytes",
+    Reason.TOO_MANY_PIXELS: "the limit is download.max_pixels",
+    Reason.HASH_MISMATCH: "download.hash_mismatch=keep stores images that have changed",
+}
+
 
 @dataclass(eq=False)
 class Failure(Exception):
@@ -140,6 +149,11 @@ def is_transient(status: str) -> bool:
     if status.startswith("http_"):
         return int(status[5:]) in TRANSIENT_HTTP
     return status in TRANSIENT
+
+
+def remedy(status: str) -> str:
+    """What to change against a status that a key of the configuration decides about; empty for any other."""
+    return _REMEDY.get(status, "")
 
 
 def network_reason(error: BaseException, connecting: bool = False) -> Reason | None:

@@ -132,17 +132,24 @@ class Download(Stage[DownloadConfig]):
         success_rate.check(config.name, config.min_success_rate, config.watch_after, reports)
 
     def finish(self, context: StageContext) -> None:
-        """Write `hosts.parquet`, unless the source is private. Raises UserError if too few of all images succeeded."""
+        """Write `hosts.parquet`, unless the source is private; warn if no image at all could be fetched.
+
+        Raises UserError if too few of all images succeeded.
+        """
         import pyarrow.parquet as pq
 
         from stages.download import success_rate
+        from stages.download.failed_source import nothing_fetched
         from stages.download.hosts import hosts_table, iter_counts, sum_counts
 
         counts = sum_counts(sorted(context.intermediate.glob("endings-*.parquet")))
+        total = success_rate.report(iter_counts(counts))
         if self._rate_counts:
             # A stopped run that is restarted without a change fails the same way, even if nothing is left to do.
-            total = success_rate.report(iter_counts(counts))
             success_rate.check(self.config.name, self.config.min_success_rate, self.config.watch_after, [total])
+        if total["attempts"] and not total["success"]:
+            # No error: other sources may have images, and `--retry-failed` starts from a finished download.
+            log.warning("%s", nothing_fetched(self.config.name, total["reasons"]))
         if not self.config.source.private:
             pq.write_table(hosts_table(counts), context.out / "hosts.parquet", compression="zstd")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from stages.base.contract import UserError
-from stages.download.outcome import Reason
+from stages.download.outcome import Reason, remedy
 
 log = logging.getLogger(__name__)
 
@@ -103,17 +103,24 @@ def collapse(source: str, min_rate: float, figures: Mapping[str, Any]) -> UserEr
     hosts = merged([figures])["hosts"]
     failed = Counter({host: c.total() - c[Reason.SUCCESS] for host, c in hosts.items()})
     worst = ", ".join(f"{host} ({n:,} of {hosts[host].total():,} failed)" for host, n in _top(failed, 3) if n)
+    helps = remedy(commonest(figures["reasons"]))
     return UserError(
         f"sources.{source}: only {figures['success']:,} of the last {figures['attempts']:,} images could be downloaded,"
         f" fewer than download.min_success_rate={min_rate:g} allows: {most_frequent(figures['reasons'])}"
-        f"{f'; most of them at {worst}' if worst else ''}. What was fetched is kept: the same command resumes from here"
-        " when the cause is fixed, or, if the list is as bad as that, with download.min_success_rate=0"
+        f"{f'; most of them at {worst}' if worst else ''}{f'; {helps}' if helps else ''}. What was fetched is kept: the"
+        " same command resumes from here when the cause is fixed, or, if the list is as bad as that, with"
+        " download.min_success_rate=0"
     )
 
 
 def most_frequent(statuses: Mapping[str, int]) -> str:
     """Reasons with their counts, most frequent first."""
     return ", ".join(f"{status} {n:,}" for status, n in _top(statuses, _REASONS))
+
+
+def commonest(statuses: Mapping[str, int]) -> str:
+    """The most frequent of at least one."""
+    return _top(statuses, 1)[0][0]
 
 
 def _top(counts: Mapping[str, int], most: int) -> list[tuple[str, int]]:

@@ -42,7 +42,11 @@ class Pretrain(Stage[PretrainConfig]):
         check_embeddings(self.config.model, context.input("tokenizer"))
         dataset = shards.read_json("dataset.json")
         if not dataset["samples"]:
-            raise UserError("pretrain: the selection kept no pair; its report.html says why (stage `select`)")
+            # Sharding refuses to end without a sample.
+            raise UserError(
+                f"pretrain: none of the {len(dataset['shards']):,} shards holds a sample any more, since `pairmill "
+                "forget` removed all that the selection kept; add a source, or relax `selection`"
+            )
         source = PairSource(shards, context.input("tokens"))
         settings = self.config.train
         job = make_job(

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from stages.base.artifact import Artifact, canonical_json
 from stages.base.contract import Inputs, UserError
+from stages.download.failed_source import failed_sources, most_frequent
 from stages.shard.config import ShardConfig
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ TEXT_ALLOWANCE = 4096
 
 _ATTEMPT = ("width", "height", "sha256", "source_sha256", "ext", "offset", "length")
 _BATCH = 1 << 16
+#: Most sources that a message explains.
+_SOURCES = 3
 
 
 def shuffled(uids: Sequence[str], seed: int) -> NDArray[np.int64]:
@@ -64,6 +67,28 @@ def kept_pairs(verdicts: Artifact) -> pa.Table:
     with verdicts.open("verdicts.parquet") as file:
         table = pq.read_table(file, columns=["uid", "image_uid", "source", "keep", "repeats"])
     return table.filter(table.column("keep")).drop_columns(["keep"]).sort_by("uid")
+
+
+def why_nothing_is_kept(inputs: Inputs) -> str:
+    """One line for a user whose verdicts keep no pair: the reasons with their counts, and what to do about them."""
+    (verdicts,) = inputs["verdicts"]
+    with verdicts.open("verdicts.parquet") as file:
+        counted = pc.value_counts(pq.read_table(file, columns=["reason"]).column("reason")).to_pylist()
+    reasons = {entry["values"]: entry["counts"] for entry in counted}
+    if not reasons:
+        return "shard: no source lists a pair; rejects.parquet of each `ingest` artifact has what could not be read"
+    failed = failed_sources(inputs["raw"])
+    advice = failed[:_SOURCES]
+    if len(failed) > _SOURCES:
+        advice.append(f"and so for {len(failed) - _SOURCES} more sources")
+    if not failed and any(reason.startswith("download.") for reason in reasons):
+        advice.append("images that could not be fetched have a row in attempts-*.parquet of the download")
+    if any(not reason.startswith(("download.", "forgotten")) for reason in reasons):
+        advice.append("relax `selection` for what it drops; report.html of stage `select` shows every reason")
+    if "forgotten" in reasons:
+        advice.append("what `pairmill forget` removed stays out")
+    kept = f"none of the {sum(reasons.values()):,} pairs is kept ({most_frequent(reasons)})"
+    return f"shard: {kept}: {'; '.join(advice)}"
 
 
 def plan_shards(inputs: Inputs, config: ShardConfig) -> list[tuple[int, int]]:

@@ -81,10 +81,11 @@ class Shard(Stage[ShardConfig]):
         import pyarrow as pa
 
         from stages.shard.index import write_index
+        from stages.shard.plan import why_nothing_is_kept
 
         entries = [json.loads(path.read_text("utf-8")) for path in _numbered(context, "shard-*.json")]
         if not entries:
-            raise UserError("shard: the selection kept no pair; relax `selection` for these sources")
+            raise UserError(why_nothing_is_kept(context.inputs))
         tables = (pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in _numbered(context, "index-*.arrow"))
         write_index(context.out / "index.arrow", tables)
         image_only: Counter[str] = Counter()

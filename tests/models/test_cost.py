@@ -14,8 +14,9 @@ from models import registry
 from models.common.batch import Batch
 from models.common.checkpointing import checkpoint_activations
 from models.common.config import ModelConfig
-from models.common.cost import MicroBatch, NoCost, Tape
+from models.common.cost import MicroBatch, NoCost
 from models.common.cost_blocks import pre_norm_layer
+from models.common.cost_tape import Tape
 from tests.models.conftest import read
 
 ALL_STAGE_1 = ("vision", "qformer", "qformer_text", "heads")

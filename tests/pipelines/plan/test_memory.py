@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.common.cost import Tape
+from models.common.cost_tape import Tape
 from pipelines.plan.memory import BUCKET, Moment, Setting, Weights, gathered, host, moments
 
 LEARNING, FROZEN, RANKS = 6e9, 10e9, 64

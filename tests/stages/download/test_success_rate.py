@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.base.contract import UserError
+from stages.base.tombstones import Tombstones
 from stages.download.config import DownloadConfig
 from stages.download.stage import Download
 from stages.download.success_rate import Window, check, merged, poor_hosts, report
@@ -34,9 +35,20 @@ def test_a_collapse_within_a_partition_names_reasons_and_hosts_and_how_to_go_on(
     assert "of the last 50 images could be downloaded" in line
     assert "http_404" in line
     assert "a.test (" in line
+    assert "allow_private_hosts" not in line
     assert "download.min_success_rate=0" in line
     assert web.unrouted.total() < 120
     assert download(pairs, {"a.test": web.address}, watch_after=50, min_success_rate=0).counts["success"] == 10
+
+
+def test_a_collapse_says_which_key_decides_about_the_commonest_failure(
+    pairs_of: Callable[..., Any], download: Callable[..., Any]
+) -> None:
+    pairs = pairs_of([f"http://10.0.0.1/{n}.jpg" for n in range(60)])
+    with pytest.raises(
+        UserError, match=r"forbidden_address 50; .* in download\.allow_private_hosts\. What was fetched"
+    ):
+        download(pairs, watch_after=50)
 
 
 def test_a_private_source_that_collapses_names_no_host(
@@ -98,6 +110,67 @@ def test_a_host_that_gives_little_is_told_of_once(caplog: pytest.LogCaptureFixtu
     assert [record.getMessage() for record in caplog.records] == [
         "sources.s: few images of poor.test can be downloaded: http_403 120, success 6"
     ]
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def test_a_source_without_a_single_image_is_finished_with_a_line_that_says_why(
+    web: Any,
+    make_picture: Callable[..., bytes],
+    pairs_of: Callable[..., Any],
+    download: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    web.serve("/0.jpg", make_picture(1))
+    pairs = pairs_of([f"http://{web.address}/{n}.jpg" for n in range(4)] + ["nonsense"], per_file=2)
+    failed = download(pairs)
+    assert failed.counts["images"] == 5
+    assert warnings_of(caplog) == [
+        "sources.src: none of its 5 images could be fetched: forbidden_address 4, forbidden_scheme 1 (the host is on a "
+        "private, loopback or link-local address); name hosts or networks that are to be reached in "
+        "download.allow_private_hosts"
+    ]
+    caplog.clear()
+    assert download(pairs, allow_private_hosts=("127.0.0.1",)).counts["success"] == 1
+    assert warnings_of(caplog) == []
+
+
+def test_what_may_pass_is_fetched_by_a_retry_pass_after_a_download_without_an_image(
+    web: Any,
+    make_picture: Callable[..., bytes],
+    pairs_of: Callable[..., Any],
+    download: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    web.serve("/0.jpg", status=503)
+    pairs = pairs_of(["http://secret.test/0.jpg"])
+    private = {"private": True}
+    failed = download(pairs, {"secret.test": web.address}, private, retries=0)
+    (line,) = warnings_of(caplog)
+    assert "none of its 1 images could be fetched: http_503 1" in line
+    assert "`pairmill run download --retry-failed` fetches them again" in line
+    assert "secret" not in line
+    web.serve("/0.jpg", make_picture(1))
+    caplog.clear()
+    again = download(pairs, {"secret.test": web.address}, private, previous=failed, retry_pass=1)
+    assert again.counts["success"] == 1
+    assert warnings_of(caplog) == []
+    web.serve("/0.jpg", status=404)
+    download(pairs, {"secret.test": web.address}, private, previous=failed, retry_pass=1)
+    assert "such a failure is final" in warnings_of(caplog)[0]
+
+
+def test_a_source_of_which_every_image_was_forgotten_has_no_failures_to_report(
+    pairs_of: Callable[..., Any], download: Callable[..., Any], caplog: pytest.LogCaptureFixture, folder: Path
+) -> None:
+    pairs = pairs_of(["http://a.test/0.jpg"])
+    (row,) = pq.read_table(pairs.path("pairs-00000.parquet")).to_pylist()
+    tombstones = folder / "forgotten.json"
+    tombstones.write_text(Tombstones(images=frozenset([row["image_uid"]])).to_json())
+    assert download(pairs, tombstones=tombstones).counts["status.forgotten"] == 1
+    assert warnings_of(caplog) == []
 
 
 def test_hosts_are_accounted_for(

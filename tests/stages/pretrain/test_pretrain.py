@@ -107,6 +107,16 @@ def test_a_vocabulary_that_does_not_fit_is_refused_before_any_worker_starts(run_
         run_stage(Pretrain(small), inputs)
 
 
+def test_shards_of_which_every_sample_was_forgotten_are_refused_before_any_worker_starts(
+    run_stage: Any, inputs: Any, tmp_path: Path
+) -> None:
+    emptied = Path(shutil.copytree(inputs["shards"][0].path(), tmp_path / "emptied"))
+    dataset = json.loads((emptied / "dataset.json").read_text())
+    (emptied / "dataset.json").write_text(json.dumps({**dataset, "samples": 0}))
+    with pytest.raises(UserError, match="none of the 2 shards holds a sample any more, since `pairmill forget`"):
+        run_stage(Pretrain(config("blip2")), {**inputs, "shards": [Artifact(str(emptied))]})
+
+
 @pytest.mark.parametrize("architecture", ["blip2", pytest.param("florence2", marks=pytest.mark.slow)])
 def test_both_phases_run_one_after_the_other(architecture: str, ray_session: None, run_stage: Any, inputs: Any) -> None:
     made: Artifact = run_stage(Pretrain(config(architecture)), inputs, cluster={"workers": 2})

@@ -49,11 +49,14 @@ class World:
     folder: Path
 
     def inputs(
-        self, drop: Collection[str] = (), extra: Collection[str] = (), repeats: Mapping[str, int] | None = None
+        self,
+        drop: Collection[str] | Mapping[str, str] = (),
+        extra: Collection[str] = (),
+        repeats: Mapping[str, int] | None = None,
     ) -> dict[str, list[Artifact]]:
         """The stage's inputs, with verdicts that drop the given pairs and keep some that do not exist.
 
-        `repeats` says of some how often an epoch shows them.
+        `drop` may have the reason of each; `repeats` says of some how often an epoch shows them.
         """
         rows: list[dict[str, Any]] = [{"uid": uid, "image_uid": uid, "source": "none", "keep": True} for uid in extra]
         for pairs in self.pairs:
@@ -62,7 +65,8 @@ class World:
                     verdict = {key: row[key] for key in ("uid", "image_uid", "source")}
                     rows.append({**verdict, "keep": row["uid"] not in drop})
         for row in rows:
-            row |= {"reason": "", "detail": "", "repeats": (repeats or {}).get(row["uid"], int(row["keep"]))}
+            reason = "" if row["keep"] else drop[row["uid"]] if isinstance(drop, Mapping) else "rule.min_words"
+            row |= {"reason": reason, "detail": "", "repeats": (repeats or {}).get(row["uid"], int(row["keep"]))}
         rows.sort(key=lambda row: str(row["uid"]))
         target = self.folder / f"verdicts{len(drop)}-{len(extra)}-{len(repeats or {})}"
         target.mkdir()
@@ -71,8 +75,15 @@ class World:
         return {"pairs": list(self.pairs), "raw": list(self.raw), "verdicts": [verdicts]}
 
 
-def _source(run_stage: Callable[..., Artifact], world: World, source: str, count: int, captions: bool = True) -> None:
-    """Add a source of so many images, with one or two captions each, or with an empty one."""
+def _source(
+    run_stage: Callable[..., Artifact],
+    world: World,
+    source: str,
+    count: int,
+    captions: bool = True,
+    missing: bool = False,
+) -> None:
+    """Add a source of so many images, with one or two captions each, or with an empty one; or with no image's file."""
     folder = world.folder / source
     (folder / "images").mkdir(parents=True)
     rows = []
@@ -82,7 +93,8 @@ def _source(run_stage: Callable[..., Artifact], world: World, source: str, count
         stored = io.BytesIO()
         Image.fromarray(pixels).save(stored, format=form)
         path = f"images/{n}.{ext}"
-        (folder / path).write_bytes(stored.getvalue())
+        if not missing:
+            (folder / path).write_bytes(stored.getvalue())
         for k in range(1 + n % 2 if captions else 1):
             caption = f'{source} {n}/{k}: "ein Bild", 写真 \t\u2028 and \\ more' if captions else ""
             uid = pair_uid(source, path, caption)
@@ -121,6 +133,15 @@ def world(run_stage: Callable[..., Artifact], tmp_path: Path) -> World:
 def mixed_world(run_stage: Callable[..., Artifact], world: World) -> World:
     """The same, and a source whose images have no text."""
     _source(run_stage, world, "gamma", 8, captions=False)
+    return world
+
+
+@pytest.fixture
+def world_without_images(run_stage: Callable[..., Artifact], tmp_path: Path) -> World:
+    """Two sources whose images are all missing."""
+    world = World((), (), {}, {}, tmp_path)
+    for source, count in (("delta", 7), ("epsilon", 8)):
+        _source(run_stage, world, source, count, missing=True)
     return world
 
 

@@ -141,9 +141,32 @@ def test_a_kept_pair_without_an_image_is_named(world: Any, shard: Callable[..., 
         shard(world.inputs(extra=["0" * 32]))
 
 
-def test_nothing_kept_is_the_users_to_mend(world: Any, shard: Callable[..., Any]) -> None:
-    with pytest.raises(UserError, match="kept no pair"):
-        shard(world.inputs(drop=list(world.captions)))
+def test_nothing_kept_is_explained_by_what_the_selection_dropped(world: Any, shard: Callable[..., Any]) -> None:
+    drop = dict.fromkeys(world.captions, "rule.min_words")
+    drop[next(iter(drop))] = "download.http_404"
+    drop[next(reversed(drop))] = "forgotten"
+    with pytest.raises(UserError) as stopped:
+        shard(world.inputs(drop=drop))
+    assert str(stopped.value) == (
+        f"shard: none of the {len(drop)} pairs is kept (rule.min_words {len(drop) - 2}, download.http_404 1, forgotten "
+        "1): images that could not be fetched have a row in attempts-*.parquet of the download; relax `selection` for "
+        "what it drops; report.html of stage `select` shows every reason; what `pairmill forget` removed stays out"
+    )
+
+
+def test_nothing_kept_since_no_image_was_fetched_names_each_source_and_not_the_selection(
+    world_without_images: Any, shard: Callable[..., Any]
+) -> None:
+    world = world_without_images
+    with pytest.raises(UserError) as stopped:
+        shard(world.inputs(drop=dict.fromkeys(world.captions, "download.missing_file")))
+    line = str(stopped.value)
+    assert line.startswith(f"shard: none of the {len(world.captions)} pairs is kept (download.missing_file ")
+    for source, images in (("delta", 7), ("epsilon", 8)):
+        assert f"sources.{source}: none of its {images} images could be fetched: missing_file {images}" in line
+        assert f"sources.{source}.images" in line
+    assert "selection" not in line
+    assert "\n" not in line
 
 
 def test_the_index_says_how_often_an_epoch_shows_each_sample(world: Any, shard: Callable[..., Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,15 @@ CONF = Path(__file__).parents[3] / "conf"
 def model_of(name: str, **changes: Any) -> ModelConfig:
     fields = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
     return registry.model_config({**fields, **changes})
+
+
+def test_describing_a_job_loads_no_heavy_package() -> None:
+    code = (
+        "import sys, stages.train.job; "
+        "print(sorted({'numpy', 'torch', 'ray', 'pyarrow', 'PIL', 'transformers'} & sys.modules.keys()))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=CONF.parent, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused_with_both_keys() -> None:

@@ -1,18 +1,9 @@
-"""Gradients of one optimizer step in any layout (micro-batch, ranks), by the real loader and objectives.
-
-As a program it is one rank of several, with DeepSpeed's engines; rank 0 leaves what :func:`gradients` returns:
-
-    python gradients.py RANK RANKS STORE OUT CASES
-"""
+"""Gradients of one optimizer step in any layout (micro-batch, ranks), by the real loader and objectives."""
 
 from __future__ import annotations
 
 import io
-import json
-import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -215,22 +206,9 @@ def with_deepspeed(case: dict[str, Any], rank: int, ranks: int) -> dict[str, Ten
     return found
 
 
-def main() -> None:
-    """Run every case of the JSON given, name -> case."""
-    rank, ranks = int(sys.argv[1]), int(sys.argv[2])
-    os.environ |= {"DS_ACCELERATOR": "cpu", "RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_RANK": str(rank)}
-    torch.set_num_threads(1)
-    from stages.train.trainer.ranks import _import_deepspeed
-
-    _import_deepspeed()
-    torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=ranks)
-    import deepspeed
-
-    deepspeed.init_distributed("gloo")
-    found = {name: with_deepspeed(case, rank, ranks) for name, case in json.loads(sys.argv[5]).items()}
+def save_gradients(cases: dict[str, dict[str, Any]], file: str) -> None:
+    """What every case gives by name, taken by all ranks and saved by rank 0; for `launch_ranks`."""
+    rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    found = {name: with_deepspeed(case, rank, ranks) for name, case in cases.items()}
     if not rank:
-        torch.save(found, Path(sys.argv[4]))
-
-
-if __name__ == "__main__":
-    main()
+        torch.save(found, file)

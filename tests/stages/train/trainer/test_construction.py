@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,7 @@ from models import registry
 from stages.tokenizer.special import SpecialIds
 from stages.train.config import OptimizationConfig, PhaseConfig, ZeroConfig
 from stages.train.job import TrainingJob
+from tests.stages.train.trainer.launch_ranks import launch_ranks
 
 CONF = Path(__file__).parents[4] / "conf" / "model"
 PHASES = {
@@ -50,17 +47,8 @@ def job(architecture: str, scratch: Path, **changes: Any) -> TrainingJob:
     return replace(made, **changes)
 
 
-def _run_rank(rank: int, ranks: int, port: int, scratch: str, cases: list[dict[str, Any]]) -> None:
-    """What each of the processes runs: build every case's engine, compare its shards, and write them."""
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(ranks),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-        DS_ACCELERATOR="cpu",
-    )
-    torch.set_num_threads(1)
+def check_and_save(scratch: str, cases: list[dict[str, Any]]) -> None:
+    """What each rank runs: build every case's engine, compare its shards, and write them."""
     from stages.train.trainer.construction import (
         construct,
         local_values,
@@ -69,12 +57,9 @@ def _run_rank(rank: int, ranks: int, port: int, scratch: str, cases: list[dict[s
         weight_shard,
     )
     from stages.train.trainer.deepspeed_engine import build_engine
-    from stages.train.trainer.ranks import RankInfo, _import_deepspeed
+    from stages.train.trainer.ranks import RankInfo
 
-    _import_deepspeed()
-    import deepspeed
-
-    deepspeed.init_distributed("gloo")
+    rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
     for number, case in enumerate(cases):
         zero = ZeroConfig(stage=case["stage"], frozen_shards=case.get("frozen_shards"))
         made = job(case["architecture"], Path(scratch), precision=case["precision"], tensor_parallel=case["tensor"])
@@ -93,7 +78,6 @@ def _run_rank(rank: int, ranks: int, port: int, scratch: str, cases: list[dict[s
         save_phase_weights(engine, phase.model, info, Path(scratch, f"case-{number}-of-{ranks}"))
         torch.distributed.barrier()
         engine.destroy()
-    torch.distributed.barrier()
 
 
 # Tensor-parallel ones last: a process in which DeepSpeed has split one model splits every later one.
@@ -114,44 +98,13 @@ CASES = [
 ]
 
 
-def _start(ranks: int, scratch: Path, cases: list[dict[str, Any]]) -> None:
-    import subprocess
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    code = (
-        "import sys, json; sys.path.insert(0, sys.argv[5]); "
-        "from tests.stages.train.trainer.test_construction import _run_rank; "
-        "_run_rank(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], json.loads(sys.stdin.read()))"
-    )
-    root = str(Path(__file__).parents[4])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(rank), str(ranks), str(port), str(scratch), root],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=root,
-        )
-        for rank in range(ranks)
-    ]
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(cases).encode())
-        process.stdin.close()
-    outputs = [process.stdout.read().decode() for process in processes if process.stdout]
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.wait() == 0, output[-3000:]
-
-
 def test_every_division_starts_from_the_same_weights_and_saves_them_exactly(tmp_path: Path) -> None:
     from stages.train.trainer.construction import construct
     from stages.train.trainer.phase_weights import read_phase_weights
 
-    _start(2, tmp_path, CASES)
+    launch_ranks(2, check_and_save, str(tmp_path), CASES)
     alone = [{**case, "tensor": 1} for case in CASES[:4]]
-    _start(1, tmp_path, alone)
+    launch_ranks(1, check_and_save, str(tmp_path), alone)
     for ranks, cases in ((2, CASES), (1, alone)):
         for number, case in enumerate(cases):
             phase = construct(job(case["architecture"], tmp_path), case["phase"])

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,7 @@ from torch import Tensor
 
 from tests.stages.train.trainer import gradients as program
 from tests.stages.train.trainer.gradients import GLOBAL_BATCH, one_after_the_other
+from tests.stages.train.trainer.launch_ranks import launch_ranks
 
 LAYOUTS = [(1, 1), (2, 1), (4, 1), (1, 2), (2, 2), (4, 2)]
 """(micro-batch, ranks)"""
@@ -85,21 +82,7 @@ def test_masks_of_an_image_are_those_of_its_epoch_and_of_no_other() -> None:
 def run(cases: dict[str, dict[str, Any]], ranks: int, folder: Path) -> dict[str, dict[str, Tensor]]:
     """What each case gives with so many DeepSpeed ranks."""
     folder.mkdir()
-    arguments = [str(ranks), str(folder / "store"), str(folder / "out.pt"), json.dumps(cases)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(program.__file__), str(rank), *arguments],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    for process in started:
-        _, errors = process.communicate(timeout=500)
-        assert process.returncode == 0, errors[-3000:]
+    launch_ranks(ranks, program.save_gradients, cases, str(folder / "out.pt"))
     found: dict[str, dict[str, Tensor]] = torch.load(folder / "out.pt")
     return found
 
