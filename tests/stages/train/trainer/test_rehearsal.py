@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from models import registry
-from models.common.cost import Tape
+from models.common.cost_tape import Tape
 from pipelines.cluster import ClusterConfig
 from pipelines.plan.memory import moments
 from pipelines.plan.phase import PhasePlan
