@@ -1,7 +1,7 @@
 """Hundreds of mutated lists, folders and shards: no crash, and nothing is lost without a reason.
 
-What a list holds is either a pair, a repeat, a reject with its reason, or what comes after the place at which a bad file
-that is recorded breaks off; a source that is refused says so in one line.
+What a list holds is either a pair, a repeat, a reject with its reason, or what comes after the place at which a
+recorded bad file breaks off; a source that is refused says so in one line.
 """
 
 from __future__ import annotations
