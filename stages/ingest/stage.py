@@ -24,7 +24,7 @@ class Ingest(Stage[IngestConfig]):
     """No inputs, except what holds files that the source addresses (`stages/base/external_files.py`)."""
 
     name = "ingest"
-    version = 2
+    version = 3
     holds_samples = True
     sample_tables = ("pairs-*.parquet",)
     keeps_clean_partitions = True

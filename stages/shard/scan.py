@@ -12,7 +12,7 @@ from stages.base.contract import UserError
 from stages.shard.index import IndexRow
 
 #: Extensions of members that are images, as WebDataset names them.
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2", "ico", "ppm")
 
 _BLOCK = 512
 

@@ -18,7 +18,7 @@ class Shard(Stage[ShardConfig]):
     """Writes the kept pairs of all sources, mixed; one partition per training shard."""
 
     name = "shard"
-    version = 3
+    version = 4
     holds_samples = True
     sample_tables = ()
 

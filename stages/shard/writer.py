@@ -10,12 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from PIL import Image
+
 from stages.base.artifact import Artifact
+from stages.imaging.decode import UndecodableImage, decode_rgb
+from stages.imaging.formats import sniff
 from stages.shard.files import Handles
 
 _BLOCK = 512
 _LOSSLESS = ("png", "gif", "bmp", "tif", "tiff")
 _PNG_LEVEL = 6
+_SAME = ("jpeg", "png", "webp")  # as OpenCV decodes them, but for some modes
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,28 @@ class ImageResizer:
         if max(image.width, image.height) <= self._longest_side:
             return image
         ext = "jpg" if image.as_fetched or image.ext in _LOSSLESS else "png"
-        data, width, height, _, _, error = self._resize[ext](io.BytesIO(image.data))
+        try:
+            data = _for_resizer(image)
+        except UndecodableImage as error:
+            raise RuntimeError(f"image with sha256 {image.sha256} cannot be scaled down: {error}") from None
+        data, width, height, _, _, error = self._resize[ext](io.BytesIO(data))
         if error is not None:
             raise RuntimeError(f"image with sha256 {image.sha256} cannot be scaled down: {error}")
         return StoredImage(data, ext, width, height, hashlib.sha256(data).hexdigest())
+
+
+def _for_resizer(image: StoredImage) -> bytes:
+    """Bytes that OpenCV, which the resizer decodes with, sees as everything else here does.
+
+    It differs on transparency, 16 bits and CMYK, and does not read every format: such images are handed over decoded.
+    """
+    if sniff(image.data) in _SAME:
+        with Image.open(io.BytesIO(image.data)) as opened:
+            if opened.mode in ("1", "L", "P", "RGB") and not opened.has_transparency_data:
+                return image.data
+    decoded = io.BytesIO()
+    decode_rgb(image.data).save(decoded, "BMP")
+    return decoded.getvalue()
 
 
 class Extent(NamedTuple):
