@@ -132,6 +132,8 @@ def on_white(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith("I"):
         return _grey_on_white(image)
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
+        return image.convert("RGB")
     rgba = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
     white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
     opaque = Image.alpha_composite(white, rgba).convert("RGB")
