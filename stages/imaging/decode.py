@@ -46,7 +46,7 @@ _METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 # determines the types of its metadata: a PNG may name a text chunk `xmp`, which Pillow expects to be bytes.
 _BROKEN = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError),
-    *(AssertionError, struct.error, zlib.error),
+    *(AssertionError, RuntimeError, struct.error, zlib.error),
 )
 
 

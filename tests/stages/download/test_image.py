@@ -10,8 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from stages.download.config import DownloadConfig
 from stages.download.image import Inspector
 from stages.download.outcome import Failure
+from stages.imaging.formats import FORMATS
+from stages.ingest.config import SourceConfig
+from stages.shard.scan import IMAGE_EXTENSIONS
 
 inspect = Inspector(("jpeg", "png", "webp"), 1, 1_000_000, 95, 2)
 
@@ -97,3 +101,59 @@ def test_damaged_bytes_end_as_a_failure_or_an_image_and_never_as_another_error(
         outcome = failure.status
     limits = {"too_small", "too_many_pixels", "unsupported_format"}
     assert outcome in {"image", "truncated", "corrupt", "not_an_image"} | limits
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_that_pillow_decodes_can_be_kept_and_is_not_by_default(
+    make_picture: Callable[..., bytes], kind: str
+) -> None:
+    options = {"sizes": [(64, 48)]} if kind == "ico" else {}
+    data = make_picture(3, (64, 48), FORMATS[kind].pillow, **options)
+    config = DownloadConfig(name="s", source=SourceConfig(kind="test", paths=("list",)), keep_formats=(kind,))  # type: ignore[arg-type]
+    keep = Inspector(config.keep_formats, 1, 1_000_000, 95, 2)
+    found = keep(data)
+    assert (found.data, found.format, found.width, found.height) == (data, kind, 64, 48)
+    assert found.extension in IMAGE_EXTENSIONS  # shards are read back
+    for percent in range(40, 98, 6):
+        with pytest.raises(Failure) as failure:
+            keep(data[: len(data) * percent // 100])
+        assert failure.value.status in ("truncated", "corrupt"), percent
+    if kind not in ("jpeg", "png", "webp"):
+        with pytest.raises(Failure, match="unsupported_format") as failure:
+            inspect(data)
+        assert failure.value.detail == f"{kind} is not in keep_formats"
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(90)),
+        ("heic", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(90)),
+        ("jxl", b"\xff\x0a" + bytes(90)),
+        ("jxl", b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(90)),
+        ("svg", b'<?xml version="1.0"?>\n<!-- drawn --><svg xmlns="http://www.w3.org/2000/svg">' + bytes(90)),
+        ("psd", b"8BPS\0\1" + bytes(90)),
+    ],
+)
+def test_a_format_that_nothing_decodes_is_named(kind: str, data: bytes) -> None:
+    with pytest.raises(Failure) as failure:
+        inspect(data)
+    assert (failure.value.status, failure.value.detail) == ("unsupported_format", f"{kind} cannot be decoded")
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"<h1>404 Not Found</h1>\n\n\n", "not_an_image"),
+        (b"{}", "not_an_image"),
+        (b"", "too_small"),
+        (b"\xff\xd8\xff\xe0", "too_small"),
+        (b"GIF89a\1\0\1\0\0\0\0;", "too_small"),
+        (b"<!doctype html><html><body><svg></svg></body></html>" * 2, "not_an_image"),
+        (b'<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"><svg/></html>', "not_an_image"),
+    ],
+)
+def test_a_short_body_is_too_small_only_if_it_begins_an_image(data: bytes, status: str) -> None:
+    with pytest.raises(Failure) as failure:
+        Inspector(tuple(FORMATS), 64, 1_000_000, 95, 2)(data)
+    assert failure.value.status == status
