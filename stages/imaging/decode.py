@@ -254,11 +254,11 @@ def _with_transparency(image: Image.Image, data: bytes) -> Image.Image:
     if not isinstance(colour, int | tuple):
         return image
     header = next(data[start:end] for kind, start, end in png_chunks(data) if kind == b"IHDR")
-    depth, rgb = header[8], header[9] == 2
-    if rgb and depth == 16:
-        return _deep_rgb(image, data, colour)
+    depth = header[8]
     most = (1 << depth) - 1
-    if rgb:
+    if isinstance(colour, tuple):
+        if depth == 16:
+            return _deep_rgb(image, data, colour)
         image.info["transparency"] = tuple(value & most for value in colour)
     elif image.mode == "L":
         image.info["transparency"] = (colour & most) * 255 // most

@@ -58,7 +58,7 @@ def hashed(benchmarks: Mapping[str, HeldOut], cache: str) -> pa.Table:
     buckets: dict[int, list[str]] = {}
     for digest in sorted(places):
         buckets.setdefault(int(digest[:8], 16) % count, []).append(digest)
-    code = [file_sha256(module.__file__) for module in (decode, formats, metadata, perceptual_hash)]
+    code = [file_sha256(str(module.__file__)) for module in (decode, formats, metadata, perceptual_hash)]
     calls = ((cache, code, bucket, [places[digest] for digest in bucket]) for bucket in buckets.values())
     known = pa.concat_tables(in_order(_hash_bucket, calls)).combine_chunks()
     table = known.take(pc.index_in(rows["sha256"], value_set=known["sha256"].combine_chunks()).combine_chunks())

@@ -90,8 +90,8 @@ class ImageResizer:
         ext = "jpg" if self._one_format or image.as_fetched or image.ext in _LOSSLESS else "png"
         try:
             data = _for_resizer(image, ("RGB",) if self._one_format else ("1", "L", "P", "RGB"))
-        except UndecodableImage as error:
-            raise RuntimeError(f"image with sha256 {image.sha256} cannot be scaled down: {error}") from None
+        except UndecodableImage as broken:
+            raise RuntimeError(f"image with sha256 {image.sha256} cannot be scaled down: {broken}") from None
         data, width, height, _, _, error = self._resize[ext](io.BytesIO(data))
         if error is not None:
             raise RuntimeError(f"image with sha256 {image.sha256} cannot be scaled down: {error}")
