@@ -176,7 +176,7 @@ def test_with_one_format_every_image_is_an_rgb_jpeg_and_rgb_jpegs_keep_their_byt
         source = before[sample.uid].image_bytes
         assert (sample.image_bytes == source) == str(sample.caption).startswith("rgb")
         seen, was = (np.asarray(decode_rgb(data), dtype=float) for data in (sample.image_bytes, source))
-        assert np.abs(seen - was).mean() < 8
+        assert np.abs(seen - was).mean() < 16  # a dithered palette loses most
 
 
 def test_with_one_format_scaled_images_are_rgb_jpegs_too(shards: Any) -> None:
