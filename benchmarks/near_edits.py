@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
 
+from stages.imaging.decode import UndecodableImage, decode_rgb
 from stages.imaging.perceptual_hash import (
-    UNDECODABLE,
-    decode_rgb,
     hash_words,
     perceptual_signature,
     pixel_sha256,
@@ -97,7 +96,7 @@ def photographs(folder: Path | None) -> list[Image.Image]:
     for file in files:
         try:
             picture = decode_rgb(file.read_bytes())
-        except UNDECODABLE:
+        except UndecodableImage:
             continue
         pictures.setdefault(pixel_sha256(picture), picture)
     return list(pictures.values())

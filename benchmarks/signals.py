@@ -79,7 +79,7 @@ def main() -> int:
 
 def run(families: list[Family[Any]], attempts: Any, raw: Path, pairs: Any, rounds: int, count: int) -> int:
     """Measure and print."""
-    from stages.imaging.perceptual_hash import decode_rgb
+    from stages.imaging.decode import decode_rgb
     from stages.signals.measure import measure
 
     def passed(chosen: list[Family[Any]]) -> tuple[float, dict[str, list[Row]]]:

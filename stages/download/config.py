@@ -11,18 +11,18 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from stages.base.contract import FingerprintedAs, NotFingerprinted, StageConfig
 from stages.ingest.config import SourceConfig
 
-ImageFormat = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff"]
+ImageFormat = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "jpeg2000", "ico", "ppm"]
 
 
 class DownloadSettings(StageConfig):
     """The root key `download`: the same for every source."""
 
     keep_formats: tuple[ImageFormat, ...] = ("jpeg", "png", "webp")
-    """Formats that are stored, recognised by content; others end as `unsupported_format`."""
+    """Formats that are stored, recognised by content; others end as `unsupported_format`, which names the format."""
     max_bytes: Annotated[int, Field(ge=1024, le=2**31)] = 20_000_000
     """A larger body is not read to its end: `too_large`."""
     min_bytes: Annotated[int, Field(ge=1)] = 64
-    """A smaller body cannot be an image worth storing: `too_small`."""
+    """A smaller image cannot be worth storing: `too_small`, as is an empty body; any other is `not_an_image`."""
     max_pixels: Annotated[int, Field(ge=1, le=178_000_000)] = 50_000_000
     """Width × height according to the header, checked before decoding: `too_many_pixels`. (Pillow itself refuses more
     than 178 million.)"""

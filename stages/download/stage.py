@@ -27,7 +27,7 @@ class Download(Stage[DownloadConfig]):
     """
 
     name = "download"
-    version = 2
+    version = 3
     holds_samples = True
     sample_tables = ("attempts-*.parquet",)
     keeps_clean_partitions = True

@@ -15,7 +15,7 @@ class Evaluate(Stage[EvaluateConfig]):
     (`stages/base/external_files.py`)."""
 
     name = "evaluate"
-    version = 2
+    version = 3
     tracked = ("scores.json", "samples.json")
     holds_samples = False  # texts for images of benchmarks, which are no source
 

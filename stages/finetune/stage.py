@@ -15,7 +15,7 @@ class Finetune(Stage[FinetuneConfig]):
     addresses (`stages/base/external_files.py`)."""
 
     name = "finetune"
-    version = 3
+    version = 4
     executor = "driver"
     tracked = ("train.json",)
     registers = True

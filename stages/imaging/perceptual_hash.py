@@ -1,4 +1,4 @@
-"""Identifies an image: its decoded pixels, their digest, DCT perceptual hashes and a tiny thumbnail.
+"""Identifies an image by its decoded pixels: their digest, DCT perceptual hashes and a tiny thumbnail.
 
 Shared by two stages that must agree to the bit: `signals` hashes the fetched images, `index` hashes the benchmarks'
 images and compares the two. The column names in :data:`BITS` are those of the `signals` tables.
@@ -7,14 +7,13 @@ images and compares the two. The column names in :data:`BITS` are those of the `
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import scipy.fftpack
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 #: Perceptual hashes and their length in bits.
 BITS = {"phash": 64, "phash_rgb": 192, "phash_d4": 64}
@@ -23,26 +22,6 @@ THUMBNAIL_SIDE = 8
 THUMBNAIL_BYTES = 3 * THUMBNAIL_SIDE**2
 
 _SIDE, _LOW = 32, 8  # ImageHash's defaults: hash_size=8, highfreq_factor=4
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-#: Exceptions that Pillow raises on bytes that are not a complete image.
-UNDECODABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
-
-
-def decode_rgb(data: bytes) -> Image.Image:
-    """Decode to upright 8-bit RGB; transparency becomes white, 16-bit greys keep their upper byte.
-
-    Raises one of :data:`UNDECODABLE` if the bytes are not a complete image.
-    """
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
-        image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith("I"):
-            grey = np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)
-            return Image.fromarray(grey).convert("RGB")
-        if image.has_transparency_data:
-            rgba = image.convert("RGBA")
-            white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-            return Image.alpha_composite(white, rgba).convert("RGB")
-        return image.convert("RGB")
 
 
 def pixel_sha256(rgb: Image.Image) -> str:

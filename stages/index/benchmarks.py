@@ -17,12 +17,11 @@ import scipy
 from stages.base.artifact import Artifact, file_sha256
 from stages.base.cache import Cache
 from stages.base.contract import UserError
-from stages.imaging import perceptual_hash
+from stages.imaging import decode, formats, metadata, perceptual_hash
+from stages.imaging.decode import UndecodableImage, decode_rgb
 from stages.imaging.perceptual_hash import (
     BITS,
     THUMBNAIL_BYTES,
-    UNDECODABLE,
-    decode_rgb,
     perceptual_signature,
     pixel_sha256,
 )
@@ -59,7 +58,7 @@ def hashed(benchmarks: Mapping[str, HeldOut], cache: str) -> pa.Table:
     buckets: dict[int, list[str]] = {}
     for digest in sorted(places):
         buckets.setdefault(int(digest[:8], 16) % count, []).append(digest)
-    code = file_sha256(perceptual_hash.__file__)
+    code = [file_sha256(str(module.__file__)) for module in (decode, formats, metadata, perceptual_hash)]
     calls = ((cache, code, bucket, [places[digest] for digest in bucket]) for bucket in buckets.values())
     known = pa.concat_tables(in_order(_hash_bucket, calls)).combine_chunks()
     table = known.take(pc.index_in(rows["sha256"], value_set=known["sha256"].combine_chunks()).combine_chunks())
@@ -97,10 +96,12 @@ def _read_digests(folder: str, files: Sequence[str]) -> list[str]:
     return digests
 
 
-def _hash_bucket(cache: str, code: str, digests: Sequence[str], places: Sequence[tuple[str, str]]) -> pa.Table:
+def _hash_bucket(
+    cache: str, code: Sequence[str], digests: Sequence[str], places: Sequence[tuple[str, str]]
+) -> pa.Table:
     """Rows of :data:`_HASHES` for contents, from the cache or from a place that has each."""
     # The last bit can differ between versions of what decodes and transforms.
-    versions = [code, PIL.__version__, np.__version__, scipy.__version__]
+    versions = [*code, PIL.__version__, np.__version__, scipy.__version__]
     key = Cache.key(what="benchmark images", versions=versions, sha256=list(digests))
     held = Cache(cache).get(key, ".parquet")
     if held is not None:
@@ -118,8 +119,8 @@ def _hash(digest: str, folder: str, file: str) -> dict[str, object]:
     try:
         with Artifact(folder).open(file) as opened:
             rgb = decode_rgb(opened.read())
-    except UNDECODABLE as problem:
-        return {"sha256": digest, "problem": type(problem).__name__}
+    except UndecodableImage as problem:
+        return {"sha256": digest, "problem": str(problem)}
     signature = perceptual_signature(rgb)
     hashes = {name: bytes.fromhex(signature[name]) for name in BITS}
     pixels = bytes.fromhex(pixel_sha256(rgb))

@@ -14,7 +14,7 @@ class Pretrain(Stage[PretrainConfig]):
     """Trains the model of the config through the recipe's phases. Inputs: `shards`, `tokens`, `tokenizer`."""
 
     name = "pretrain"
-    version = 3
+    version = 4
     executor = "driver"
     tracked = ("train.json",)
     registers = True

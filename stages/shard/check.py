@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,11 +12,10 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image
 from xxhash import xxh3_64_intdigest
 
 from stages.base.contract import UserError
-from stages.imaging.perceptual_hash import UNDECODABLE
+from stages.imaging.decode import UndecodableImage, draft_small, load
 from stages.shard.index import IndexRow
 from stages.shard.reader import ShardReader
 from stages.shard.scan import BrokenTar, iter_samples, to_row
@@ -200,15 +198,9 @@ def _look(row: IndexRow, parts: dict[str, bytes]) -> Iterator[str]:
 def _decoded(data: bytes) -> tuple[int, int] | None:
     """Width and height of an image; None if it does not decode."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            size = image.size
-            # Luminance at an eighth of the size still reads a JPEG's whole entropy-coded stream but saves most of the
-            # inverse transform.
-            image.draft("L", (max(1, size[0] // 8), max(1, size[1] // 8)))
-            image.load()
-    except UNDECODABLE:
+        return load(data, draft=draft_small).size
+    except UndecodableImage:
         return None
-    return size
 
 
 def _foreign(

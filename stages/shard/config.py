@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stages.base.contract import StageConfig
+from stages.base.contract import FingerprintedUnless, StageConfig
 
 
 class ShardConfig(StageConfig):
@@ -23,4 +23,7 @@ class ShardConfig(StageConfig):
     """Images with a longer side are scaled down to it and stored as JPEG; null keeps every image's bytes. No image is
     compressed with loss twice: one that the download had to re-encode (EXIF orientation) is scaled down to PNG."""
     quality: Annotated[int, Field(ge=1, le=100)] = 95
-    """JPEG quality of images that were scaled down."""
+    """JPEG quality of images that were scaled down, or encoded because of `one_format`."""
+    one_format: Annotated[bool, FingerprintedUnless(False)] = False
+    """Whether every image is stored as an RGB JPEG, for readers that expect one column and one shape of all. RGB JPEGs
+    keep their bytes; all others (grey, CMYK, PNG, WebP, ...) are encoded at `quality`, transparency on white."""

@@ -14,7 +14,7 @@ from stages.base.external_files import is_system_file
 from stages.shard.index import IndexRow
 
 #: Extensions of members that are images, as WebDataset names them.
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2", "ico", "ppm")
 
 _BLOCK = 512
 _PIECE = 1 << 20

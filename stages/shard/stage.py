@@ -18,7 +18,7 @@ class Shard(Stage[ShardConfig]):
     """Writes the kept pairs of all sources, mixed; one partition per training shard."""
 
     name = "shard"
-    version = 3
+    version = 4
     holds_samples = True
     sample_tables = ()
 
@@ -35,13 +35,14 @@ class Shard(Stage[ShardConfig]):
 
         from stages.shard.index import IndexRow, checksum, to_table
         from stages.shard.plan import gather_samples
-        from stages.shard.writer import NO_PART, ImageResizer, RawImages, ShardWriter
+        from stages.shard.writer import NO_PART, ImageResizer, RawImages, ShardWriter, as_rgb_jpeg
 
         start, stop = partition.spec["start"], partition.spec["stop"]
         chosen = gather_samples(context.inputs, self.config, context.scratch).slice(start, stop - start)
         read = RawImages(context.inputs["raw"])
         side = self.config.longest_side
-        bound = ImageResizer(side, self.config.quality) if side is not None else None
+        one_format, quality = self.config.one_format, self.config.quality
+        bound = ImageResizer(side, quality, one_format) if side is not None else None
         path = context.out / f"train-{partition.id}.tar"
         index = []
         image_only: Counter[str] = Counter()
@@ -49,6 +50,7 @@ class Shard(Stage[ShardConfig]):
             for sample in chosen.to_pylist():
                 image = read(sample)
                 image = bound(image) if bound else image
+                image = as_rgb_jpeg(image, quality) if one_format else image
                 caption = sample["caption"] or None  # empty in an image-only source
                 record = {name: sample[name] for name in ("uid", "image_uid", "source", "url", "license")}
                 record |= {"caption": caption, "width": image.width, "height": image.height, "sha256": image.sha256}

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from PIL import Image
+
 from stages.base.artifact import Artifact
+from stages.imaging.decode import UndecodableImage, decode_rgb
+from stages.imaging.formats import sniff
 from stages.shard.files import Handles
 
 _BLOCK = 512
@@ -56,17 +60,18 @@ class ImageResizer:
     """Scales images down with img2dataset's resizer (area interpolation); those within the bound are left untouched.
 
     The result is a JPEG, but a PNG if the download already re-encoded the image, so that no image is compressed with
-    loss twice.
+    loss twice; with `one_format` an RGB JPEG in any case.
 
     Not for use in several threads at once: the resizer redirects the process's standard streams while it works.
     """
 
-    def __init__(self, longest_side: int, quality: int) -> None:
+    def __init__(self, longest_side: int, quality: int, one_format: bool = False) -> None:
         os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # otherwise importing it looks up its newest version online
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         from img2dataset.resizer import Resizer
 
         self._longest_side = longest_side
+        self._one_format = one_format
         self._resize = {
             ext: Resizer(
                 longest_side,
@@ -82,11 +87,50 @@ class ImageResizer:
         """The image, scaled down to the bound. Raises RuntimeError if it cannot be decoded."""
         if max(image.width, image.height) <= self._longest_side:
             return image
-        ext = "jpg" if image.as_fetched or image.ext in _LOSSLESS else "png"
-        data, width, height, _, _, error = self._resize[ext](io.BytesIO(image.data))
+        ext = "jpg" if self._one_format or image.as_fetched or image.ext in _LOSSLESS else "png"
+        try:
+            data = _for_resizer(image, ("RGB",) if self._one_format else ("1", "L", "P", "RGB"))
+        except UndecodableImage as broken:
+            raise RuntimeError(f"image with sha256 {image.sha256} cannot be scaled down: {broken}") from None
+        data, width, height, _, _, error = self._resize[ext](io.BytesIO(data))
         if error is not None:
             raise RuntimeError(f"image with sha256 {image.sha256} cannot be scaled down: {error}")
         return StoredImage(data, ext, width, height, hashlib.sha256(data).hexdigest())
+
+
+def as_rgb_jpeg(image: StoredImage, quality: int) -> StoredImage:
+    """The image as an RGB JPEG; one that is a JPEG of three colours already keeps its bytes."""
+    if _mode(image.data, ("jpeg",)) == "RGB":
+        return image
+    try:
+        rgb = decode_rgb(image.data)
+    except UndecodableImage as error:
+        raise RuntimeError(f"image with sha256 {image.sha256} cannot be stored as JPEG: {error}") from None
+    encoded = io.BytesIO()
+    rgb.save(encoded, "JPEG", quality=quality)
+    data = encoded.getvalue()
+    return StoredImage(data, "jpg", rgb.width, rgb.height, hashlib.sha256(data).hexdigest())
+
+
+def _mode(data: bytes, formats: Sequence[str]) -> str | None:
+    """Pillow's mode of an opaque image in one of the formats, from its header; None for others."""
+    if sniff(data) not in formats:
+        return None
+    with Image.open(io.BytesIO(data)) as opened:
+        return None if opened.has_transparency_data else opened.mode
+
+
+def _for_resizer(image: StoredImage, modes: Sequence[str]) -> bytes:
+    """Bytes that OpenCV, which the resizer decodes with, sees as everything else here does.
+
+    It differs on transparency, 16 bits and CMYK, and does not read every format: what is not an opaque JPEG, PNG or
+    WebP of one of the modes is handed over decoded.
+    """
+    if _mode(image.data, ("jpeg", "png", "webp")) in modes:
+        return image.data
+    decoded = io.BytesIO()
+    decode_rgb(image.data).save(decoded, "BMP")
+    return decoded.getvalue()
 
 
 class Extent(NamedTuple):

@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 
 from stages.base.artifact import Artifact, is_remote
 from stages.base.cache import Cache
+from stages.imaging.decode import VERSION
 from stages.signals import tables
 from stages.signals.family import Family
 from stages.signals.registry import family_settings
 
 log = logging.getLogger(__name__)
 
-#: Increment it when decoding or the order of rows changes: that invalidates all cached results.
+#: Increment it when the order of rows changes: that invalidates all cached results.
 _LAYOUT = 1
 _SUFFIX = ".parquet"
 
@@ -34,9 +35,11 @@ class ResultCache:
         self._pairs = _sha256(pairs, f"pairs-{number}.parquet")
 
     def key(self, family: Family[Any]) -> str:
-        """Digest of what determines a family's result: version, settings, the shard, and for pairs their list."""
+        """Digest of what determines a family's result: versions, settings, the shard, and for pairs their list."""
         parts: dict[str, Any] = {"layout": _LAYOUT, "family": family.name, "what": family_settings(family)}
         parts |= {"identity": dict(family.identity()), "columns": dict(family.columns), "shard": self._shard}
+        if "image" in family.reads:
+            parts["decoding"] = VERSION
         if family.table == "pairs":
             parts["pairs"] = self._pairs
         return Cache.key(**parts)

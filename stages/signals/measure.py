@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from stages.imaging.perceptual_hash import UNDECODABLE, decode_rgb
+from stages.imaging.decode import UndecodableImage, decode_rgb
 from stages.signals.family import BytesFamily, Family, ImageFamily, JointFamily, Listing, PairFamily, Row
 
 
@@ -60,7 +60,7 @@ def _read(attempts: pa.Table, shard: IO[bytes]) -> Iterator[tuple[str, bytes]]:
 def _decoded(data: bytes) -> Any:
     try:
         return decode_rgb(data)
-    except UNDECODABLE:
+    except UndecodableImage:
         return None
 
 

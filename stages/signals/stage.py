@@ -26,7 +26,7 @@ class Signals(Stage[SignalsConfig]):
     """
 
     name = "signals"
-    version = 2
+    version = 3
     executor: ClassVar[Literal["ray_tasks", "ray_data", "driver"]] = "ray_data"
     holds_samples = True
     sample_tables = ()

@@ -110,7 +110,8 @@ model = AutoModel.from_pretrained(folder).eval()
 tokenizer = AutoTokenizer.from_pretrained(folder)
 processor = AutoImageProcessor.from_pretrained(folder)
 
-image = ImageOps.exif_transpose(Image.open("image.png"))
+image = ImageOps.exif_transpose(Image.open("image.png")).convert("RGBA")
+image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")  # as trained
 pixels = processor(image, return_tensors="pt")["pixel_values"].to(model.dtype)
 prompt = {prompt}
 ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
@@ -133,7 +134,8 @@ folder = "."  # where this README.md lies
 model = {stock}.from_pretrained(folder).eval()
 processor = AutoProcessor.from_pretrained(folder)
 
-image = ImageOps.exif_transpose(Image.open("image.png"))
+image = ImageOps.exif_transpose(Image.open("image.png")).convert("RGBA")
+image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")  # as trained
 prompt = {prompt}
 inputs = processor(images=image, text=prompt, return_tensors="pt").to(dtype=model.dtype)
 written = model.generate(**inputs, num_beams=3, max_new_tokens=20)

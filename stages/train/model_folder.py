@@ -72,7 +72,7 @@ def special_tokens_map(settings: Mapping[str, Any]) -> dict[str, Any]:
 def write_image_processor(folder: Path, preprocessing: Mapping[str, Any]) -> None:
     """Write the preprocessor_config.json that gives the pixels of `stages.train.data.augment.evaluation_transform`.
 
-    The image must be upright (`ImageOps.exif_transpose`), and 16-bit greys cut to their upper 8 bits, as
+    The image must be upright (`ImageOps.exif_transpose`), on white, and 16-bit greys cut to their upper 8 bits, as
     `stages/train/data/decode.py` does. Where torchvision is installed `transformers` resizes with that instead of
     Pillow, which rounds some pixels to a neighbouring one of 256 levels.
     """

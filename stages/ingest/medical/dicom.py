@@ -190,23 +190,27 @@ class DicomFile:
 
 
 def read_image(content: bytes, max_pixels: int) -> DecodedImage:
-    """The pixels of a PNG, JPEG or TIFF file, without its metadata. Raises Unusable."""
+    """The pixels of a PNG, JPEG or TIFF file on white, without its metadata. Raises Unusable."""
     import numpy as np
-    from PIL import Image, ImageOps
 
+    from stages.imaging.decode import TooManyPixels, UndecodableImage, load, on_white, to_rgb
     from stages.ingest.medical.grayscale import scaled
 
     with _errors_as_unusable():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content)) as opened:
-                if opened.width * opened.height > max_pixels:
-                    raise Unusable("too_many_pixels")
-                image = ImageOps.exif_transpose(opened)
-                if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-                    pixels = scaled(np.asarray(image).astype(np.float64), None)
-                else:
-                    pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+        try:
+            image = load(content, max_pixels).upright()
+        except TooManyPixels:
+            raise Unusable("too_many_pixels") from None
+        except UndecodableImage:
+            raise Unusable("undecodable") from None
+        seen = on_white(image)
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            values = np.asarray(image)
+            transparent = np.asarray(seen) != values
+            pixels = scaled(values.astype(np.float64), transparent)
+            pixels[transparent] = 255
+        else:
+            pixels = np.asarray(seen.convert("L") if seen.mode in ("1", "L") else to_rgb(seen))
         return DecodedImage(pixels, {"Rows": pixels.shape[0], "Columns": pixels.shape[1]})
 
 

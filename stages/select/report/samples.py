@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs
-from stages.imaging.perceptual_hash import UNDECODABLE, decode_rgb
+from stages.imaging.decode import UndecodableImage, decode_rgb
 from stages.select.config import SelectConfig
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def picture(raw: Artifact, shard: int, offset: int, length: int) -> str:
         data = tar.read(length)
     try:
         rgb = decode_rgb(data)
-    except UNDECODABLE:
+    except UndecodableImage:
         return ""
     rgb.thumbnail((_SIDE, _SIDE))
     small = io.BytesIO()

@@ -1,45 +1,29 @@
 """From an image's stored bytes to pixels, at the scale that is needed. Loaded by worker processes: no torch here.
 
-The image is always upright (EXIF orientation applied), RGB, 8 bits, and of several pictures in a file the first.
+The image is always upright (EXIF orientation applied), RGB, 8 bits, on white where it is transparent, and of several
+pictures in a file the first. Plain JPEGs go the fast way; for all others `stages/imaging/decode.py` decides.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import re
 import struct
-import zlib
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from stages.imaging import decode as imaging
 from stages.train.data.dataset import DamagedSample
 
 #: Scales a JPEG can be decoded at without computing the pixels in between: the divisors of its blocks' 8 x 8.
 SHRINKS = (1, 2, 4, 8)
-#: Most pixels of an image by its header, checked before memory is allocated: the most that `download` lets through.
-MAX_PIXELS = 178_000_000
-
-_ORIENTATION = 0x0112  # EXIF tag
 # An EXIF entry of an upright image: tag, type SHORT, one value, 1; in both byte orders.
 _UPRIGHT = re.compile(rb"\x12\x01\x03\0\x01\0\0\0\x01\0|\x01\x12\0\x03\0\0\0\x01\0\x01")
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-# What Pillow's decoders raise for broken data, and nothing wider: a bug must not look like a damaged sample.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)
-_BROKEN_METADATA = (*_BROKEN, TypeError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -63,12 +47,9 @@ def image_size(data: bytes) -> tuple[int, int]:
         width, height = frame.width, frame.height
     else:
         try:
-            with Image.open(io.BytesIO(data)) as image:
-                width, height = image.size
-                if _orientation(image, data) >= 5:
-                    width, height = height, width
-        except (*_BROKEN, Image.DecompressionBombError) as error:
-            raise DamagedSample(_reason(error)) from None
+            width, height = imaging.image_size(data)
+        except imaging.UndecodableImage as error:
+            raise DamagedSample(str(error)) from None
     _check_size(width, height)
     return width, height
 
@@ -78,7 +59,7 @@ def decode(data: bytes, shrink: int = 1) -> NDArray[np.uint8]:
 
     Pixel (x, y) covers the pixels from (shrink * x, shrink * y) of the whole image, whatever its size; what is missing
     at the right and bottom repeats the edge. JPEGs are scaled as they are decoded (libjpeg-turbo, in the DCT's domain),
-    others by means over squares. Transparency is ignored and 16-bit grey is cut to its upper 8. Depends on the
+    others by means over squares. Transparency is white and 16-bit grey is cut to its upper 8. Depends on the
     arguments alone. Raises DamagedSample when the data are broken, cut short, no image, or of too many pixels.
     """
     if shrink not in SHRINKS:
@@ -96,35 +77,19 @@ def decode(data: bytes, shrink: int = 1) -> NDArray[np.uint8]:
             else:
                 if pixels.shape == (height, width, 3):
                     return pixels
+
+    def draft(image: Image.Image, orientation: int) -> None:
+        if orientation == 1:
+            image.draft(None, (max(1, image.width // shrink), max(1, image.height // shrink)))
+
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return _decoded(image, data, shrink)
-    except (*_BROKEN, Image.DecompressionBombError) as error:
-        raise DamagedSample(_reason(error)) from None
-
-
-def _decoded(image: Image.Image, data: bytes, shrink: int) -> NDArray[np.uint8]:
-    width, height = image.size
-    _check_size(width, height)
-    if data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data):
-        raise DamagedSample("its image is cut short")  # the WebP decoder shows what there is, without an error
-    orientation = _orientation(image, data)
-    if orientation == 1 and image.format in ("JPEG", "MPO"):
-        image.draft(None, (max(1, width // shrink), max(1, height // shrink)))
-    image.load()
-    scaled = 2 ** math.ceil(math.log2(width / image.width))  # what draft did of it: sizes are rounded up
-    pixels = _rgb(image if orientation == 1 else image.transpose(_TURNS[orientation]))
-    return _reduced(pixels, shrink // scaled)
-
-
-def _rgb(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode.startswith("I;16"):
-        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns of the direct way; the colours are the same
+        loaded = imaging.load(data, draft=draft)
+    except imaging.UndecodableImage as error:
+        raise DamagedSample(str(error)) from None
+    # What draft did of it: sizes are rounded up. A TIFF's size is given upright, as its image is.
+    scaled = 2 ** math.ceil(math.log2(loaded.size[0] / loaded.image.width))
     # A copy: Pillow's own memory is freed with the image.
-    return np.array(image.convert("RGB"))
+    return _reduced(np.array(imaging.to_rgb(loaded.upright())), shrink // scaled)
 
 
 def _reduced(pixels: NDArray[np.uint8], shrink: int) -> NDArray[np.uint8]:
@@ -140,16 +105,8 @@ def _reduced(pixels: NDArray[np.uint8], shrink: int) -> NDArray[np.uint8]:
 
 
 def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise DamagedSample(f"its image has {width} x {height} pixels, more than {MAX_PIXELS}")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, Image.DecompressionBombError):
-        return f"its image has more than {MAX_PIXELS} pixels"
-    if isinstance(error, UnidentifiedImageError):
-        return "its bytes are no image of a known format"
-    return "its image is cut short" if "truncated" in str(error).lower() else "its image does not decode"
+    if width * height > imaging.MAX_PIXELS:
+        raise DamagedSample(f"its image has {width} x {height} pixels, more than {imaging.MAX_PIXELS}")
 
 
 def _frame(data: bytes) -> _Frame | None:
@@ -192,15 +149,3 @@ def _may_be_turned(head: bytes) -> bool:
         return False
     rest = _UPRIGHT.sub(b"", head)
     return b"\x12\x01" in rest or b"\x01\x12" in rest or b"Raw profile type exif" in rest
-
-
-def _orientation(image: Image.Image, data: bytes) -> int:
-    """EXIF orientation 1 to 8; 1 where there is none, or none that can be read."""
-    # Pillow turns a TIFF by itself; and decodes a PNG to its end to find metadata that follow the picture.
-    if image.format == "TIFF" or (image.format not in ("JPEG", "MPO") and not _may_be_turned(data)):
-        return 1
-    try:
-        value = image.getexif().get(_ORIENTATION, 1)
-    except _BROKEN_METADATA:
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -63,12 +63,11 @@ def photograph(file: str) -> Image.Image:
     """One of skimage's pictures as RGB, transparency on white."""
     from PIL import Image
 
+    from stages.imaging.decode import to_rgb
+
     folder = package_folder("skimage", "scikit-image==0.26.0") / "data"
     with Image.open(folder / file) as opened:
-        if opened.mode == "RGBA":
-            white = Image.new("RGBA", opened.size, (255, 255, 255, 255))
-            return Image.alpha_composite(white, opened).convert("RGB")
-        return opened.convert("RGB")
+        return to_rgb(opened)
 
 
 def jpeg(image: Image.Image, quality: int = 92, orientation: int | None = None) -> bytes:

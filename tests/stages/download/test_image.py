@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from collections.abc import Callable
 
 import pytest
@@ -12,8 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from stages.download.image import Inspector, has_all_rows
+from stages.download.config import DownloadConfig
+from stages.download.image import Inspector
 from stages.download.outcome import Failure
+from stages.imaging.formats import FORMATS
+from stages.ingest.config import SourceConfig
+from stages.shard.scan import IMAGE_EXTENSIONS
 
 inspect = Inspector(("jpeg", "png", "webp"), 1, 1_000_000, 95, 2)
 
@@ -67,7 +69,10 @@ def test_the_limit_of_pixels_is_checked_on_the_header_alone(make_picture: Callab
     small = Inspector(("jpeg",), 1, 999, 95, 1)
     with pytest.raises(Failure) as failure:
         small(data[: len(data) * 8 // 10])  # cut: would be truncated, were it decoded
-    assert (failure.value.status, failure.value.detail) == ("too_many_pixels", "40x25 is more than 999 pixels")
+    assert (failure.value.status, failure.value.detail) == (
+        "too_many_pixels",
+        "its image has 40 x 25 pixels, more than 999",
+    )
     assert Inspector(("jpeg",), 1, 1000, 95, 1)(data).data is data
 
 
@@ -98,43 +103,57 @@ def test_damaged_bytes_end_as_a_failure_or_an_image_and_never_as_another_error(
     assert outcome in {"image", "truncated", "corrupt", "not_an_image"} | limits
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def refilled(data: bytes, rows: bytes, pieces: int = 1) -> bytes:
-    """The same PNG with other image data, in so many chunks."""
-    start, end = data.index(b"IDAT") - 4, data.rindex(b"IEND") - 4
-    size = -(-len(rows) // pieces)
-    chunks = [chunk(b"IDAT", rows[at : at + size]) for at in range(0, len(rows), size)]
-    return data[:start] + b"".join(chunks) + data[end:]
-
-
-def inflated(data: bytes) -> bytes:
-    at = data.index(b"IDAT")
-    (length,) = struct.unpack_from(">I", data, at - 4)
-    return zlib.decompress(data[at + 4 : at + 4 + length])
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
-@settings(deadline=None)
-@given(width=st.integers(1, 70), height=st.integers(1, 50), pieces=st.integers(1, 9), lacking=st.integers(1, 40))
-def test_every_missing_byte_is_noticed_in_all_kinds_of_pixels(
-    mode: str, width: int, height: int, pieces: int, lacking: int
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_that_pillow_decodes_can_be_kept_and_is_not_by_default(
+    make_picture: Callable[..., bytes], kind: str
 ) -> None:
-    out = io.BytesIO()
-    Image.linear_gradient("L").resize((width, height)).convert(mode).save(out, "PNG")
-    data = out.getvalue()
-    rows = inflated(data)
-    assert has_all_rows(data)
-    assert has_all_rows(refilled(data, zlib.compress(rows), pieces))
-    assert has_all_rows(refilled(data, zlib.compress(rows + b"more"), pieces))
-    assert not has_all_rows(refilled(data, zlib.compress(rows[:-lacking]), pieces))
+    options = {"sizes": [(64, 48)]} if kind == "ico" else {}
+    data = make_picture(3, (64, 48), FORMATS[kind].pillow, **options)
+    config = DownloadConfig(name="s", source=SourceConfig(kind="test", paths=("list",)), keep_formats=(kind,))  # type: ignore[arg-type]
+    keep = Inspector(config.keep_formats, 1, 1_000_000, 95, 2)
+    found = keep(data)
+    assert (found.data, found.format, found.width, found.height) == (data, kind, 64, 48)
+    assert found.extension in IMAGE_EXTENSIONS  # shards are read back
+    for percent in range(40, 98, 6):
+        with pytest.raises(Failure) as failure:
+            keep(data[: len(data) * percent // 100])
+        assert failure.value.status in ("truncated", "corrupt"), percent
+    if kind not in ("jpeg", "png", "webp"):
+        with pytest.raises(Failure, match="unsupported_format") as failure:
+            inspect(data)
+        assert failure.value.detail == f"{kind} is not in keep_formats"
 
 
-def test_data_that_inflate_to_far_more_than_the_header_says_are_not_worked_through() -> None:
-    out = io.BytesIO()
-    Image.new("L", (8, 8)).save(out, "PNG")
-    pack = zlib.compressobj(9)
-    bomb = b"".join(pack.compress(bytes(1 << 20)) for _ in range(64)) + b"no end"
-    assert has_all_rows(refilled(out.getvalue(), bomb))
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(90)),
+        ("heic", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(90)),
+        ("jxl", b"\xff\x0a" + bytes(90)),
+        ("jxl", b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(90)),
+        ("svg", b'<?xml version="1.0"?>\n<!-- drawn --><svg xmlns="http://www.w3.org/2000/svg">' + bytes(90)),
+        ("psd", b"8BPS\0\1" + bytes(90)),
+    ],
+)
+def test_a_format_that_nothing_decodes_is_named(kind: str, data: bytes) -> None:
+    with pytest.raises(Failure) as failure:
+        inspect(data)
+    assert (failure.value.status, failure.value.detail) == ("unsupported_format", f"{kind} cannot be decoded")
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"<h1>404 Not Found</h1>\n\n\n", "not_an_image"),
+        (b"{}", "not_an_image"),
+        (b"", "too_small"),
+        (b"\xff\xd8\xff\xe0", "too_small"),
+        (b"GIF89a\1\0\1\0\0\0\0;", "too_small"),
+        (b"<!doctype html><html><body><svg></svg></body></html>" * 2, "not_an_image"),
+        (b'<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"><svg/></html>', "not_an_image"),
+    ],
+)
+def test_a_short_body_is_too_small_only_if_it_begins_an_image(data: bytes, status: str) -> None:
+    with pytest.raises(Failure) as failure:
+        Inspector(tuple(FORMATS), 64, 1_000_000, 95, 2)(data)
+    assert failure.value.status == status

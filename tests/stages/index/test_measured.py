@@ -11,7 +11,8 @@ import pytest
 import yaml
 from PIL import Image, ImageEnhance, ImageOps
 
-from stages.imaging.perceptual_hash import decode_rgb, hash_words, perceptual_signature, pixel_sha256, thumbnail_array
+from stages.imaging.decode import decode_rgb
+from stages.imaging.perceptual_hash import hash_words, perceptual_signature, pixel_sha256, thumbnail_array
 from stages.index.config import Hash
 from stages.index.near import Pictures, near_copies, near_matches
 from stages.select.config import Near, SelectionConfig

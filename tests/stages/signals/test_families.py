@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageFilter
 
-from stages.imaging.perceptual_hash import UNDECODABLE, decode_rgb, hash_words, perceptual_signature, pixel_sha256
+from stages.imaging.decode import UndecodableImage, decode_rgb
+from stages.imaging.perceptual_hash import hash_words, perceptual_signature, pixel_sha256
 from stages.signals.caption import Language, TextStatistics
 from stages.signals.family import Listing
 from stages.signals.image import Sharpness, Size, Tone
@@ -70,13 +71,13 @@ def test_sixteen_bit_greys_keep_their_upper_byte() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"<html>", b"\x89PNG\r\n\x1a\n\0\0\0\0"])
 def test_what_is_no_image_does_not_decode(data: bytes) -> None:
-    with pytest.raises(UNDECODABLE):
+    with pytest.raises(UndecodableImage):
         decode_rgb(data)
 
 
 def test_a_cut_jpeg_does_not_decode(scene, as_bytes) -> None:
     data = as_bytes(scene(1, 200, 200), "JPEG")
-    with pytest.raises(UNDECODABLE):
+    with pytest.raises(UndecodableImage):
         decode_rgb(data[: len(data) // 2])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from stages.imaging.perceptual_hash import decode_rgb
+from stages.imaging.decode import decode_rgb
 
 #: What a route does with a connection on which a request was read.
 Behaviour = Callable[[socket.socket], None]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.train.data import decode as module
+from stages.imaging import decode as imaging
 from stages.train.data.dataset import DamagedSample
 from stages.train.data.decode import decode, image_size
 
@@ -54,7 +54,7 @@ def test_exif_orientation_is_applied_to_size_and_pixels(picture: Image.Image, fo
     data = stored(picture, format, exif=exif, **({"quality": 95} if format == "JPEG" else {}))
     size = (75, 101) if orientation >= 5 else (101, 75)
     assert image_size(data) == size
-    turn = module._TURNS.get(orientation)
+    turn = imaging._TURNS.get(orientation)
     upright = picture if turn is None else picture.transpose(turn)
     assert difference(decode(data), upright) < 1.5
     half = decode(data, 2)
@@ -69,10 +69,7 @@ def test_every_mode_becomes_rgb(picture: Image.Image) -> None:
     assert difference(decode(stored(picture.convert("CMYK"), quality=95)), picture) < 3
     assert decode(stored(picture.convert("CMYK")), 4).shape == (19, 26, 3)
     palette = picture.convert("P")
-    np.testing.assert_array_equal(decode(stored(palette, "PNG", transparency=3)), palette.convert("RGB"))
-    alpha = picture.copy()
-    alpha.putalpha(7)
-    np.testing.assert_array_equal(decode(stored(alpha, "PNG")), picture)
+    np.testing.assert_array_equal(decode(stored(palette, "PNG")), palette.convert("RGB"))
     deep = Image.fromarray((np.arange(0, 65536, 256, dtype=np.uint16) + 77).reshape(16, 16))
     np.testing.assert_array_equal(decode(stored(deep, "PNG"))[..., 2], np.arange(256).reshape(16, 16))
     film = stored(picture.convert("P"), "GIF", save_all=True, append_images=[Image.new("P", picture.size)])
@@ -109,7 +106,11 @@ def test_what_is_no_image_is_damaged_and_not_quoted(data: bytes) -> None:
     for ask in (image_size, decode):
         with pytest.raises(DamagedSample) as raised:
             ask(data)
-        assert str(raised.value) in ("its bytes are no image of a known format", "its image does not decode")
+        assert str(raised.value) in (
+            "its bytes are no image of a known format",
+            "its image does not decode",
+            "its image is cut short",
+        )
 
 
 def test_a_header_that_promises_too_many_pixels_is_refused_before_decoding(picture: Image.Image) -> None:
