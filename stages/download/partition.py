@@ -9,15 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from stages.base.tombstones import Tombstones
-from stages.download.address import host_of
 from stages.download.attempts import FetchedImage, ListedImage
 from stages.download.config import DownloadConfig
 from stages.download.fetch import LocalImages, Redirect, Web, listed_location
 from stages.download.host_queue import HostQueue, backoff_seconds
 from stages.download.image import Inspector, VerifiedImage
 from stages.download.journal import Journal
-from stages.download.outcome import CONNECT, Failure, Reason
+from stages.download.outcome import CONNECT, NOT_NOW, Failure, Reason
 from stages.download.success_rate import Window
+from stages.download.url import host_of
 
 #: Seconds until a job checks again for rules that another thread is reading.
 _POLL_SECONDS = 0.05
@@ -38,6 +38,8 @@ class _Job:
     visited: set[str] = field(default_factory=set)
     failed: int = 0
     """Failed tries so far."""
+    fresh: bool = False
+    """Whether a connection kept alive broke under it: perhaps its fault, so it gets connections of its own."""
     requested: bool = False
     """Whether the current turn made a request."""
 
@@ -148,6 +150,7 @@ class PartitionDownload:
         job.requested = False
         if status := web.dialer.dead_status(host):
             raise Failure(status, host=host)
+        web.limits.check(host)
         web.rules.check(job.url)
         if file := web.rules.missing(job.url):
             if not web.rules.claim(file):
@@ -159,7 +162,8 @@ class PartitionDownload:
             return
         queue.open(host, min(self._config.max_wait, web.rules.delay(job.url) * self._share))
         job.requested = True
-        response = web(job.url)
+        # The last try is not left to a connection that the server may be closing.
+        response = web(job.url, fresh=job.fresh or job.failed >= self._config.retries)
         if not isinstance(response, Redirect):
             self._end(queue, number, job, self._keep(job.image, response))
             return
@@ -193,19 +197,24 @@ class PartitionDownload:
         return self._journal.store(listed.image_uid, stored, bare, sha256, source_sha256, hash_ok)
 
     def _failed(self, queue: HostQueue, number: int, job: _Job, failure: Failure) -> None:
+        if failure.transient and failure.retry_after > self._config.max_retry_after:
+            failure = self._web.limits.refuse(failure.host, failure.retry_after)
         if not self._worth_retrying(job, failure):
             self._end(queue, number, job, failure)
             return
         delay = backoff_seconds(job.failed, self._config.backoff, self._config.max_wait)
+        job.failed += 1
+        if failure.reused:
+            job.fresh = True
+            queue.retry(number, 0.0)
+            return
         # If the host itself fails, its other images need not be tried in the meantime.
         host_wide = failure.status in CONNECT or failure.status == Reason.ROBOTS_UNAVAILABLE
-        pause = min(max(failure.retry_after, delay if host_wide else 0.0), self._config.max_wait)
-        job.failed += 1
         job.restart()
-        queue.retry(number, delay, pause, job.host)
+        queue.retry(number, delay, max(failure.retry_after, delay if host_wide else 0.0), job.host)
 
     def _worth_retrying(self, job: _Job, failure: Failure) -> bool:
-        if not failure.transient or self._web.dialer.dead_status(failure.host):
+        if not failure.transient or failure.status in NOT_NOW or self._web.dialer.dead_status(failure.host):
             return False
         if job.failed < self._config.retries:
             return True
