@@ -8,7 +8,6 @@ from __future__ import annotations
 import email.utils
 import http.client
 import select
-import socket
 import ssl
 import threading
 import time

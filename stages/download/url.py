@@ -48,7 +48,10 @@ def request_url(listed: str) -> str:
 
 
 def redirect_url(base: str, location: str) -> str:
-    """A Location header, decoded as Latin-1, as a URL to request. Raises Failure (`forbidden_scheme`, `invalid_url`)."""
+    """A Location header, decoded as Latin-1, as a URL to request. Raises Failure.
+
+    Its reason is `forbidden_scheme` or `invalid_url`.
+    """
     # Bytes of other encodings, such as the UTF-8 that many servers send, are percent-escaped unchanged.
     escaped = quote(location.strip(), safe=_SAFE, encoding="latin-1")
     try:
