@@ -43,7 +43,14 @@ class ArtifactJob:
     def context(self, folder: Path) -> StageContext:
         """The context of one partition, or of `finish`, with a working folder of its own."""
         return StageContext(
-            self.inputs, folder / "out", folder / "parts", self.scratch, self.cluster, self.cache, self.tombstones
+            self.inputs,
+            folder / "out",
+            folder / "parts",
+            self.scratch,
+            self.cluster,
+            self.cache,
+            self.tombstones,
+            self.url,
         )
 
     @property

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import IO
 
 from stages.base.artifact import Artifact, is_remote
 from stages.download.address import Dialer
+from stages.download.attempts import ListedImage
 from stages.download.client import Client, retry_after
 from stages.download.config import DownloadConfig
 from stages.download.opt_out import OptOut
@@ -146,3 +147,13 @@ def listed_location(url: str | None, path: str | None) -> str:
     if url is None:
         raise Failure(Reason.INVALID_URL)
     return request_url(url)
+
+
+def web_urls(images: Sequence[ListedImage]) -> dict[str, int]:
+    """URL as requested -> number of the image, of those images that are fetched over HTTP."""
+    urls: dict[str, int] = {}
+    for number, image in enumerate(images):
+        if image.path is None:
+            with suppress(Failure):
+                urls.setdefault(listed_location(image.url, None), number)
+    return urls

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from stages.download.host_queue import HostQueue, backoff_seconds
 from stages.download.image import Inspector, VerifiedImage
 from stages.download.journal import Journal
 from stages.download.outcome import CONNECT, NOT_NOW, Failure, Reason
+from stages.download.shared_urls import SharedImage
 from stages.download.success_rate import Window
 from stages.download.url import host_of
 
@@ -86,16 +88,23 @@ class PartitionDownload:
         self.tried = 0
         """Number of images that :meth:`run` had to try, set once it has begun."""
 
-    def run(self, known: Mapping[str, FetchedImage | Failure]) -> list[FetchedImage | Failure | None]:
+    def run(
+        self, known: Mapping[str, FetchedImage | Failure], later: AbstractSet[int] = frozenset()
+    ) -> list[FetchedImage | Failure | None]:
         """The outcome of every image, in list order; `known` are earlier outcomes by image uid.
+
+        Those in `later` are left without one; another call fetches what has none.
 
         Raises any error that is not the image's (a bug, a full disk), and UserError if the success rate collapses.
         """
         jobs = []
         for i, image in enumerate(self._images):
+            if self._outcomes[i] is not None:
+                continue
             outcome = self._known(image, known)
             if outcome is not None:
                 self._outcomes[i] = outcome
+            if outcome is not None or i in later:
                 continue
             try:
                 location = listed_location(image.url, image.path)
@@ -177,18 +186,51 @@ class PartitionDownload:
         job.visited.add(response.url)
         queue.move(number, host_of(response.url))
 
+    def take_over(self, image: int, outcome: SharedImage | Failure) -> None:
+        """Settle an image without an outcome by what another source got for its URL."""
+        if self._outcomes[image] is not None:
+            return
+        settled: FetchedImage | Failure | None
+        if isinstance(outcome, Failure):
+            settled = outcome
+        else:
+            listed, whole = self._images[image].hash, outcome.sha256 == outcome.source_sha256
+            if listed is not None and listed[0] == "md5" and not whole:
+                return  # of bytes that were not stored
+            try:
+                settled = self._accept(image, outcome.data, outcome.picture, outcome.sha256, outcome.source_sha256)
+            except Failure as failure:
+                settled = failure
+        self._outcomes[image] = settled
+        if isinstance(settled, Failure):
+            self._journal.fail(self._images[image].image_uid, settled)
+
     def _keep(self, image: int, data: bytes) -> FetchedImage:
         """Verify an image's bytes and store them in the journal. Raises Failure."""
-        listed = self._images[image]
         picture = self._inspect(data)
         source_sha256 = hashlib.sha256(data).hexdigest()
         stored = picture.data
         sha256 = source_sha256 if stored is data else hashlib.sha256(stored).hexdigest()
+        return self._accept(image, stored, picture, sha256, source_sha256, data)
+
+    def _accept(
+        self,
+        image: int,
+        stored: bytes,
+        picture: VerifiedImage,
+        sha256: str,
+        source_sha256: str,
+        fetched: bytes | None = None,
+    ) -> FetchedImage:
+        """Store a verified image if it is the listed one and not forgotten; `fetched`: its bytes before re-encoding,
+        None if they are those that are stored. Raises Failure."""
+        listed = self._images[image]
         if self._forgotten.covers_content(sha256, source_sha256):
             raise Failure(Reason.FORGOTTEN)
         hash_ok = None
         if listed.hash is not None:
             name, digits = listed.hash
+            data = stored if fetched is None else fetched
             actual = source_sha256 if name == "sha256" else hashlib.md5(data, usedforsecurity=False).hexdigest()
             hash_ok = actual == digits
             if not hash_ok and self._config.hash_mismatch == "drop":

@@ -280,14 +280,16 @@ def download(run_stage: Callable[..., Artifact]) -> Callable[..., Artifact]:
         source: Mapping[str, Any] | None = None,
         previous: Artifact | None = None,
         tombstones: Path | None = None,
+        name: str = "src",
+        cache: Path | None = None,
         **settings: Any,
     ) -> Artifact:
         fast = {"timeout": 10.0, "backoff": 0.01, "max_wait": 0.3}
         described = SourceConfig(kind="test", paths=("list",), **(source or {}))
-        stage = Served(DownloadConfig(name="src", source=described, **{**fast, **settings}))
+        stage = Served(DownloadConfig(name=name, source=described, **{**fast, **settings}))
         stage.hosts = hosts or {}
         inputs = {"pairs": [pairs]} if previous is None else {"pairs": [pairs], "previous": [previous]}
-        return run_stage(stage, inputs, tombstones=tombstones)
+        return run_stage(stage, inputs, tombstones=tombstones, cache=cache)
 
     return run
 
