@@ -67,7 +67,7 @@ def settings_key(config: DownloadConfig, context: StageContext) -> str:
 @contextlib.contextmanager
 def shared_urls(
     config: DownloadConfig, context: StageContext, partition: str, urls: Mapping[str, int]
-) -> Iterator[Listing | None]:
+) -> Iterator[UrlEntry | None]:
     """The entry of one partition while it runs; None where nothing is shared.
 
     `urls`: normalised URL -> number of the image. Nothing is shared by private sources, nor in a workspace without a
@@ -84,7 +84,7 @@ def shared_urls(
         "partition": partition,
         "out": str(context.out),
     }
-    listing = Listing(folder, about, urls)
+    listing = UrlEntry(folder, about, urls)
     try:
         listing.enter()
     except OSError as error:
@@ -101,7 +101,7 @@ def shared_urls(
         listing.unlock()
 
 
-class Listing:
+class UrlEntry:
     """A partition's entry: `NNNNNNNNN.json`, locked while it runs, and the digests of its URLs."""
 
     def __init__(self, folder: Path, about: Mapping[str, str], urls: Mapping[str, int]) -> None:

@@ -18,7 +18,7 @@ from stages.download.config import DownloadConfig
 
 if TYPE_CHECKING:
     from stages.download.attempts import ListedImage
-    from stages.download.shared_urls import Listing
+    from stages.download.shared_urls import UrlEntry
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Download(Stage[DownloadConfig]):
             self._download(partition, context, images, listing)
 
     def _download(
-        self, partition: Partition, context: StageContext, images: list[ListedImage], listing: Listing | None
+        self, partition: Partition, context: StageContext, images: list[ListedImage], listing: UrlEntry | None
     ) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq

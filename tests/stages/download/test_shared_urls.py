@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.base.tombstones import Tombstones, url_digest
-from stages.download.shared_urls import Listing
+from stages.download.shared_urls import UrlEntry
 
 URLS = [f"http://a.test/{n}.jpg" for n in range(20)]
 
@@ -144,7 +144,7 @@ def test_each_source_checks_its_own_hashes_and_what_is_forgotten(
 
 
 def _enter(folder: Path, about: dict[str, str], url: str, entered: Any) -> None:
-    listing = Listing(folder, about, {url: 0})
+    listing = UrlEntry(folder, about, {url: 0})
     listing.enter()
     entered.set()
     time.sleep(60)
@@ -157,7 +157,7 @@ def test_a_partition_whose_process_dies_is_not_waited_for(tmp_path: Path) -> Non
     other = context.Process(target=_enter, args=(tmp_path / "urls", about, URLS[0], entered))
     other.start()
     assert entered.wait(30)
-    listing = Listing(tmp_path / "urls", {**about, "source": "two", "artifact": "b"}, {URLS[0]: 7, URLS[1]: 8})
+    listing = UrlEntry(tmp_path / "urls", {**about, "source": "two", "artifact": "b"}, {URLS[0]: 7, URLS[1]: 8})
     listing.enter()
     assert listing.elsewhere() == {7}
     taken: list[Any] = []
