@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, LiteralString
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from models.common.config import ModelConfig
+from models.common.config import ModelConfig, StrictConfig
 from models.common.cost import Flops, MicroBatch, NoCost
 from models.common.cost_tape import Tape
 from models.common.errors import UserError
@@ -280,13 +280,27 @@ def needs_texts(config: ModelConfig, name: str) -> bool:
     return _objective(config.architecture, name).needs_texts
 
 
+def objective_settings(architecture: str, name: str, settings: Mapping[str, Any] | None = None) -> StrictConfig:
+    """The settings of an objective by its schema. Raises UserError for the first that it does not take."""
+    chosen = _objective(architecture, name)
+    try:
+        return chosen.settings.model_validate(dict(settings or {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        known = ", ".join(chosen.settings.model_fields) or "none"
+        problem = "unknown" if first["type"] == "extra_forbidden" else f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+        raise UserError(f"settings.{key} of {name}: {problem}; its settings are {known}") from None
+
+
 def objective(model: VisionLanguageModel, name: str, settings: Mapping[str, Any] | None = None) -> nn.Module:
     """A module whose ``forward(batch)`` returns ``{"loss": scalar, its terms...}`` and whose ``model`` is the model.
 
     ``settings`` are validated by the objective's schema. Raises UserError for an objective of another architecture.
     """
-    chosen = _objective(model.config.architecture["architecture"], name)
-    made: nn.Module = resolve_name(chosen.module)(model, chosen.settings.model_validate(dict(settings or {})))
+    architecture = model.config.architecture["architecture"]
+    module = resolve_name(_objective(architecture, name).module)
+    made: nn.Module = module(model, objective_settings(architecture, name, settings))
     return made
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines import retry_passes
 from pipelines.config import PairmillConfig
-from pipelines.node import Dag, Node
+from pipelines.node import Dag, Node, OutsideFiles
 from stages.base.contract import Stage, StageConfig, UserError
 from stages.base.external_files import WORLD_ROLE, WORLDS_ROLE, addresses, own_files
 from stages.download.config import DownloadConfig
@@ -82,7 +82,7 @@ class _Builder:
         instance: str,
         config: StageConfig,
         inputs: Mapping[str, Iterable[str]],
-        files: Callable[[], Sequence[str]] | None = None,
+        files: Callable[[], OutsideFiles] | None = None,
         files_key: str = "",
         kind: type[Node] = Node,
     ) -> str:
@@ -168,7 +168,8 @@ class _Builder:
         config = PretrainConfig(
             model=self.config.model, train=self.config.train, precision=self.config.cluster.precision
         )
-        return self.add(Pretrain, self.config.model.name, config, data)
+        weights, key = config.weight_files, "model.initialise_from"
+        return self.add(Pretrain, self.config.model.name, config, data, weights, key)
 
     def finetune(self, name: str, model: str, tokenizer: str) -> str:
         """The model fine-tuned for one task."""

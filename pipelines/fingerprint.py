@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from models.common.config import InitialiseFrom
 from stages.base.artifact import canonical_json, file_sha256, is_remote
 from stages.base.contract import FingerprintedAs, FingerprintedUnless, NotFingerprinted, UserError
 from stages.base.external_files import ExternalFile, fingerprinted_files
@@ -22,6 +23,9 @@ def fingerprinted(value: Any) -> Any:
     Every field except those marked `NotFingerprinted` and those with the value of their `FingerprintedUnless`; of
     fields marked `ExternalFile`, the addresses.
     """
+    if isinstance(value, InitialiseFrom):
+        # Of folders of weights the contents count (`PretrainConfig.weight_files`), not where they lie.
+        value = value.model_copy(update=dict.fromkeys(value.folders, "its contents"))
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
         kept = {name: f.metadata for name, f in fields.items() if not _left_out(f.metadata, getattr(value, name))}
@@ -78,14 +82,18 @@ class FileDigests:
             self._known = {}
         self._changed = False
 
-    def digest(self, paths: Iterable[str], key: str) -> str:
+    def digest(self, paths: Iterable[str] | Mapping[str, Iterable[str]], key: str) -> str:
         """One digest over the contents of files and folders (names relative to the folder given).
 
-        Raises UserError naming config key `key` when a path does not exist.
+        Of several lists by name, which list a file is in counts, too. Raises UserError naming config key `key`, with
+        the list's name, when a path does not exist.
         """
         listed: list[tuple[str, str]] = []
-        for path in paths:
-            listed.extend(self._entries(str(path), key))
+        lists: Mapping[str, Iterable[str]] = paths if isinstance(paths, Mapping) else {"": paths}
+        for name, own in lists.items():
+            for path in own:
+                entries = self._entries(str(path), f"{key}.{name}" if name else key)
+                listed.extend((f"{name}/{file}" if name else file, digest) for file, digest in entries)
         self._save()
         return hashlib.sha256(canonical_json(sorted(listed)).encode()).hexdigest()
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from stages.base.contract import Stage, StageConfig
 
+#: Files and folders; by a name that tells them apart, where each has a purpose of its own.
+OutsideFiles = Sequence[str] | Mapping[str, Sequence[str]]
+
 
 @dataclass(frozen=True)
 class Node:
@@ -19,7 +22,7 @@ class Node:
     config: StageConfig
     inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Role -> node ids."""
-    files: Callable[[], Sequence[str]] = tuple
+    files: Callable[[], OutsideFiles] = tuple
     """Lists files and folders from outside the workspace whose contents the result depends on; may raise UserError."""
     files_key: str = ""
     """Config key that names them, for error messages."""

@@ -113,8 +113,8 @@ class LanguageConfig(StrictConfig):
 #: Our name of a size -> the names that decoders of `transformers` give it in config.json.
 _SIZES = {
     "width": ("hidden_size", "n_embd", "d_model"),
-    "layers": ("num_hidden_layers", "n_layer", "n_layers"),
-    "heads": ("num_attention_heads", "n_head", "n_heads"),
+    "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+    "heads": ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads"),
     "mlp_width": ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size"),
     "positions": ("max_position_embeddings", "n_positions", "max_seq_len"),
 }

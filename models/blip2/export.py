@@ -53,8 +53,9 @@ def exported_config(model: Blip2Adapter, image_token: int) -> transformers.Blip2
         )
     if not 0 <= image_token < shape.vocabulary:
         raise UserError(
-            f"model {shape.name}: the image token, {image_token}, is none of its {shape.vocabulary} ids: train it with "
-            "a larger model.vocabulary, or with <image> among tokenizer.special_tokens"
+            f"model {shape.name}: its tokenizer uses all of its {shape.vocabulary} ids, and transformers' class needs "
+            f"one for <image>: train it with model.vocabulary of at least {image_token + 1}, or with <image> among "
+            "tokenizer.special_tokens; or export it with --format pairmill"
         )
     qformer = {**model.qformer.body.config.to_dict(), "use_qformer_text_input": False}
     return transformers.Blip2Config(

@@ -31,6 +31,19 @@ _VISION_TYPES = {
     "siglip": ("siglip", "siglip_vision_model"),
     "eva": ("blip-2", "blip_2_vision_model"),
 }
+#: Settings of a vision transformer and of a Q-Former that must agree.
+_TRANSFORMER = ("hidden_act", "layer_norm_eps", "num_attention_heads", "num_hidden_layers")
+#: Settings of OPT that must agree.
+_OPT = (
+    "activation_function",
+    "do_layer_norm_before",
+    "enable_bias",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "tie_word_embeddings",
+)
+#: Settings of any decoder that may differ from those that its weights were trained with.
+_NOT_OF_WEIGHTS = {"initializer_range"}
 
 
 def stored_values(model: Blip2Adapter, config: Blip2Config, initial: Mapping[str, Values]) -> dict[str, Values]:
@@ -63,7 +76,7 @@ def _vision(model: Blip2Adapter, config: Blip2Config, folder: str) -> dict[str, 
         hint = f"set model.vision.family={other}" if other else "give another folder"
         raise UserError(f"{key}: {folder} holds a model of type {held!r}, not of family {family!r}; {hint}")
     theirs = stored_config(FAMILIES[family][1], described.get("vision_config") or described, folder, key)
-    check_settings(theirs, vision.config, ("hidden_act", "layer_norm_eps", "num_attention_heads"), folder, key)
+    check_settings(theirs, vision.config, _TRANSFORMER, folder, key)
     stored = inner(read_folder(folder, key), "vision_model.")
     named = named_as(STOCK[family], vision.config, stored)
     name = "embeddings.position_embedding" + ("" if family == "eva" else ".weight")
@@ -78,7 +91,7 @@ def _qformer(model: Blip2Adapter, config: Blip2Config, folder: str, initial: Map
     if (held := described.get("model_type")) not in ("blip-2", "blip_2_qformer"):
         raise UserError(f"{key}: {folder} holds a model of type {held!r}; give a Q-Former or a BLIP-2")
     theirs = stored_config(Blip2QFormerConfig, described.get("qformer_config") or described, folder, key)
-    settings = ("hidden_act", "layer_norm_eps", "num_attention_heads", "cross_attention_frequency")
+    settings = (*_TRANSFORMER, "cross_attention_frequency")
     check_settings(theirs, qformer.body.config, settings, folder, key)
     stored = read_folder(folder, key)
     named = named_as(Blip2QFormerModel, qformer.body.config, inner(stored, "qformer."))
@@ -114,17 +127,12 @@ def _language(
         raise UserError(f"{key}: {folder} holds a model of type {held!r}; this model's language model is {family!r}")
     if config.language.shape is None:
         opt = stored_config(OPTConfig, described, folder, key)
-        settings: tuple[str, ...] = (
-            "activation_function",
-            "do_layer_norm_before",
-            "enable_bias",
-            "num_attention_heads",
-        )
-        check_settings(opt, language.config, (*settings, "tie_word_embeddings"), folder, key)
+        check_settings(opt, language.config, _OPT, folder, key)
     else:
         theirs = decoder_config(decoder_shape(described), f"{key}: {folder}")
         ours = decoder_config(config.language.shape, "model.language.shape")
-        check_settings(theirs, ours, sorted(decoder_shape(ours.to_dict())), folder, key)
+        settings = sorted(decoder_shape(ours.to_dict()).keys() - _NOT_OF_WEIGHTS)
+        check_settings(theirs, ours, settings, folder, key)
     stored = inner(read_folder(folder, key), "language_model.")
     named = named_as(decoder_class(language.config), language.config, stored)
     for name in _per_id(language):

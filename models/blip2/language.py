@@ -64,11 +64,36 @@ def decoder_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
 
 
 def build_language(config: Blip2Config, *, pad_id: int, bos_id: int, eos_id: int) -> PreTrainedModel:
-    """The language model, its weights random. Its class, and so its weights' names, are those of `transformers`."""
+    """The language model, its weights random. Its class, and so its weights' names, are those of `transformers`.
+
+    Raises UserError for a class that is more than a decoder and an output layer.
+    """
     described = language_config(config, pad_id=pad_id, bos_id=bos_id, eos_id=eos_id)
     language = decoder_class(described)(described)
+    _check_plain(language, config.language.width)
     language.set_output_embeddings(OutputLayer.of(language.get_output_embeddings()))
     return language
+
+
+def _check_plain(language: PreTrainedModel, width: int) -> None:
+    """Raise UserError for a decoder whose embeddings, states or logits are not what the functions below take them for:
+
+    BERT and its like compute between states and output layer, OPT-350M embeds in a width of its own.
+    """
+    output: Any = language.get_output_embeddings()
+    embeddings: Any = language.get_input_embeddings()
+    known = {id(weight) for module in (language.base_model, output) if module for weight in module.parameters()}
+    plain = output is not None and language.base_model is not language
+    if not plain or any(id(weight) not in known for weight in language.parameters()):
+        problem = "is more than layers and an output layer"
+    elif embeddings.weight.shape[-1] != width:
+        problem = "has embeddings of another width than its states"
+    else:
+        return
+    raise UserError(
+        f"model.language.shape: the decoder {type(language).__name__} {problem}, which is not supported; give another "
+        "family, such as llama, mistral, qwen3 or opt"
+    )
 
 
 def decoder_layers(language: PreTrainedModel) -> nn.ModuleList:

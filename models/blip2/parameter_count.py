@@ -59,7 +59,7 @@ def _opt(config: Blip2Config) -> int:
 
 #: Families with LLaMA's layers -> whether query, key and value have a bias, and whether queries and keys have a norm,
 #: where config.json does not say.
-_LIKE_LLAMA = {"llama": (False, False), "mistral": (False, False), "qwen2": (True, False), "qwen3": (False, True)}
+LIKE_LLAMA = {"llama": (False, False), "mistral": (False, False), "qwen2": (True, False), "qwen3": (False, True)}
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,13 @@ class LlamaLike:
 
 def is_like_llama(shape: Mapping[str, Any]) -> bool:
     """Whether a decoder, by its config.json, has LLaMA's layers."""
-    return shape["model_type"] in _LIKE_LLAMA
+    return shape["model_type"] in LIKE_LLAMA
 
 
 def llama_like(shape: Mapping[str, Any]) -> LlamaLike:
     """Read a config.json of a family with LLaMA's layers."""
     family = shape["model_type"]
-    biased, normed = _LIKE_LLAMA[family]
+    biased, normed = LIKE_LLAMA[family]
     d, heads = shape["hidden_size"], shape["num_attention_heads"]
     # Qwen3's classes default to heads of 128, whatever the width.
     size = shape.get("head_dim") or (128 if family == "qwen3" else d // heads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from functools import lru_cache
@@ -110,11 +111,18 @@ def stored_config(kind: type[C], described: Mapping[str, Any], folder: str | Pat
 def check_settings(
     theirs: PreTrainedConfig, ours: PreTrainedConfig, names: Iterable[str], folder: str | Path, key: str
 ) -> None:
-    """Raise UserError for the first setting in ``names`` that differs: what the shapes of weights do not show."""
+    """Raise UserError for the first setting in ``names`` that differs: what the shapes of weights do not show.
+
+    Numbers that differ by float32's rounding are equal: some formats keep them so.
+    """
     for name in names:
         there, here = getattr(theirs, name, None), getattr(ours, name, None)
-        if there != here:
+        if there != here and not _are_close(there, here):
             raise UserError(f"{key}: {folder} was trained with {name}={there}, this model has {here}")
+
+
+def _are_close(there: Any, here: Any) -> bool:
+    return isinstance(there, float) and isinstance(here, float) and math.isclose(there, here, rel_tol=1e-6)
 
 
 def fit(

@@ -35,6 +35,11 @@ def divisible(what: str, width: int, by: str, divisor: int) -> None:
         raise ValueError(f"{what} {width} is not divisible by {by} {divisor}")
 
 
+_Above0 = Annotated[float, Field(gt=0)]
+#: Deviation of red, green and blue.
+Deviation = tuple[_Above0, _Above0, _Above0]
+
+
 class ImageConfig(StrictConfig):
     """The images a model takes."""
 
@@ -43,7 +48,7 @@ class ImageConfig(StrictConfig):
     image_mean: Annotated[tuple[float, float, float] | None, FingerprintedUnless(None)] = None
     """Mean of red, green and blue, of values 0 to 1, that is subtracted from pixels. Null: what
     `initialise_from.vision` states in its preprocessor_config.json, or else the recipe's."""
-    image_std: Annotated[tuple[float, float, float] | None, FingerprintedUnless(None)] = None
+    image_std: Annotated[Deviation | None, FingerprintedUnless(None)] = None
     """Deviation that pixels are then divided by. Null: as `image_mean`."""
 
 
@@ -81,6 +86,11 @@ class InitialiseFrom(StrictConfig):
     embeddings: bool = True
     """Whether its token embeddings are taken, too. False starts them at random: for a tokenizer whose ids mean other
     tokens than those the language model was trained with."""
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """The folders that are given, by part."""
+        return {part: folder for part, folder in self if isinstance(folder, str)}
 
 
 class ModelConfig(StrictConfig):

@@ -59,13 +59,30 @@ def decoder_shape(described: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in described.items() if name not in _NOT_SHAPE}
 
 
+def weight_files(folder: str | Path) -> list[str]:
+    """The files of a local `transformers` folder that decide what a model that starts from it becomes."""
+    folder = Path(folder)
+    named = [folder / "config.json", folder / "model.safetensors.index.json"]
+    return [str(file) for file in (*named, *sorted(folder.glob("*.safetensors"))) if file.is_file()]
+
+
 def pixel_statistics(folder: str | Path) -> dict[str, Any]:
-    """`image_mean` and `image_std` of a folder's preprocessor_config.json, as far as it states them."""
-    try:
-        described = json.loads(Path(folder, "preprocessor_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(described, dict) or not described.get("do_normalize", True):
+    """`image_mean` and `image_std` of a folder's image processor, as far as it states them.
+
+    It is described in preprocessor_config.json or, since `transformers` 5, in processor_config.json, which counts.
+    """
+    described = _read(Path(folder, "processor_config.json")).get("image_processor")
+    if not isinstance(described, dict):
+        described = _read(Path(folder, "preprocessor_config.json"))
+    if not described.get("do_normalize", True):
         return {}
     stated = {name: described.get(name) for name in ("image_mean", "image_std")}
     return {name: values for name, values in stated.items() if isinstance(values, list) and len(values) == 3}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        described = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return described if isinstance(described, dict) else {}

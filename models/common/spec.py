@@ -54,6 +54,12 @@ class ModelSpec:
     layers: Callable[[Any], dict[str, int]] | None = None
     """From a config, the number of transformer layers of each part that has some: those that activation checkpointing
     can name. None: it is known only once the model is built."""
+    split_heads: Callable[[Any], dict[str, int]] | None = None
+    """From a config, the numbers of attention heads that tensor parallelism divides over ranks, by the key that sets
+    each; raises UserError for a model that it cannot split. None: nothing is known."""
+    longest_target: Callable[[Any, str, int], int] | None = None
+    """``longest_target(config, objective, prompt)``: the longest target, in tokens, that the model has positions for
+    beside a prompt of so many; 0 or less where there are none for the prompt alone. None: texts of any length."""
     initialise: str | None = None
     """Import path of ``stored_values(model, config, initial)``, which returns the values (`models.common.weights`) of
     the parts that ``config.initialise_from`` gives a folder for, by the names of the model's parameters, and raises

@@ -44,7 +44,12 @@ class StoredValues(Values):
 
     def __init__(self, file: Path, key: str) -> None:
         self.file, self.key = file, key
-        described = _open(file).get_slice(key)
+        handle = _open(file)
+        if key not in _names(file):
+            raise UserError(
+                f"{file} has no tensor {key}, which its index looks for there; get the folder's files again"
+            )
+        described = handle.get_slice(key)
         super().__init__(tuple(described.get_shape()))
         self.stored_dtype: str = described.get_dtype()
         """Its dtype as safetensors names it: F32, BF16, ..."""
@@ -108,7 +113,7 @@ def read_folder(folder: str | Path, key: str) -> dict[str, Values]:
     index = folder / INDEX
     try:
         if index.is_file():
-            files: Mapping[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            files: Mapping[str, str] = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
             return {name: StoredValues(folder / file, name) for name, file in files.items()}
         if (folder / SINGLE).is_file():
             return {name: StoredValues(folder / SINGLE, name) for name in _open(folder / SINGLE).keys()}  # noqa: SIM118
@@ -143,6 +148,11 @@ def blocks(start: int, stop: int, size: int = 1 << 22) -> Iterator[tuple[int, in
         end = min(stop, (start // size + 1) * size)
         yield start, end
         start = end
+
+
+@lru_cache(maxsize=64)
+def _names(file: Path) -> frozenset[str]:
+    return frozenset(_open(file).keys())
 
 
 @lru_cache(maxsize=64)

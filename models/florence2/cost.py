@@ -37,7 +37,7 @@ def _masked_autoencoding(
     tape: Tape, config: Florence2Config, settings: MaskedAutoencodingSettings, batch: MicroBatch
 ) -> None:
     vision, light, images = config.vision, config.reconstruction, batch.images
-    kept = max(1, round(vision.patches * (1 - settings.mask_ratio)))
+    kept = max(1, min(vision.patches - 1, round(vision.patches * (1 - settings.mask_ratio))))
     encoded = _vision(tape, config, images, kept)
     with tape.part("reconstruction"):
         tokens = tape.linear(encoded, light.width, "embed")

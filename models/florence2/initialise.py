@@ -49,7 +49,7 @@ def _vision(model: Florence2, config: Florence2Config, folder: str) -> dict[str,
         raise UserError(f"{_VISION}: {folder} holds a model of type {held!r}; give a ViT or a ViT-MAE")
     vit = model.vision.config
     theirs = stored_config(ViTConfig, described, folder, _VISION)
-    settings = ("hidden_act", "layer_norm_eps", "num_attention_heads", "qkv_bias")
+    settings = ("hidden_act", "layer_norm_eps", "num_attention_heads", "num_hidden_layers", "qkv_bias")
     check_settings(theirs, vit, settings, folder, _VISION)
     named = named_as(ViTModel, vit, inner(read_folder(folder, _VISION), "vit."))
     if _POSITIONS in named:
@@ -67,6 +67,8 @@ def _language(
     theirs = stored_config(MBartConfig, described, folder, _LANGUAGE)
     settings = (
         "activation_function",
+        "encoder_layers",
+        "decoder_layers",
         "encoder_attention_heads",
         "decoder_attention_heads",
         "scale_embedding",

@@ -28,7 +28,7 @@ class MaskedAutoencoding(nn.Module):
         """
         pixels = batch["pixels"]
         patches = (pixels.shape[-1] // self.patch_size) ** 2
-        kept = max(1, round(patches * (1 - self.settings.mask_ratio)))
+        kept = max(1, min(patches - 1, round(patches * (1 - self.settings.mask_ratio))))
         if "image_seed" in batch:
             order = random_order(batch["image_seed"], patches)
         else:

@@ -8,6 +8,12 @@ from models.florence2.config import Florence2Config, MaskedAutoencodingSettings
 from models.florence2.cost import record
 from models.florence2.parameter_count import count_parameters
 
+
+def _longest_target(config: Florence2Config, objective: str, prompt: int) -> int:
+    positions = config.language.positions
+    return positions if config.vision.patches + prompt <= positions else 0
+
+
 SPEC = ModelSpec(
     config=Florence2Config,
     model="models.florence2.model:Florence2",
@@ -33,6 +39,12 @@ SPEC = ModelSpec(
         "reconstruction": config.reconstruction.layers,
         "language": config.language.encoder_layers + config.language.decoder_layers,
     },
+    split_heads=lambda config: {
+        "model.vision.heads": config.vision.heads,
+        "model.language.heads": config.language.heads,
+        "model.reconstruction.heads": config.reconstruction.heads,
+    },
+    longest_target=_longest_target,
     initialise="models.florence2.initialise:stored_values",
     language_model=lambda config: "mbart",
 )

@@ -128,7 +128,6 @@ def _write(artifact: Artifact, store: Store, folder: Path, link: bool) -> None:
 
 
 def _write_stock(artifact: Artifact, store: Store, folder: Path) -> None:
-    from models.registry import saved_config
     from models.stock import save_stock
     from stages.train.model_folder import complete_stock, image_token_id
 
@@ -136,7 +135,7 @@ def _write_stock(artifact: Artifact, store: Store, folder: Path) -> None:
         artifact.path(name)  # one of an object store is fetched
     saved = artifact.path("model/config.json").parent
     tokenizer, record = _tokenizer(artifact), artifact.read_json("train.json")
-    image = image_token_id(tokenizer, saved_config(saved).vocabulary)
+    image = image_token_id(tokenizer)
     described = save_stock(saved, folder, image)
     card = _card(artifact, record, store, stock=described["architectures"][0])
     complete_stock(folder, tokenizer, record["preprocessing"], card, described["num_query_tokens"])

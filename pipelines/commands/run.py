@@ -22,7 +22,9 @@ from pipelines.runner import Runner, pending
 from pipelines.state import Workspace
 from pipelines.store import Store
 from stages.base.contract import UserError
+from stages.finetune.config import FinetuneConfig
 from stages.pretrain.stage import Pretrain
+from stages.train.job import check_compile, check_frozen, check_tensor_parallel
 
 TRAINING = ("pretrain", "finetune")
 
@@ -92,7 +94,8 @@ def _retrying(config: PairmillConfig, dag: Dag, workspace: Workspace, targeted: 
 
 
 def check_capacity(config: PairmillConfig, workspace: Workspace, dag: Dag, targeted: list[str]) -> None:
-    """Raise UserError for a training run that cannot fit, or whose frozen parts have no weights.
+    """Raise UserError for a training run that cannot fit, whose frozen parts have no weights, whose ranks cannot share
+    the model, or which names parts or settings that its objective lacks.
 
     Before anything is read, fetched or started.
     """
@@ -105,9 +108,12 @@ def check_capacity(config: PairmillConfig, workspace: Workspace, dag: Dag, targe
         stack.extend(node.parents())
     if any(dag[node_id].stage.name in TRAINING for node_id in visited):
         capacity.check(config.model, config.train, config.cluster)
+        check_tensor_parallel(config.model, config.cluster.tensor_parallel)
+    for own in (dag[node_id].config for node_id in visited):
+        if isinstance(own, FinetuneConfig):
+            own.task.phase(config.model.architecture).learning_parts(f"tasks.{own.name}", config.model)
     if any(dag[node_id].stage is Pretrain for node_id in visited):
-        from stages.train.job import check_frozen  # loads numpy
-
+        check_compile("train", config.train, config.cluster.tensor_parallel)
         check_frozen("train", config.train, config.train.phases, config.model)
 
 

@@ -4,10 +4,14 @@ Bytes per parameter after the ZeRO paper (Rajbhandari et al. 2020, section 3.1),
 weights e, gradients e, AdamW's two moments 8, and masters in float32, 4. DeepSpeed departs from the paper in these: in
 fp32, stages 1 to 3 keep masters, too, beside the weights; gradients are accumulated in e bytes; stage 1 keeps whole
 gradients until the step's last micro-batch; gradients are reduced through buckets, which are allocated whole and, once
-they are full, copied once more for the collective (`deepspeed/runtime/zero/stage_1_and_2.py`, `stage3.py`).
+they are full, copied once more for the collective (`deepspeed/runtime/zero/stage_1_and_2.py`, `stage3.py`). A bucket is
+full when the next gradient has no room in it, so the last one is reduced after the backward pass, and so is the only
+one of a model that fits into it.
 
 A step has the moments of `moments`; what a run needs is the greatest of them. On a GPU, gradients are reduced while
-the backward pass runs, from two buckets in turn, and AdamW is fused; on a CPU neither, which `Setting.on_gpu` decides.
+the backward pass runs, from two buckets in turn, and AdamW is fused; on a CPU neither, which `Setting.on_gpu` decides,
+and gloo, which has no reduce-scatter of its own, sums up a copy of what stage 3 reduces and scatters
+(`ProcessGroupGloo::reduce_scatter_tensor_coalesced`).
 """
 
 from __future__ import annotations
@@ -140,6 +144,14 @@ def _buckets(weights: Weights, setting: Setting) -> float:
     return setting.size * _bucket(weights) * (2 if setting.on_gpu and setting.stage < 3 else 1)
 
 
+def _copies(reduced: float, own: float, setting: Setting) -> float:
+    """Bytes made from a bucket of ``reduced`` bytes: its copy for the collective; at stages 1 and 2, after it, the
+    rank's partition of ``own`` bytes that it is reduced into; at stage 3 over gloo, beside it, another copy."""
+    if setting.stage == 3:
+        return reduced * (1 if setting.on_gpu else 2)
+    return max(reduced, own)
+
+
 def _accumulated(weights: Weights, setting: Setting) -> float:
     """Bytes of gradients that wait between the micro-batches of a step."""
     whole = setting.size * weights.trainable
@@ -168,9 +180,8 @@ def _backward(weights: Weights, tape: Tape, setting: Setting) -> Moment:
             gradients += size * (present + made)
         else:
             gradients += size * made + (own if waits and stage == 2 else 0.0)
-        if reduces and before + made >= bucket:
-            # A full bucket's copy; after it, the partition that it is reduced into.
-            buckets += max(size * copied, own if stage < 3 else 0.0)
+        if reduces and before + made > bucket:
+            buckets += _copies(size * copied, own, setting)
         items = {
             **held,
             "gathered weights": size * (whole + ahead) if stage == 3 else 0.0,
@@ -200,7 +211,7 @@ def _after(weights: Weights, setting: Setting) -> list[Moment]:
     rest = max(size * weights.trainable - bucket, 0.0) if stage == 1 and not setting.on_gpu else 0.0
     earlier = size * own if stage == 2 and setting.accumulation > 1 else 0.0
     copied = max(bucket, size * weights.largest)
-    buckets = _buckets(weights, setting) + max(copied, size * own if stage < 3 else 0.0)
+    buckets = _buckets(weights, setting) + _copies(copied, size * own, setting)
     result.append(Moment("reduction", {**held, "gradients": held["gradients"] + rest + earlier, "buckets": buckets}))
     if setting.offload_optimizer:
         return result

@@ -15,7 +15,6 @@ from pipelines.cluster import ClusterConfig
 from pipelines.plan import hardware
 from pipelines.plan.communication import Traffic, traffic
 from pipelines.plan.memory import PERSISTENT, Moment, Setting, Weights, host, moments
-from stages.base.contract import UserError
 from stages.train.config import PhaseConfig, TrainConfig
 
 #: Training precision -> bytes of an element.
@@ -61,12 +60,8 @@ class PhasePlan:
 
     @property
     def trainable(self) -> list[str]:
-        """Parts that learn. Raises UserError for one that the model has not."""
-        known = count_parameters(self.model)
-        if unknown := sorted(set(self.config.trainable or ()) - set(known)):
-            key = f"train.phases[{self.number}].trainable"
-            raise UserError(f"{key}: {self.model.name} has no part {unknown[0]!r}; its parts are {', '.join(known)}")
-        return [part for part in self.parts if part in (self.config.trainable or self.parts)]
+        """Parts that learn. Raises UserError for one that the objective does not use."""
+        return list(self.config.learning_parts(f"train.phases[{self.number}]", self.model))
 
     @cached_property
     def tape(self) -> Tape | None:

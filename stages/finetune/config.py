@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from models import registry
 from stages.base.contract import FingerprintedAs, StageConfig
 from stages.base.external_files import ExternalFile, ExternalFilesConfig
-from stages.train.config import OptimizationConfig, PhaseConfig, Precision
+from stages.train.config import OptimizationConfig, PhaseConfig, Precision, Trainable
 
 #: Tokens of a box, with the end of the text.
 BOX_TEXT = 5
@@ -46,7 +46,7 @@ class TaskConfig(OptimizationConfig, ExternalFilesConfig):
     """Optimizer steps; exactly one of `steps` and `epochs` is given."""
     epochs: Annotated[float | None, Field(gt=0)] = None
     """Passes over the images."""
-    trainable: list[str] | None = None
+    trainable: Trainable = None
     """Parts of the model that learn; null lets every part learn that the objective uses."""
 
     @field_validator("kind", mode="before")

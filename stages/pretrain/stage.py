@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from models import registry
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext, UserError
 from stages.pretrain.config import PretrainConfig
@@ -20,12 +21,19 @@ class Pretrain(Stage[PretrainConfig]):
     holds_samples = False  # weights, and uids of damaged samples; `pairmill forget` names the models that saw one
 
     def check(self) -> None:
-        """Raises UserError where the weights to start from are missing, or settings are for another kind of model."""
+        """Raises UserError where the weights to start from are missing or do not fit, or settings are for another kind
+        of model."""
         from stages.pretrain.embeddings import check_start
-        from stages.train.job import check_checkpointing
+        from stages.train.job import check_checkpointing, check_lengths, with_pixel_statistics
 
         check_start(self.config.model)
-        check_checkpointing("train", self.config.train, self.config.model)
+        if self.config.model.initialise_from.folders:
+            # Names and shapes are compared on the meta device: before the data are made, which may take days.
+            registry.construct(self.config.model)
+        settings = self.config.train
+        with_pixel_statistics("train", settings, self.config.model)
+        check_checkpointing("train", settings, self.config.model)
+        check_lengths("train", settings.phases, self.config.model, settings.max_text_tokens)
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One: a training run is not split, it resumes from its own checkpoints."""

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from stages.base.contract import NotFingerprinted, StageConfig
+from models.common.config import Deviation, ModelConfig
+from models.registry import objective_parts, objective_settings
+from stages.base.contract import NotFingerprinted, StageConfig, UserError
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 Triple = tuple[float, float, float]
 Precision = Literal["fp32", "bf16"]
+
+
+def _some_part(trainable: list[str] | None) -> list[str] | None:
+    if trainable == []:
+        raise ValueError("names no part, so nothing would learn; name some, or leave it out for all that are used")
+    return trainable
+
+
+Trainable = Annotated[list[str] | None, AfterValidator(_some_part)]
 
 #: Of CLIP's training images (Radford et al. 2021, its released preprocessing).
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -84,7 +95,7 @@ class PhaseConfig(StageConfig):
     """Settings of the objective, such as `label_smoothing` or `mask_ratio`; the model's own defaults otherwise."""
     lr: Annotated[float | None, Field(gt=0)] = None
     """Peak learning rate of this phase; null takes the recipe's."""
-    trainable: list[str] | None = None
+    trainable: Trainable = None
     """Parts of the model that learn, the others stay frozen; null lets every part learn that the objective uses."""
 
     @model_validator(mode="after")
@@ -92,6 +103,24 @@ class PhaseConfig(StageConfig):
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give exactly one of steps and epochs")
         return self
+
+    def learning_parts(self, key: str, model: ModelConfig) -> tuple[str, ...]:
+        """The parts of a model that learn.
+
+        Raises UserError, for the phase's ``key``, for one that is not used, and for settings that the objective lacks.
+        """
+        used = objective_parts(model, self.objective)
+        try:
+            objective_settings(model.architecture, self.objective, self.settings)
+        except UserError as error:
+            raise UserError(f"{key}.{error}") from None
+        for part in self.trainable or ():
+            if part not in used:
+                raise UserError(
+                    f"{key}.trainable: {self.objective} uses no part {part!r}, so it cannot learn; name some of "
+                    f"{', '.join(used)}"
+                )
+        return tuple(part for part in used if self.trainable is None or part in self.trainable)
 
 
 class OptimizationConfig(StageConfig):
@@ -140,7 +169,7 @@ class OptimizationConfig(StageConfig):
     """Subtracted per channel from pixels in [0, 1]. Null: what the model was trained with or states itself
     (`model.vision.image_mean`), and CLIP's for a new model that states nothing. Another value than the model's is
     refused."""
-    image_std: Triple | None = None
+    image_std: Deviation | None = None
     """Divided by per channel; as `image_mean`."""
     log_every: Annotated[int, Field(ge=1)] = 10
     """Steps per line of the history; its losses are means over those steps."""

@@ -122,17 +122,27 @@ def with_pixel_statistics(key: str, settings: S, model: ModelConfig) -> tuple[S,
 def check_frozen(key: str, settings: OptimizationConfig, phases: Sequence[PhaseConfig], model: ModelConfig) -> None:
     """Raise UserError where a phase uses a part that stays frozen at random weights, unless that is asked for.
 
-    A part has weights from the folder that `initialise_from` names for it, or from an earlier phase that trained it.
+    A part has weights from the folder that `initialise_from` names for it, or from an earlier phase that trained it; a
+    language model without its embeddings (`initialise_from.embeddings=false`) has them from an earlier phase alone.
     """
     if settings.random_frozen:
         return
-    given = {part for part, folder in model.initialise_from if isinstance(folder, str)}
+    given = set(model.initialise_from.folders)
+    if blind := "language" in given and not model.initialise_from.embeddings:
+        given.remove("language")
     for number, phase in enumerate(phases):
         used = objective_parts(model, phase.objective)
-        learning = set(phase.trainable or used)
+        learning = phase.learning_parts(f"{key}.phases[{number}]", model)
         for part in used:
             if part in learning or part in given:
                 continue
+            if part == "language" and blind:
+                raise UserError(
+                    f"{key}.phases[{number}]: {phase.objective} uses the part 'language', which is frozen, and its "
+                    "embeddings are random (model.initialise_from.embeddings=false): take its own tokenizer "
+                    "(tokenizer.folder) and set embeddings to true, or add language to "
+                    f"{key}.phases[{number}].trainable (or set {key}.random_frozen=true)"
+                )
             own_folder = part in type(model.initialise_from).model_fields
             start = f"set model.initialise_from.{part} to a folder of weights, or " if own_folder else ""
             raise UserError(
@@ -140,7 +150,7 @@ def check_frozen(key: str, settings: OptimizationConfig, phases: Sequence[PhaseC
                 f"but random ones: {start}add {part} to {key}.phases[{number}].trainable (or, if it is meant to stay "
                 f"random, set {key}.random_frozen=true)"
             )
-        given |= learning
+        given.update(learning)
 
 
 def check_checkpointing(key: str, settings: OptimizationConfig, model: ModelConfig) -> None:
@@ -156,6 +166,21 @@ def check_checkpointing(key: str, settings: OptimizationConfig, model: ModelConf
             raise UserError(f"{key}.{without_layers(part, parts, layers)}")
 
 
+def check_lengths(key: str, phases: Sequence[PhaseConfig], model: ModelConfig, target: int, prompt: int = 0) -> None:
+    """Raise UserError where the model has no positions for targets of so many tokens beside prompts of so many."""
+    own = spec(model.architecture)
+    for phase in phases:
+        if own.longest_target is None or not own.objectives[phase.objective].needs_texts:
+            continue
+        room = own.longest_target(model, phase.objective, prompt)
+        if target > room:
+            beside = f" beside prompts of up to {prompt}" if prompt else ""
+            raise UserError(
+                f"{key}.max_text_tokens lets targets have {target} tokens, but {model.name} has positions for "
+                f"{max(room, 0)} in {phase.objective}{beside}: lower it, or give the model more positions"
+            )
+
+
 def check_compile(key: str, settings: OptimizationConfig, tensor_parallel: int) -> None:
     """Raise UserError where layers cannot be compiled: hooks inside them gather or add up weights."""
     if settings.compile and settings.zero.stage == 3:
@@ -168,6 +193,19 @@ def check_compile(key: str, settings: OptimizationConfig, tensor_parallel: int) 
             f"{key}.compile=true does not go with cluster.tensor_parallel={tensor_parallel}, which communicates inside "
             f"of the layers: set {key}.compile=false or cluster.tensor_parallel=1"
         )
+
+
+def check_tensor_parallel(model: ModelConfig, degree: int) -> None:
+    """Raise UserError where so many ranks cannot share a copy of the model's weights."""
+    own = spec(model.architecture)
+    if degree == 1 or own.split_heads is None:
+        return
+    for key, heads in own.split_heads(model).items():
+        if heads % degree:
+            raise UserError(
+                f"cluster.tensor_parallel={degree} does not divide {key}={heads}, and attention is split by heads: set "
+                "another, or 1 and train.zero.stage=3"
+            )
 
 
 def tokenizer_vocabulary(tokenizer: Artifact) -> int:
@@ -192,7 +230,12 @@ def make_job(
     """
     if isinstance(source, PairSource):
         source = PairSource(_absolute(source.shards), _absolute(source.tokens))
+    for number, phase in enumerate(phases):
+        phase.learning_parts(key if isinstance(source, AnnotatedSource) else f"{key}.phases[{number}]", model)
     check_checkpointing(key, settings, model)
+    if isinstance(source, PairSource):
+        check_lengths(key, phases, model, settings.max_text_tokens)
+    check_tensor_parallel(model, int(context.cluster.get("tensor_parallel", 1)))
     check_compile(key, settings, int(context.cluster.get("tensor_parallel", 1)))
     settings, model = with_pixel_statistics(key, settings, model)
     tokenizer = context.input("tokenizer").path().absolute()
@@ -216,7 +259,7 @@ def make_job(
 def with_absolute_folders(model: ModelConfig) -> ModelConfig:
     """The model's config with the folders that its parts start from as absolute paths."""
     start = model.initialise_from
-    folders = {part: os.path.abspath(folder) for part, folder in start if isinstance(folder, str)}
+    folders = {part: os.path.abspath(folder) for part, folder in start.folders.items()}
     return model.model_copy(update={"initialise_from": start.model_copy(update=folders)})
 
 
@@ -236,7 +279,7 @@ def open_dataset(job: TrainingJob) -> Dataset:
     from stages.tokenizer.load import load
     from stages.train.data.annotated import AnnotatedDataset
 
-    return AnnotatedDataset(
+    dataset = AnnotatedDataset(
         job.source.files,
         load(job.tokenizer),
         prompt=job.source.prompt,
@@ -244,3 +287,6 @@ def open_dataset(job: TrainingJob) -> Dataset:
         max_tokens=settings.max_text_tokens,
         seed=settings.seed,
     )
+    prompt, target = dataset.longest_texts()
+    check_lengths(job.key, job.phases, job.model, target, prompt)
+    return dataset

@@ -194,7 +194,7 @@ def train_record(job: TrainingJob, phases: list[TrainState], inputs: Inputs) -> 
         },
         "task": task,
         "parameters": count_parameters(job.model),
-        "started_from_weights": [part for part, folder in job.model.initialise_from if isinstance(folder, str)],
+        "started_from_weights": list(job.model.initialise_from.folders),
         "recipe": _recipe(job),
         "data": [
             {

@@ -92,20 +92,10 @@ def write_image_processor(folder: Path, preprocessing: Mapping[str, Any]) -> Non
     _write(folder / "preprocessor_config.json", settings)
 
 
-def image_token_id(tokenizer: Path, vocabulary: int) -> int:
-    """The id of `<image>`: the tokenizer's, or the first one behind its own that the model has an embedding for.
-
-    Raises UserError where there is none.
-    """
+def image_token_id(tokenizer: Path) -> int:
+    """The id of `<image>`: the tokenizer's, or the first behind its own, for which a model may have no embedding."""
     ids = token_ids(tokenizer_json(tokenizer))
-    number = ids.get(IMAGE_TOKEN, max(ids.values()) + 1)
-    if number >= vocabulary:
-        raise UserError(
-            f"the tokenizer uses all of the model's {vocabulary} ids, and transformers' class needs one for "
-            f"{IMAGE_TOKEN}: train the model with model.vocabulary of at least {number + 1}, or with "
-            f"{IMAGE_TOKEN} among tokenizer.special_tokens; or export it with --format pairmill"
-        )
-    return number
+    return ids.get(IMAGE_TOKEN, max(ids.values()) + 1)
 
 
 def complete_stock(folder: Path, tokenizer: Path, preprocessing: Mapping[str, Any], card: str, queries: int) -> None:
@@ -118,7 +108,7 @@ def complete_stock(folder: Path, tokenizer: Path, preprocessing: Mapping[str, An
     from tokenizers.processors import TemplateProcessing
 
     settings = tokenizer_settings(tokenizer)
-    image = image_token_id(tokenizer, 2**31)
+    image = image_token_id(tokenizer)
     loaded = tokenizers.Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
     loaded.add_special_tokens([tokenizers.AddedToken(IMAGE_TOKEN, special=True, normalized=False)])
     if loaded.token_to_id(IMAGE_TOKEN) != image:

@@ -55,6 +55,31 @@ def test_a_source_may_read_files_of_its_own_and_of_worlds(tmp_path: Path) -> Non
     assert Workspace(nodes, Store(str(tmp_path / "workspace"))).require(nodes["ingest[s]"]) != before
 
 
+def test_folders_of_weights_count_by_what_a_model_takes_from_them(tmp_path: Path) -> None:
+    def pretrained(**folders: str) -> str | None:
+        given = [f"model.initialise_from.{part}={tmp_path / folder}" for part, folder in folders.items()]
+        return Workspace(dag(*BARE, *given), Store(str(tmp_path / "workspace"))).fingerprints["pretrain[blip2_tiny]"]
+
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_text(f"weights of {name}")
+    start = pretrained(vision="one", qformer="other")
+    assert None not in (start, pretrained())
+    assert start != pretrained()
+    assert pretrained(vision="other", qformer="one") != start
+    (tmp_path / "one" / "README.md").write_text("a note, no weights")
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "one").rename(tmp_path / "moved" / "here")
+    (tmp_path / "link").symlink_to(tmp_path / "moved" / "here")
+    assert pretrained(vision="moved/here", qformer="other") == pretrained(vision="link", qformer="other") == start
+    (tmp_path / "link" / "model.safetensors").write_text("other weights")
+    assert pretrained(vision="link", qformer="other") != start
+    nodes = dag(*BARE, f"model.initialise_from.vision={tmp_path / 'gone'}")
+    with pytest.raises(UserError, match=r"^model\.initialise_from\.vision: no file or folder \S*gone"):
+        Workspace(nodes, Store(str(tmp_path / "workspace"))).require(nodes["pretrain[blip2_tiny]"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "key"),
     [

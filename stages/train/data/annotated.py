@@ -101,9 +101,16 @@ class AnnotatedDataset:
         """The sample's longest prompt and target, in tokens, flipped or not."""
         return self.longest(np.array([number]), np.array([epoch]))
 
+    def longest_texts(self) -> tuple[int, int]:
+        """The longest prompt and target of all texts, in tokens."""
+        return self._longest(np.arange(self._starts[-1]))
+
     def longest(self, numbers: NDArray[np.int64], epochs: NDArray[np.int64]) -> tuple[int, int]:
         """The longest prompt and target of many samples, as :meth:`lengths` has them."""
         _, rows = self._rows_of(numbers, epochs)
+        return self._longest(rows)
+
+    def _longest(self, rows: NDArray[np.int64]) -> tuple[int, int]:
         prompt = max(texts.lengths(rows).max() for texts in (self._prompts, self._flipped_prompts))
         target = max(texts.lengths(rows).max() for texts in (self._targets, self._flipped_targets))
         return min(self._max_tokens, int(prompt)), min(self._max_tokens, int(target) + 1)

@@ -157,6 +157,15 @@ def test_what_pixels_a_vision_transformer_was_trained_with_is_part_of_the_config
     own = {**OURS, "image_mean": [0.1, 0.1, 0.1]}
     assert config("blip2_tiny", vision=own, **start).vision.image_mean == (0.1, 0.1, 0.1)
     assert config("blip2_tiny").vision.image_mean is None
+    # `transformers` 5 saves a processor's parts in one file, which counts before one that older versions left.
+    nested = {"image_processor": {"image_mean": [0.4, 0.4, 0.4], "image_std": [0.2, 0.2, 0.2]}}
+    (tmp_path / "processor_config.json").write_text(json.dumps(nested))
+    assert config("blip2_tiny", **start).vision.image_mean == (0.4, 0.4, 0.4)
+    (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": "Blip2Processor"}))
+    assert config("blip2_tiny", **start).vision.image_mean == (0.5, 0.25, 0.5)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**described, "image_std": [0.5, 0, 0.5]}))
+    with pytest.raises(ValueError, match=r"image_std\.1"):
+        config("blip2_tiny", **start)
 
 
 def decoder(family: str, folder: Path, **changes: Any) -> Any:
@@ -276,12 +285,38 @@ def test_folders_that_do_not_fit_are_refused_in_one_line(config: Callable[..., A
     refused(r"lacks 8 of this model's weights, first model\.layers\.0\.self_attn\.q_proj\.bias", attention_bias=True)
 
 
+def test_a_folder_may_differ_in_what_only_random_weights_need_and_in_roundings(
+    config: Callable[..., Any], tmp_path: Path
+) -> None:
+    decoder("llama", tmp_path, rms_norm_eps=1e-5, initializer_range=0.04)
+    shape = {**DECODER, "model_type": "llama", "rms_norm_eps": 9.999999747378752e-06, "initializer_range": 0.02}
+    start = {"language": str(tmp_path)}
+    registry.build(
+        of_family(config, tmp_path, language={"family": "transformers", "shape": shape}, initialise_from=start)
+    )
+
+
+def test_deeper_weights_are_not_cut_off(config: Callable[..., Any], tmp_path: Path) -> None:
+    clip("gelu").save_pretrained(tmp_path)
+    shallow = {**OURS, "layers": 1}
+    with pytest.raises(UserError, match="was trained with num_hidden_layers=2, this model has 1"):
+        blip2(config, vision=shallow, initialise_from={"vision": str(tmp_path)})
+
+
 def test_a_shape_that_is_no_decoders_is_refused(config: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"set model\.initialise_from\.language to a folder with a config\.json"):
         config("blip2_tiny", language={"family": "transformers"})
     shape = {**DECODER, "model_type": "llama", "quantization_config": {"bits": 4}}
     with pytest.raises(ValueError, match="shape is that of quantised weights"):
         config("blip2_tiny", language={"family": "transformers", "shape": shape})
+    own_head = {**DECODER, "model_type": "bert", "is_decoder": True}
+    with pytest.raises(
+        UserError, match=r"^model\.language\.shape: the decoder BertLMHeadModel is more than layers and"
+    ):
+        blip2(config, language={"family": "transformers", "shape": own_head})
+    narrow = {**DECODER, "model_type": "opt", "ffn_dim": 64, "word_embed_proj_dim": 16}
+    with pytest.raises(UserError, match=r"OPTForCausalLM has embeddings of another width"):
+        blip2(config, language={"family": "transformers", "shape": narrow})
     for model_type in ("t5", "no_such_model"):
         shape = {**DECODER, "model_type": model_type}
         with pytest.raises(UserError, match=rf"^model\.language\.shape: .*'?{model_type}"):

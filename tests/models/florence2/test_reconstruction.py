@@ -70,3 +70,19 @@ def test_three_quarters_are_hidden_and_the_seed_says_which(config: Any, batch: A
     patches = model.vision.embeddings.patch_embeddings.num_patches
     assert encoded[0].shape[1] == patches // 4
     assert torch.equal(encoded[0], encoded[1])
+
+
+@pytest.mark.parametrize(("ratio", "hidden"), [(0.01, 1), (0.99, 15)])
+def test_some_patch_is_hidden_and_some_is_seen_at_any_ratio(ratio: float, hidden: int, config: Any, batch: Any) -> None:
+    model: Any = registry.build(config("florence2_tiny", vocabulary=60))
+    objective = registry.objective(model, "masked_autoencoding", {"mask_ratio": ratio})
+    encoded: list[Any] = []
+    encode = model.vision.encode
+
+    def noted(pixels: Any, kept: Any) -> Any:
+        encoded.append(kept)
+        return encode(pixels, kept)
+
+    model.vision.encode = noted
+    assert objective(batch)["loss"].isfinite()
+    assert encoded[0].shape[1] == 16 - hidden

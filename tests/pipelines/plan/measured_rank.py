@@ -1,33 +1,33 @@
-"""One rank of a real training whose memory is measured: a program, started with a JSON file of settings and a rank.
+"""Ranks of real trainings whose memory is measured: a program that starts the ranks of each training it is told of.
 
-It builds a phase's model and DeepSpeed engine as the trainer does, over gloo, takes some steps, and writes the greatest
-sum of live blocks of torch's CPU allocator to a file. That is what `torch.cuda.max_memory_allocated` would be: torch's
-profiler reports every block, those inside kernels too, and pages that are allocated but not touched count.
+A line of its input is a training's settings in JSON; the line that it answers has the peaks of each rank. A rank builds
+a phase's model and DeepSpeed engine as the trainer does, over gloo, and takes some steps. What is measured is the
+greatest sum of blocks that were alive at once, as the C library counts them whatever thread allocates or frees them
+(gloo's free much of what they gather) and whether or not they are touched: what `torch.cuda.max_memory_allocated` is on
+a GPU. Ranks are forks of one process, since importing takes longer than training.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
+import signal
 import sys
-from collections.abc import Iterator
+import tempfile
+import time
+import traceback
 from pathlib import Path
 from typing import Any
 
 STEPS = 2
 
 
-def main(settings: dict[str, Any], rank: int) -> dict[str, float]:
-    """Train; returns the peak of each kind of moment in bytes."""
-    import torch
-    from torch.profiler import ProfilerActivity, profile, record_function
-
-    torch.set_num_threads(1)
-    from stages.train.trainer.ranks import _import_deepspeed
-
-    _import_deepspeed()
+def train(settings: dict[str, Any], rank: int) -> dict[str, float]:
+    """Train; returns the highest that memory has been by each kind of moment, in bytes."""
     import deepspeed
+    import torch
 
     from models import registry
     from stages.tokenizer.special import SpecialIds
@@ -40,15 +40,16 @@ def main(settings: dict[str, Any], rank: int) -> dict[str, float]:
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     deepspeed.init_distributed("gloo")
     model = registry.model_config(settings["model"])
-    train = TrainConfig.model_validate(settings["train"])
+    config = TrainConfig.model_validate(settings["train"])
     ranks = RankInfo(rank, settings["ranks"], 1, torch.device("cpu"))
-    job: Any = TrainingJob(
+    source: Any = None  # batches are drawn below
+    job = TrainingJob(
         key="train",
-        settings=train,
-        phases=tuple(train.phases),
+        settings=config,
+        phases=tuple(config.phases),
         model=model,
         initial=None,
-        source=None,  # type: ignore[arg-type] - batches are drawn below
+        source=source,
         tokenizer="",
         special=SpecialIds(pad=0, bos=1, eos=2),
         scratch=settings["scratch"],
@@ -56,12 +57,12 @@ def main(settings: dict[str, Any], rank: int) -> dict[str, float]:
         threads=1,
         tensor_parallel=1,
     )
-    accumulation = train.global_batch // (train.micro_batch * settings["ranks"])
+    accumulation = config.global_batch // (config.micro_batch * settings["ranks"])
     generator = torch.Generator().manual_seed(rank)
 
     def batch() -> dict[str, Any]:
-        images, size = train.micro_batch, model.vision.image_size
-        ids = torch.randint(3, model.vocabulary, (images, train.max_text_tokens), generator=generator)
+        images, size = config.micro_batch, model.vision.image_size
+        ids = torch.randint(3, model.vocabulary, (images, config.max_text_tokens), generator=generator)
         none = torch.zeros(images, 0, dtype=torch.long)
         pixels = torch.randn(images, 3, size, size, generator=generator)
         return {
@@ -74,99 +75,147 @@ def main(settings: dict[str, Any], rank: int) -> dict[str, float]:
             "target_mask": torch.ones_like(ids),
         }
 
-    held: list[set[int]] = []
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        with record_function("construction"):
-            engine = build_engine(job, ranks, construct(job, 0), accumulation)
-        engine.train()
-        for _ in range(STEPS * accumulation):
-            with record_function("between"):
-                held.append(addresses())
-            with record_function("forward"):
-                losses = engine(batch())
-            with record_function("backward"):
-                engine.backward(losses["loss"])
-            del losses
-            with record_function("between"):
-                held.append(addresses())
-            with record_function("update"):
-                engine.step()
-    tree = profiled.profiler.kineto_results.experimental_event_tree()  # type: ignore[union-attr]
-    found = peaks(tree, held)
-    found.pop("between", None)
+    # What the first product and the first collective of a process leave behind: MKL's buffers, gloo's connections.
+    square = torch.ones(1024, 1024)
+    torch.distributed.all_reduce(square @ square)
+    del square
+    before = mapped()
+    found: dict[str, float] = {}
+
+    def note(moment: str) -> None:
+        found[moment] = highest() - before
+
+    engine = build_engine(job, ranks, construct(job, 0), accumulation)
+    note("construction")
+    engine.train()
+    for _ in range(STEPS * accumulation):
+        losses = engine(batch())
+        note("forward")
+        engine.backward(losses["loss"])
+        note("backward")
+        del losses
+        engine.step()
+        note("update")
     return found
 
 
-def addresses() -> set[int]:
-    """Where the memory of all tensors lies that Python can reach."""
-    import gc
+#: Blocks of at least so many bytes are mapped one by one, and counted by the C library as they come and go.
+THRESHOLD = 65536
 
+
+class _Heap(ctypes.Structure):
+    """What glibc's `mallinfo2` returns."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    ]
+
+
+def libc() -> Any:
+    """The C library, told to map large blocks one by one."""
+    library = ctypes.CDLL("libc.so.6")
+    library.mallinfo2.restype = _Heap
+    m_mmap_threshold, m_mmap_max = -3, -4  # malloc.h
+    library.mallopt(m_mmap_threshold, THRESHOLD)
+    library.mallopt(m_mmap_max, 1 << 20)
+    return library
+
+
+def mapped() -> int:
+    """Bytes of large blocks now."""
+    heap: _Heap = libc().mallinfo2()
+    return int(heap.hblkhd)
+
+
+def highest() -> int:
+    """The greatest sum of large blocks that were alive at once since the process began.
+
+    glibc counts it with every block, whatever thread allocates or frees it, and prints it.
+    """
+    with tempfile.TemporaryFile() as file:
+        errors = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        libc().malloc_stats()
+        os.dup2(errors, 2)
+        os.close(errors)
+        file.seek(0)
+        return int(file.read().decode().split("max mmap bytes")[1].split("=")[1].split()[0])
+
+
+def rank_process(settings: dict[str, Any], rank: int, folder: Path) -> int:
+    """Start a rank, which leaves its peaks, or else what went wrong, in a file of the folder; returns its process."""
+    if process := os.fork():
+        return process
+    code = 1
+    try:
+        output = os.open(folder / f"output.{rank}", os.O_CREAT | os.O_WRONLY)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(settings["ranks"]))
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(settings["port"]))
+        (folder / f"peaks.{rank}").write_text(json.dumps(train(settings, rank)))
+        code = 0
+    finally:
+        if code:
+            traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(code)  # gloo's threads would be waited for
+
+
+def measure(settings: dict[str, Any]) -> dict[str, Any]:
+    """The `peaks` of a training's ranks, or the `error` of one that failed."""
+    folder = Path(settings["scratch"])
+    processes = [rank_process(settings, rank, folder) for rank in range(settings["ranks"])]
+    running = dict(enumerate(processes))
+    failed = None
+    until = time.monotonic() + settings["seconds"]
+    while running and failed is None:
+        for rank, process in list(running.items()):
+            ended, status = os.waitpid(process, os.WNOHANG)
+            if ended:
+                del running[rank]
+                failed = rank if status and failed is None else failed
+        if time.monotonic() > until and running:
+            failed = next(iter(running))
+        time.sleep(0.05)
+    for process in running.values():
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+    if failed is not None:
+        return {"error": (folder / f"output.{failed}").read_text()[-3000:]}
+    return {"peaks": [json.loads((folder / f"peaks.{rank}").read_text()) for rank in range(settings["ranks"])]}
+
+
+def main() -> None:
+    """Serve trainings until the input ends."""
     import torch
 
-    found = set()
-    gc.collect()
-    for each in gc.get_objects():
-        if isinstance(each, torch.Tensor) and each.device.type == "cpu":
-            found.add(each.untyped_storage().data_ptr())
-            if each.is_leaf and each.grad is not None:
-                found.add(each.grad.untyped_storage().data_ptr())
-    return found
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    torch.set_num_threads(1)
+    libc()
+    from stages.train.trainer.ranks import _import_deepspeed
 
+    _import_deepspeed()
+    import stages.train.trainer.construction
+    import stages.train.trainer.deepspeed_engine  # noqa: F401 - imported once for all ranks
 
-def peaks(tree: Any, held: list[set[int]]) -> dict[str, float]:
-    """Kind of moment -> the greatest sum of blocks that were allocated since the profile began and are not freed.
-
-    The profile sees no block freed by another thread, as gloo's does with what it reduced. Between the passes nothing
-    is alive but tensors that Python can reach, `held` each time, so other large blocks have been freed by then.
-    """
-    blocks, moments = [], []
-    for event in walk(tree):
-        if "Allocation" in type(event.extra_fields).__name__:
-            blocks.append((event.start_time_ns, event.extra_fields.ptr, event.extra_fields.alloc_size))
-        elif event.name in ("construction", "between", "forward", "backward", "update"):
-            moments.append((event.start_time_ns, event.name))
-    blocks.sort(key=lambda block: block[0])
-    moments.sort()
-    found: dict[str, float] = {}
-    live: dict[int, int] = {}
-    total, moment = 0, 0
-    for time, address, size in blocks:
-        while moment + 1 < len(moments) and moments[moment + 1][0] <= time:
-            moment += 1
-            if moments[moment][1] in ("forward", "update"):
-                reachable = held.pop(0)
-                for known in [known for known, bytes_ in live.items() if bytes_ > 100_000 and known not in reachable]:
-                    total -= live.pop(known)
-        if size > 0:
-            live[address] = size
-            total += size
-        else:
-            total -= live.pop(address, 0)  # blocks older than the profile are not counted
-        name = moments[moment][1]
-        found[name] = max(found.get(name, 0), total)
-    return found
-
-
-def walk(tree: Any) -> Iterator[Any]:
-    """All events of a profile's tree."""
-    stack = list(tree)
-    while stack:
-        event = stack.pop()
-        stack.extend(event.children)
-        yield event
+    for line in sys.stdin:
+        print(json.dumps(measure(json.loads(line))), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    file, own_rank = Path(sys.argv[1]), int(sys.argv[2])
-    given = json.loads(file.read_text())
-    os.environ.update(
-        RANK=sys.argv[2],
-        LOCAL_RANK=sys.argv[2],
-        WORLD_SIZE=str(given["ranks"]),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(given["port"]),
-        DS_ACCELERATOR="cpu",
-    )
-    result = main(given, own_rank)
-    file.with_suffix(f".{own_rank}").write_text(json.dumps(result))
-    os._exit(0)  # gloo's threads would be waited for
+    main()

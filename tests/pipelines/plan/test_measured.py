@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,40 @@ PHASES: dict[str, tuple[str, list[str], list[str]]] = {
 }
 
 
+class Ranks:
+    """The program that starts ranks and measures them."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, str(PROGRAM)]
+        self._program = subprocess.Popen(
+            command, cwd=ROOT, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def measure(self, settings: dict[str, Any]) -> list[dict[str, float]]:
+        """Moment -> highest memory by then, in bytes, of each rank."""
+        assert self._program.stdin is not None
+        assert self._program.stdout is not None
+        print(json.dumps(settings), file=self._program.stdin, flush=True)
+        answer = json.loads(self._program.stdout.readline())
+        assert "error" not in answer, answer["error"]
+        peaks: list[dict[str, float]] = answer["peaks"]
+        return peaks
+
+    def stop(self) -> None:
+        """End it."""
+        self._program.communicate()
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[Ranks]:
+    started = Ranks()
+    yield started
+    started.stop()
+
+
 def planned_and_measured(
-    objective: str, stage: int, precision: str, checkpointing: bool, folder: Path
+    ranks: Ranks, objective: str, stage: int, precision: str, checkpointing: bool, folder: Path
 ) -> tuple[PhasePlan, dict[str, float]]:
     """The plan of a phase on two CPU ranks, and the measured peaks of the ranks, the greater of the two."""
     name, trainable, layered = PHASES[objective]
@@ -88,41 +121,25 @@ def planned_and_measured(
         "ranks": 2,
         "port": port,
         "scratch": str(folder),
+        "seconds": 500,
     }
-    file = folder / "settings.json"
-    file.write_text(json.dumps(settings))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(file), str(rank)],
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [rank.communicate(timeout=300)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(output[-3000:] for output in outputs)
-    found = [json.loads(file.with_suffix(f".{rank}").read_text()) for rank in range(2)]
+    found = ranks.measure(settings)
     return plan, {moment: max(each[moment] for each in found) for moment in found[0]}
 
 
-def check(objective: str, stage: int, precision: str, checkpointing: bool, folder: Path) -> None:
-    plan, measured = planned_and_measured(objective, stage, precision, checkpointing, folder)
+def check(ranks: Ranks, objective: str, stage: int, precision: str, checkpointing: bool, folder: Path) -> None:
+    plan, measured = planned_and_measured(ranks, objective, stage, precision, checkpointing, folder)
     greatest = max(measured.values())
     print(
         f"{objective} ZeRO-{stage} {precision} {'with' if checkpointing else 'without'} checkpointing: planned"
         f" {plan.peak.total / 1e6:.1f} MB ({plan.peak.name}), measured {greatest / 1e6:.1f} MB:"
         f" {plan.peak.total / greatest - 1:+.1%}"
     )
-    # At stage 3 gloo's threads free most buffers of gathers, which the profile sees only when a pass ends.
-    assert plan.peak.total == pytest.approx(greatest, rel=0.2 if stage == 3 else 0.1), (plan.peak, measured)
+    assert plan.peak.total == pytest.approx(greatest, rel=0.1), (plan.peak, measured)
 
 
-def test_planned_memory_is_what_a_small_training_takes(tmp_path: Path) -> None:
-    check("language_modeling", 1, "fp32", True, tmp_path)
+def test_planned_memory_is_what_a_small_training_takes(ranks: Ranks, tmp_path: Path) -> None:
+    check(ranks, "language_modeling", 1, "fp32", True, tmp_path)
 
 
 @pytest.mark.slow
@@ -139,8 +156,15 @@ def test_planned_memory_is_what_a_small_training_takes(tmp_path: Path) -> None:
     ],
 )
 def test_planned_memory_is_what_each_stage_takes(
-    objective: str, precision: str, stage: int, checkpointing: bool, tmp_path: Path
+    request: pytest.FixtureRequest,
+    ranks: Ranks,
+    objective: str,
+    precision: str,
+    stage: int,
+    checkpointing: bool,
+    tmp_path: Path,
 ) -> None:
-    if stage == 3 and checkpointing and objective != "language_modeling":
-        pytest.skip("DeepSpeed fails in backward where recomputed layers learn and ZeRO-3 partitions them")
-    check(objective, stage, precision, checkpointing, tmp_path)
+    if (objective, stage) == ("representation", 3):
+        # The plan is 18.7% below what is measured, with checkpointing 21.8%.
+        request.applymarker(pytest.mark.xfail(reason="memory that the plan does not explain", strict=True))
+    check(ranks, objective, stage, precision, checkpointing, tmp_path)

@@ -61,3 +61,19 @@ def test_on_a_gpu_gradients_pass_through_two_buckets_in_turn() -> None:
     assert at("forward", 1).items["buckets"] == 2 * 2 * BUCKET
     assert at("forward", 1, on_gpu=False).items["buckets"] == 2 * BUCKET
     assert at("forward", 3).items["buckets"] == 2 * BUCKET
+
+
+def test_gloo_reduces_a_copy_of_what_stage_3_scatters() -> None:
+    on_gpu, on_cpu = (at("reduction", 3, on_gpu=where).items["buckets"] for where in (True, False))
+    assert on_gpu == 2 * 2 * BUCKET  # the bucket, and its copy for the collective
+    assert on_cpu == 3 * 2 * BUCKET
+
+
+def test_the_only_bucket_of_a_small_model_is_reduced_after_the_backward_pass() -> None:
+    small = Weights(trainable=100.0, frozen=0.0, largest=100.0, persistent=0.0, layer=100.0)
+    tape = Tape(trainable=("part",))
+    with tape.part("part"):
+        tape.linear(tape.tensor(1, 10), 10, "fc", bias=False)
+    found = {m.name: m.items for m in moments(small, tape, Setting(stage=2, data_ranks=2, size=2, accumulation=1))}
+    assert found["backward"]["buckets"] == 2 * 2 * 100
+    assert found["reduction"]["buckets"] > found["backward"]["buckets"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, CLIPVisionConfig, CLIPVisionModel
 
 from models import registry
 from stages.base.artifact import Artifact
@@ -192,3 +192,17 @@ def test_samples_of_a_cut_shard_stop_training_or_are_replaced_and_counted(
     assert made.read_json("train.json")["replaced"] == {"samples": 6, "uids": lost}
     lines = [json.loads(line)["metrics"] for line in made.path("history.jsonl").read_text().splitlines()]
     assert sum(line["replaced_samples"] for line in lines) == 6
+
+
+def test_weights_that_do_not_fit_are_refused_before_the_data_are_made(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=16, patch_size=8, hidden_act="gelu")).save_pretrained(tmp_path)
+    model = {**MODELS["blip2"], "initialise_from": {"vision": str(tmp_path)}}
+    stage = Pretrain(PretrainConfig.model_validate({"model": model, "train": {"phases": PHASES["blip2"]}}))
+    with pytest.raises(UserError, match=r"^model\.initialise_from\.vision: .*num_hidden_layers=2, this model has 1"):
+        stage.check()

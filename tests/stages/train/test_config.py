@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from models import registry
+from stages.base.contract import UserError
 from stages.finetune.config import TaskConfig
 from stages.pretrain.config import PretrainConfig
 from stages.train.config import AugmentationConfig, PhaseConfig, TrainConfig, ZeroConfig
@@ -64,3 +65,28 @@ def test_a_task_writes_text_whatever_the_architecture(name: str) -> None:
 def test_bad_values_are_refused_by_name(schema: Any, fields: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         schema.model_validate(fields)
+
+
+def test_parts_that_could_not_learn_are_no_choice() -> None:
+    with pytest.raises(ValidationError, match="trainable\n  Value error, names no part, so nothing would learn"):
+        PhaseConfig.model_validate({"objective": "representation", "steps": 1, "trainable": []})
+    with pytest.raises(ValidationError, match="names no part"):
+        TaskConfig.model_validate({**load("task", "captions"), "trainable": []})
+    model = registry.model_config(load("model", "blip2_tiny"))
+    phase = PhaseConfig(objective="representation", steps=1, trainable=["heads", "qformer"])
+    assert phase.learning_parts("train.phases[0]", model) == ("qformer", "heads")
+    phase = PhaseConfig(objective="representation", steps=1, settings={"smoothing": 0.1})
+    with pytest.raises(
+        UserError, match=r"^tasks\.x\.settings\.smoothing of representation: unknown; its settings are con"
+    ):
+        phase.learning_parts("tasks.x", model)
+    phase = PhaseConfig(objective="language_modeling", steps=1, settings={"label_smoothing": 1.5})
+    with pytest.raises(
+        UserError, match=r"settings\.label_smoothing of language_modeling: input should be less than 1; "
+    ):
+        phase.learning_parts("tasks.x", model)
+    unused = PhaseConfig(objective="representation", steps=1, trainable=["qformer", "adapters"])
+    with pytest.raises(
+        UserError, match=r"^train\.phases\[0\]\.trainable: representation uses no part 'adapters'.*vision"
+    ):
+        unused.learning_parts("train.phases[0]", model)

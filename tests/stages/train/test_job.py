@@ -17,6 +17,8 @@ from stages.train.config import CLIP_MEAN, OptimizationConfig, PhaseConfig
 from stages.train.job import (
     check_checkpointing,
     check_frozen,
+    check_lengths,
+    check_tensor_parallel,
     check_vocabulary,
     with_absolute_folders,
     with_pixel_statistics,
@@ -59,6 +61,45 @@ def test_checkpointing_a_part_that_has_no_layers_or_does_not_exist_is_refused_wi
         check_checkpointing("tasks.vqa", settings["reconstruction"], model)
 
 
+def test_texts_that_the_model_has_no_positions_for_are_refused() -> None:
+    writing = [PhaseConfig(objective="language_modeling", steps=1)]
+    check_lengths("train", writing, model_of("blip2_tiny"), 128)
+    check_lengths("tasks.vqa", writing, model_of("blip2_tiny"), 28, prompt=100)
+    with pytest.raises(
+        UserError,
+        match=r"^tasks\.vqa\.max_text_tokens lets targets have 29 .*28 in language_modeling beside prompts of up",
+    ):
+        check_lengths("tasks.vqa", writing, model_of("blip2_tiny"), 29, prompt=100)
+    with pytest.raises(UserError, match="has positions for 120 in language_modeling"):
+        check_lengths("train", writing, model_of("blip2_tiny", bridge="prefix"), 121)
+    contrasting = [PhaseConfig(objective="representation", steps=1)]
+    check_lengths("train", contrasting, model_of("blip2_tiny"), 63)
+    with pytest.raises(UserError, match="has positions for 63 in representation"):
+        check_lengths("train", contrasting, model_of("blip2_tiny"), 64)
+    florence = [PhaseConfig(objective=name, steps=1) for name in ("masked_autoencoding", "sequence_to_sequence")]
+    check_lengths("train", florence[:1], model_of("florence2_tiny"), 1000)
+    check_lengths("train", florence, model_of("florence2_tiny"), 128, prompt=112)
+    with pytest.raises(UserError, match="has positions for 0 in sequence_to_sequence"):
+        check_lengths("train", florence, model_of("florence2_tiny"), 8, prompt=113)
+
+
+def test_ranks_share_whole_heads_of_decoders_that_are_split() -> None:
+    check_tensor_parallel(model_of("blip2_tiny"), 4)
+    check_tensor_parallel(model_of("florence2_tiny"), 2)
+    with pytest.raises(UserError, match=r"^cluster\.tensor_parallel=3 does not divide model\.vision\.heads=4"):
+        check_tensor_parallel(model_of("florence2_tiny"), 3)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 64}
+    shape = {**sizes, "model_type": "llama", "num_attention_heads": 4, "num_key_value_heads": 2}
+    language = {"family": "transformers", "shape": shape, "width": 8, "layers": 1, "heads": 1, "mlp_width": 8}
+    check_tensor_parallel(model_of("blip2_tiny", language=language), 2)
+    with pytest.raises(UserError, match=r"=4 does not divide model\.language\.shape\.num_key_value_heads=2"):
+        check_tensor_parallel(model_of("blip2_tiny", language=language), 4)
+    fused = {**language, "shape": {**shape, "model_type": "phi3"}}
+    check_tensor_parallel(model_of("blip2_tiny", language=fused), 1)
+    with pytest.raises(UserError, match=r"splits no decoder of family 'phi3'.*llama, .*train\.zero\.stage=3"):
+        check_tensor_parallel(model_of("blip2_tiny", language=fused), 2)
+
+
 STAGES = [
     PhaseConfig(objective="representation", steps=1, trainable=["qformer", "qformer_text", "heads"]),
     PhaseConfig(objective="language_modeling", steps=1, trainable=["qformer", "adapters"]),
@@ -83,6 +124,21 @@ def test_a_part_that_an_earlier_phase_trained_may_be_frozen() -> None:
     trained = [PhaseConfig(objective="representation", steps=1), STAGES[1]]
     language = model_of("blip2_tiny", initialise_from={"language": "somewhere"})
     check_frozen("train", OptimizationConfig(), trained, language)
+
+
+def test_random_embeddings_of_a_frozen_language_model_are_no_weights() -> None:
+    folders = {"vision": "somewhere", "language": "elsewhere", "embeddings": False}
+    blind = model_of("blip2_tiny", initialise_from=folders)
+    with pytest.raises(UserError, match=r"phases\[1\]: .*'language'.* embeddings are random .*tokenizer\.folder"):
+        check_frozen("train", OptimizationConfig(), STAGES, blind)
+    learning = [STAGES[0], PhaseConfig(objective="language_modeling", steps=1), STAGES[1]]
+    check_frozen("train", OptimizationConfig(), learning, blind)
+
+
+def test_a_part_that_a_phase_names_but_does_not_use_has_not_learnt() -> None:
+    first = PhaseConfig(objective="representation", steps=1, trainable=["vision", "qformer", "adapters"])
+    with pytest.raises(UserError, match=r"phases\[0\]\.trainable: representation uses no part 'adapters'"):
+        check_frozen("train", OptimizationConfig(), [first], model_of("blip2_tiny"))
 
 
 def test_the_published_recipe_asks_for_weights() -> None:

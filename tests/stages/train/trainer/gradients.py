@@ -92,8 +92,17 @@ class Texts:
         return None
 
 
+def _with_layers(fields: dict[str, Any], layers: int) -> dict[str, Any]:
+    """The fields of a model with so many layers in each of its transformers."""
+    return {
+        name: _with_layers(value, layers) if isinstance(value, dict) else layers if name.endswith("layers") else value
+        for name, value in fields.items()
+    }
+
+
 def job_of(case: dict[str, Any]) -> TrainingJob:
     """What trains a case's objective for a step."""
+    model = MODELS[case["model"]]
     settings = {
         "global_batch": GLOBAL_BATCH,
         "micro_batch": case["micro_batch"],
@@ -110,7 +119,7 @@ def job_of(case: dict[str, Any]) -> TrainingJob:
         key="train",
         settings=OptimizationConfig.model_validate(settings),
         phases=[PhaseConfig.model_validate({**phase, "steps": 1})],
-        model=registry.model_config(MODELS[case["model"]]),
+        model=registry.model_config(_with_layers(model, case["layers"]) if "layers" in case else model),
         initial=None,
         source=data,
         tokenizer="",

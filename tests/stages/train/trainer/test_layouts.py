@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from tests.stages.train.trainer import gradients as program
@@ -25,6 +26,17 @@ CASES: dict[str, dict[str, Any]] = {
     "masked_autoencoding": {"model": "florence2", "objective": "masked_autoencoding"},
     "representation": {"model": "blip2", "objective": "representation", "settings": WRITTEN},
 }
+
+#: Objective -> parts whose layers can be computed again.
+CHECKPOINTED = {
+    "language_modeling": ["vision", "qformer", "language"],
+    "representation": ["vision", "qformer"],
+    "sequence_to_sequence": ["vision", "language"],
+    "masked_autoencoding": ["vision", "reconstruction"],
+}
+#: Four micro-batches on two ranks: from the third on DeepSpeed gathers weights ahead of their use. Five layers: with
+#: every fourth computed again, some are and some are not.
+PREFETCHING = {"micro_batch": 1, "layers": 5}
 
 
 def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor], names: set[str] | None = None) -> None:
@@ -124,6 +136,37 @@ def test_checkpointing_changes_no_bit_under_zero_and_tensor_parallelism(tmp_path
             assert all(torch.equal(plain[name], recomputed[name]) for name in plain), layout
             if "tensor_parallel" not in layout:  # where a rank has its share of each matrix
                 assert_equal(plain, expected)
+
+
+def test_the_published_recipe_of_florence2_xl_takes_the_gradients_of_a_plain_training(tmp_path: Path) -> None:
+    recipe = yaml.safe_load((Path(__file__).parents[4] / "conf/recipe/florence2_xl.yaml").read_text(encoding="utf-8"))
+    shared = {"stage": recipe["zero"]["stage"], "checkpointing": recipe["activation_checkpointing"], **PREFETCHING}
+    assert (shared["stage"], shared["checkpointing"]) == (3, {"language": 4})
+    cases = {phase["objective"]: {**CASES[phase["objective"]], **shared} for phase in recipe["phases"]}
+    found = run(cases, 2, tmp_path / "run")
+    for name, case in cases.items():
+        assert_equal(found[name], one_after_the_other(case, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", CHECKPOINTED)
+def test_recomputing_any_layers_changes_no_bit_under_zero_3(objective: str, tmp_path: Path) -> None:
+    plain = {**CASES[objective], "stage": 3, **PREFETCHING}
+    cases = {"0": plain}
+    for every in (1, 2, 4):
+        cases[str(every)] = {**plain, "checkpointing": dict.fromkeys(CHECKPOINTED[objective], every)}
+    if objective == "language_modeling":
+        partly = {"trainable": ["qformer", "adapters"]}
+        cases |= {f"{name}, frozen": {**case, **partly} for name, case in cases.items()}
+    found = run(cases, 2, tmp_path / "run")
+    for name, gradients in found.items():
+        expected = found[f"0{name[1:]}"]
+        assert gradients.keys() == expected.keys()
+        assert all(torch.equal(gradients[each], expected[each]) for each in expected), name
+    for name in {"0", "0, frozen"} & set(cases):
+        assert_equal(
+            found[name], one_after_the_other(cases[name], 2), set(found[name]) - {"itm", "itc", "itc_accuracy"}
+        )
 
 
 @pytest.mark.slow
