@@ -59,11 +59,11 @@ class Download(Stage[DownloadConfig]):
         with context.input("pairs").open(partition.spec["pairs"]) as file:
             images = listed_images(pq.read_table(file, columns=["image_uid", "source", "url", "path", "meta"]))
         urls = {} if self.config.source.private else web_urls(images)
-        with shared_urls(self.config, context, partition.id, urls) as listing:
-            self._download(partition, context, images, listing)
+        with shared_urls(self.config, context, partition.id, urls) as entry:
+            self._download(partition, context, images, entry)
 
     def _download(
-        self, partition: Partition, context: StageContext, images: list[ListedImage], listing: UrlEntry | None
+        self, partition: Partition, context: StageContext, images: list[ListedImage], entry: UrlEntry | None
     ) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -99,10 +99,10 @@ class Download(Stage[DownloadConfig]):
                 self._at_once(len(self.partitions(context.inputs))),
                 Window(config.name, config.min_success_rate, config.watch_after) if self._rate_counts else None,
             )
-            outcomes = download.run(known, listing.elsewhere() if listing else frozenset())
-            if listing and None in outcomes:
-                for image, outcome in listing.outcomes():
-                    download.take_over(image, outcome)
+            outcomes = download.run(known, entry.elsewhere() if entry else frozenset())
+            if entry and None in outcomes:
+                for image, shared in entry.outcomes():
+                    download.take_over(image, shared)
                 outcomes = download.run(known)
             stored = [(i, o) for i, o in enumerate(outcomes) if isinstance(o, FetchedImage)]
             offsets = write_tar(

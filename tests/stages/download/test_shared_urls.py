@@ -111,12 +111,13 @@ def test_a_private_source_takes_over_nothing_and_leaves_no_trace(
 
 def test_only_sources_with_equal_settings_share(photographs: Any, pairs_of: Any, download: Any, tmp_path: Path) -> None:
     hosts = {"a.test": photographs.address}
-    for name, settings in {
+    variants: dict[str, dict[str, Any]] = {
         "one": {},
         "two": {"opt_out_directives": []},
         "three": {"allow_private_hosts": {"three": ("intranet",)}},
         "four": {"timeout": 3.0, "threads": 1, "contact": "mailto:x@example.org"},
-    }.items():
+    }
+    for name, settings in variants.items():
         download(pairs_of(URLS[:1]), hosts, name=name, cache=tmp_path, **settings)
     assert photographs.requests["/0.jpg"] == 3
 
