@@ -217,7 +217,7 @@ def transport(hosts: Hosts, fault: Callable[..., None], spare: Iterator[bytes]) 
     fault("connection_reset", Route(raw=b""))
     fault("connection_reset", Route(raw=hints))
     fault("incomplete_transfer", Route(raw=sized(body)[:120]))
-    fault("incomplete_transfer", Route(raw=chunked(body)[:-9]))
+    fault("incomplete_transfer", Route(raw=chunked(body)[:-40]))
     fault("truncated", Route(raw=head(f"Content-Length: {len(body) // 2}") + body))
     for number in range(3):
         fault("rate_limited", url=hosts.add(BUSY, f"/{number}.jpg", Route(429, {"Retry-After": "86400"})))
