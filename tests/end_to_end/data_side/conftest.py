@@ -220,7 +220,7 @@ def transport(hosts: Hosts, fault: Callable[..., None], spare: Iterator[bytes]) 
     fault("incomplete_transfer", Route(raw=chunked(body)[:-40]))
     fault("truncated", Route(raw=head(f"Content-Length: {len(body) // 2}") + body))
     for number in range(3):
-        fault("rate_limited", url=hosts.add(BUSY, f"/{number}.jpg", Route(429, {"Retry-After": "86400"})))
+        fault("rate_limited", url=hosts.add(BUSY, f"/busy/{number}.jpg", Route(429, {"Retry-After": "86400"})))
 
     targets = ("/moved/{}/é ü.jpg#part", "//{host}/moved/{}/é ü.jpg", "../moved/x/%2e%2E/{}/é ü.jpg")
     for number, target in enumerate(targets):
