@@ -68,12 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
+    from pipelines.failures import disk_errors_told, lines_of
     from stages.base.contract import UserError
 
     try:
-        return int(_module(arguments.command).main(arguments) or 0)
+        with disk_errors_told():
+            return int(_module(arguments.command).main(arguments) or 0)
     except UserError as error:
-        print(f"pairmill: {error}", file=sys.stderr)
+        print("\n".join(f"pairmill: {line}" for line in lines_of(error)), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("pairmill: interrupted; finished work is kept, the same command resumes from here", file=sys.stderr)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.failures import disk_errors_told
 from pipelines.store import ArtifactDir, Commit, merged_counts
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext
@@ -34,10 +35,22 @@ class ArtifactJob:
     cache: str = ""
     tombstones: str = ""
 
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Where making the artifact writes."""
+        return self.url, self.scratch, self.cache
+
     def context(self, folder: Path) -> StageContext:
         """The context of one partition, or of `finish`, with a working folder of its own."""
         return StageContext(
-            self.inputs, folder / "out", folder / "parts", self.scratch, self.cluster, self.cache, self.tombstones
+            self.inputs,
+            folder / "out",
+            folder / "parts",
+            self.scratch,
+            self.cluster,
+            self.cache,
+            self.tombstones,
+            self.url,
         )
 
     @property
@@ -62,9 +75,12 @@ def _working_folder(artifact_dir: ArtifactDir) -> Iterator[Path]:
 
 
 def run_partition(job: ArtifactJob, partition: Partition) -> dict[str, Any]:
-    """Make and commit one partition; returns its report. Raises whatever the stage raises."""
+    """Make and commit one partition; returns its report.
+
+    Raises whatever the stage raises; UserError if a disk takes no more, whichever library was writing.
+    """
     artifact_dir = job.artifact_dir
-    with _working_folder(artifact_dir) as folder:
+    with disk_errors_told(*job.folders), _working_folder(artifact_dir) as folder:
         context = job.context(folder)
         job.stage.run(partition, context)
         parts = artifact_dir.publish(folder / "parts", "_parts/")
@@ -81,7 +97,7 @@ def close(job: ArtifactJob, plan: list[str], identity: Mapping[str, Any], run: M
     """
     artifact_dir = job.artifact_dir
     commits = [artifact_dir.read_commit(partition) for partition in plan]
-    with _working_folder(artifact_dir) as folder:
+    with disk_errors_told(*job.folders), _working_folder(artifact_dir) as folder:
         context = job.context(folder)
         artifact_dir.fetch([f["name"] for c in commits for f in c.parts], "_parts/", context.intermediate)
         job.stage.finish(context)

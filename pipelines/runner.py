@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from graphlib import TopologicalSorter
 from importlib.metadata import version
 
 from pipelines import ray_session
 from pipelines.cluster import ClusterConfig
 from pipelines.executor import EXECUTORS
+from pipelines.failures import UserErrors, disk_errors_told, joined, one_line
 from pipelines.fingerprint import fingerprinted
 from pipelines.node import Node
 from pipelines.progress import Progress
@@ -27,7 +29,12 @@ from stages.base.contract import Stage, UserError
 
 
 def pending(workspace: Workspace, targets: Sequence[str]) -> dict[str, Node]:
-    """The nodes that must run so that the targets exist; ancestors of a finished artifact are not considered."""
+    """The nodes that must run so that the targets exist; ancestors of a finished artifact are not considered.
+
+    Raises UserError with a line for each outside file that is missing.
+    """
+    if lacking := workspace.lacking(targets):
+        raise UserErrors(lacking)
     todo: dict[str, Node] = {}
     stack = list(targets)
     while stack:
@@ -57,39 +64,46 @@ class Runner:
         self._exclusive = threading.Lock()
 
     def run(self, todo: Mapping[str, Node]) -> None:
-        """Make all nodes of `todo`. The first failure is raised after what runs beside it has finished."""
+        """Make all nodes of `todo`.
+
+        After a failure nothing more is started; it is raised once what runs beside it has finished, together with the
+        failures of that.
+        """
         if any(node.stage.needs_ray for node in todo.values()):
             self._start_ray()
         sorter = TopologicalSorter(
             {node.id: [parent for parent in node.parents() if parent in todo] for node in todo.values()}
         )
         sorter.prepare()
-        failure: BaseException | None = None
+        failures: dict[str, BaseException] = {}
         side_by_side: dict[Future[None], str] = {}
         waiting: list[Node] = []
         with ThreadPoolExecutor(max_workers=8, thread_name_prefix="node") as pool:
-            while sorter.is_active() and (failure is None or side_by_side):
-                for node_id in sorter.get_ready() if failure is None else ():
+            while sorter.is_active() and (not failures or side_by_side):
+                for node_id in () if failures else sorter.get_ready():
                     node = todo[node_id]
                     if node.stage.executor == "driver":
                         waiting.append(node)
                     else:
                         side_by_side[pool.submit(self._make, node)] = node_id
-                if waiting and failure is None:
+                if waiting and not failures:
                     # In the main thread, since Ray Train installs signal handlers.
                     node = waiting.pop(0)
                     failure = self._attempt(node)
                     if failure is None:
                         sorter.done(node.id)
+                    else:
+                        failures[node.id] = failure
                 done, _ = wait(side_by_side, timeout=0 if waiting else 0.5, return_when=FIRST_COMPLETED)
                 for future in done:
                     node_id = side_by_side.pop(future)
                     error = future.exception()
                     if error is None:
                         sorter.done(node_id)
-                    failure = failure or error
-        if failure is not None:
-            raise failure
+                    else:
+                        failures[node_id] = error
+        if failures:
+            raise joined(failures)
 
     def _start_ray(self) -> None:
         cpus = self.cluster.cpus or max(
@@ -109,11 +123,11 @@ class Runner:
         return None
 
     def _make(self, node: Node) -> None:
-        if node.stage.executor == "ray_tasks":
-            self._make_locked(node)
-            return
-        # Two Ray Data pipelines, or one beside Ray Train, would starve each other of CPUs.
-        with self._exclusive:
+        with ExitStack() as held:
+            held.enter_context(disk_errors_told(self.workspace.store.workspace, self.cluster.scratch or ""))
+            if node.stage.executor != "ray_tasks":
+                # Two Ray Data pipelines, or one beside Ray Train, would starve each other of CPUs.
+                held.enter_context(self._exclusive)
             self._make_locked(node)
 
     def _make_locked(self, node: Node) -> None:
@@ -209,9 +223,3 @@ class Runner:
             inputs[role] = tuple(a for a in artifacts if a is not None)
             assert len(inputs[role]) == len(ids), f"{node.id} was scheduled before its input {role}"
         return inputs
-
-
-def one_line(error: BaseException) -> str:
-    """An exception as one line, without the traceback."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

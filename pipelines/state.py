@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,6 +73,21 @@ class Workspace:
         if print_ is None:
             raise UserError(why)
         return print_
+
+    def lacking(self, targets: Sequence[str]) -> list[UserError]:
+        """What is missing of the outside files that the targets and their ancestors depend on: one error per cause."""
+        causes: dict[str, UserError] = {}
+        stack, visited = list(targets), set()
+        while stack:
+            node = self.dag[stack.pop()]
+            if node.id in visited or self.fingerprints[node.id] is not None:
+                continue
+            visited.add(node.id)
+            blocked = [parent for parent in node.parents() if self.fingerprints[parent] is None]
+            stack += blocked
+            if not blocked:
+                causes[node.id] = UserError(self._prints[node.id][1])
+        return [causes[node_id] for node_id in self.dag if node_id in causes]
 
     def artifact_dir(self, node: Node) -> ArtifactDir:
         """Where the node's artifact is or will be."""

@@ -6,6 +6,7 @@ import argparse
 import gc
 import sys
 import traceback
+from collections.abc import Mapping
 from typing import Literal
 
 from pipelines import capacity, retry_passes
@@ -13,10 +14,11 @@ from pipelines.commands import add_overrides
 from pipelines.compose import load
 from pipelines.config import PairmillConfig
 from pipelines.dag import build, targets
+from pipelines.failures import UserErrors, disk_errors_told, lines_of
 from pipelines.node import Dag, Node
 from pipelines.progress import Progress
 from pipelines.run_summary import final_scores, print_summary
-from pipelines.runner import Runner, one_line, pending
+from pipelines.runner import Runner, pending
 from pipelines.state import Workspace
 from pipelines.store import Store
 from stages.base.contract import UserError
@@ -52,8 +54,7 @@ def main(arguments: argparse.Namespace) -> int:
         dag, workspace = _retrying(config, dag, workspace, targeted)
     check_capacity(config, workspace, dag, targeted)
     todo = pending(workspace, targeted)
-    for node in todo.values():
-        node.stage(node.config).check()
+    _check(todo)
     gc.enable()
     if todo:
         code = _run(arguments, config, workspace, targeted, todo)
@@ -63,6 +64,18 @@ def main(arguments: argparse.Namespace) -> int:
         print("nothing to do: everything is up to date")
     print_summary(config, workspace, targeted)
     return 0
+
+
+def _check(todo: Mapping[str, Node]) -> None:
+    """Raise UserError with a line for each thing that this machine lacks."""
+    lacking: list[UserError] = []
+    for node in todo.values():
+        try:
+            node.stage(node.config).check()
+        except UserError as error:
+            lacking.append(error)
+    if lacking:
+        raise UserErrors(lacking) if len(lacking) > 1 else lacking[0]
 
 
 def _retrying(config: PairmillConfig, dag: Dag, workspace: Workspace, targeted: list[str]) -> tuple[Dag, Workspace]:
@@ -125,7 +138,7 @@ def _run(
             tracker.node_reused(node.id, artifact)
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     try:
-        with Progress() as progress:
+        with disk_errors_told(config.workspace, config.cluster.scratch or ""), Progress() as progress:
             Runner(workspace, config.cluster, tracker, progress, arguments.verbose).run(todo)
         status = "FINISHED"
         tracker.final_scores(final_scores(workspace, targeted))
@@ -138,7 +151,7 @@ def _run(
         if arguments.verbose:
             traceback.print_exc()
         hint = "" if arguments.verbose else " (add -v for the traceback)"
-        print(f"pairmill: {one_line(error)}{hint}", file=sys.stderr)
+        print("\n".join(f"pairmill: {line}" for line in lines_of(error)) + hint, file=sys.stderr)
         print("pairmill: finished work is kept; the same command resumes from there", file=sys.stderr)
         return 1
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import IO, Any
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -32,7 +32,7 @@ def located(artifact: Artifact, pattern: str, column: str, value: str) -> list[t
             high = middle
     for name in names[low:]:
         with artifact.open(name) as file:
-            parquet = pq.ParquetFile(file)
+            parquet = _parquet(file)
             if parquet.metadata.num_rows:
                 if _first(parquet, column) > value:
                     break
@@ -45,17 +45,22 @@ def scan(artifact: Artifact, pattern: str, column: str, value: str) -> list[dict
     matches: list[dict[str, Any]] = []
     for name in artifact.names(pattern):
         with artifact.open(name) as file:
-            parquet = pq.ParquetFile(file)
+            parquet = _parquet(file)
             if column in parquet.schema_arrow.names:
                 matches += _matching(parquet, column, value)
     return matches
 
 
-def _matching(parquet: pq.ParquetFile, column: str, value: str) -> list[dict[str, Any]]:
-    """Rows with that value, from the row groups whose statistics admit it.
+def _parquet(file: IO[bytes]) -> pq.ParquetFile:
+    """A table's file, to be read without threads.
 
-    Without threads: there is little to read, and a process that exits at once would race their start.
+    There is little to read, and a process that ends while a thread of Arrow still needs the interpreter is aborted.
     """
+    return pq.ParquetFile(file, pre_buffer=False)
+
+
+def _matching(parquet: pq.ParquetFile, column: str, value: str) -> list[dict[str, Any]]:
+    """Rows with that value, from the row groups whose statistics admit it."""
     matches: list[dict[str, Any]] = []
     for group in range(parquet.metadata.num_row_groups):
         low, high = _statistics(parquet, group, column)
@@ -72,7 +77,7 @@ def _bounds(
     """The first file from `middle` on that has rows, and its smallest and largest value."""
     for position in range(middle, high):
         with artifact.open(names[position]) as file:
-            parquet = pq.ParquetFile(file)
+            parquet = _parquet(file)
             if parquet.metadata.num_rows:
                 groups = parquet.metadata.num_row_groups
                 return position, (_first(parquet, column), _statistics(parquet, groups - 1, column)[1])

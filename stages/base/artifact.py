@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import io
 import json
 import os
 from dataclasses import dataclass
@@ -29,6 +30,20 @@ def canonical_json(value: Any) -> str:
 def is_remote(url: str) -> bool:
     """Whether a path names an fsspec protocol (``s3://...``) and not a local folder."""
     return "://" in url and not url.startswith("file://")
+
+
+class LocalFile(io.BufferedReader):
+    """A local file opened for reading, which Arrow opens again by its path.
+
+    Arrow reads a Python file in threads of its own, which need the interpreter for it: a command that ends at that
+    moment is aborted by the C++ runtime ("terminate called without an active exception").
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(io.FileIO(path))
+
+    def __fspath__(self) -> str:
+        return str(self.raw.name)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -63,7 +78,7 @@ class Artifact:
     def open(self, name: str) -> IO[bytes]:
         """Open one file for reading bytes, wherever the artifact is stored."""
         if not is_remote(self.url):
-            return open(os.path.join(self.url, name), "rb")
+            return LocalFile(os.path.join(self.url.removeprefix("file://"), name))
         import fsspec
 
         return cast("IO[bytes]", fsspec.open(f"{self.url}/{name}", "rb").open())

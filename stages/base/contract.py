@@ -94,6 +94,8 @@ class StageContext:
     (`stages/base/cache.py`): for what is costly and named by its contents. It saves work and never changes a byte."""
     tombstones: str = ""
     """The workspace's file of forgotten samples (`stages/base/tombstones.py`), which may not exist."""
+    artifact: str = ""
+    """Folder or fsspec URL of the artifact that is being made, where the files of finished partitions are."""
     counts: Counter[str] = field(default_factory=Counter)
     report: dict[str, Any] = field(default_factory=dict)
     """What :meth:`Stage.on_commit` receives from this partition; JSON-serialisable, small, kept until the artifact is

@@ -1,4 +1,4 @@
-"""From a listed URL to a connected socket: normalises URLs, refuses private addresses, remembers dead hosts."""
+"""From a listed URL to a connected socket: refuses private addresses and remembers dead hosts."""
 
 from __future__ import annotations
 
@@ -6,43 +6,12 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Collection, Mapping
-from functools import lru_cache
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
 
 from stages.download.outcome import CONNECT, Failure, Reason, network_reason
 
-# Everything RFC 3986 allows, and "%" because lists contain URLs that are already escaped.
-_SAFE = "%/:=&?~#+!$,;'@()*[]"
 _NO_SUCH_HOST = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-
-
-def request_url(listed: str) -> str:
-    """A URL as it is sent: spaces and non-ASCII characters escaped, an international host name in Punycode.
-
-    Raises Failure (`invalid_url`, `forbidden_scheme`).
-    """
-    try:
-        parts = urlsplit(listed.strip())
-        port = parts.port
-        host = (parts.hostname or "").encode("idna").decode("ascii")
-    except (ValueError, UnicodeError) as error:
-        raise Failure(Reason.INVALID_URL) from error
-    if parts.scheme not in ("http", "https"):
-        raise Failure(Reason.FORBIDDEN_SCHEME)
-    if not host or any(c.isspace() or not c.isprintable() for c in host):
-        raise Failure(Reason.INVALID_URL)
-    # User and password in a URL are left out: urllib would treat them as a part of the host name.
-    bracketed = f"[{host}]" if ":" in host else host
-    netloc = bracketed if port is None else f"{bracketed}:{port}"
-    return urlunsplit((parts.scheme, netloc, quote(parts.path, _SAFE), quote(parts.query, _SAFE), ""))
-
-
-@lru_cache(maxsize=65_536)
-def host_of(url: str) -> str:
-    """Lower-case host name of a URL that :func:`request_url` made, without a final dot."""
-    return (urlsplit(url).hostname or "").rstrip(".")
 
 
 def is_public(address: str) -> bool:

@@ -7,31 +7,29 @@ from __future__ import annotations
 
 import email.utils
 import http.client
-import io
 import select
-import socket
 import ssl
 import threading
 import time
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import Message
-from typing import Any
-from urllib.parse import quote, urljoin, urlsplit
+from typing import Any, cast
+from urllib.parse import urlsplit
 
-from stages.download.address import Dialer, host_of, request_url
+from stages.download.address import Dialer
+from stages.download.content_encoding import decoded
 from stages.download.outcome import Failure, Reason, network_reason
+from stages.download.response import Incoming, TolerantResponse, tokens
+from stages.download.url import host_of, redirect_url
 
 _PIECE = 1 << 18
 #: An unused body is still read up to this size, so that its connection can be reused.
 _DRAIN = 1 << 16
 #: Maximum number of idle connections, and the seconds after which one is no longer reused.
 _IDLE, _IDLE_SECONDS = 256, 20.0
-#: Content-Encoding -> the window size by which zlib selects the format.
-_WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -45,41 +43,6 @@ class Response:
     """Empty unless the status is 2xx."""
     location: str = ""
     """Target of a redirect; empty for all other responses."""
-
-
-class _DeadlineReader(io.RawIOBase):
-    """A connection's incoming bytes, with a deadline for the whole response besides the time-out for each read."""
-
-    def __init__(self, sock: socket.socket, timeout: float, deadline: float) -> None:
-        self._raw: Any = sock.makefile("rb", buffering=0)  # keeps the socket open until this is closed
-        self._sock = sock
-        self._timeout = timeout
-        self._deadline = deadline
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._sock.settimeout(min(self._timeout, left))
-        return int(self._raw.readinto(buffer))
-
-    def close(self) -> None:
-        if not self.closed:
-            self._raw.close()
-        super().close()
-
-
-class _ResponseSocket:
-    """The socket-like object from which `http.client` reads a response."""
-
-    def __init__(self, sock: socket.socket, timeout: float, deadline: float) -> None:
-        self._arguments = sock, timeout, deadline
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_DeadlineReader(*self._arguments), 1 << 16)
 
 
 class Client:
@@ -113,79 +76,81 @@ class Client:
         accept: str = "*/*",
         refuse: Callable[[Message], str] | None = None,
         truncate: bool = False,
+        fresh: bool = False,
     ) -> Response:
         """The response to a GET of a URL made by `address.request_url`. Raises Failure if there is no HTTP response.
 
         A body above `max_bytes` is `too_large` or, with `truncate`, truncated. `refuse` is called with the headers of a
         2xx response; if it returns a non-empty string, that is the detail of an `opt_out`, and the body is not read.
+        With `fresh`, no connection is reused, so that a failure is certainly that of this request: see
+        `Failure.reused`.
         """
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         headers = {**self._headers, "Accept": accept}
         host = host_of(url)
-        connection = self._reusable(origin)
+        idle = None if fresh else self._reusable(origin)
+        connection = idle or self._connection(parts.scheme, parts.netloc)
+        incoming: list[Incoming] = []
         try:
-            if connection is not None:
-                try:
-                    response = self._send(connection, target, headers)
-                except (ConnectionError, http.client.BadStatusLine):
-                    connection.close()  # the server closed the idle connection, which is not the URL's failure
-                    connection = None
-            if connection is None:
-                connection = self._connection(parts.scheme, parts.netloc)
-                response = self._send(connection, target, headers)
-            with response:
+            with self._send(connection, target, headers, incoming) as response:
                 result = self._read(response, url, max_bytes, refuse, truncate)
                 reusable = (response.isclosed() or response.length == 0) and not response.will_close
         except BaseException as error:
-            if connection is not None:
-                connection.close()
+            connection.close()
             if isinstance(error, Failure):
                 error.host = error.host or host
                 raise
             reason = network_reason(error) if isinstance(error, Exception) else None
             if reason is None:
                 raise
-            raise Failure(reason, host=host) from error
-        self._release(origin, connection, reusable)
+            silent = isinstance(error, ConnectionError) and not any(it.received for it in incoming)
+            raise Failure(reason, host=host, reused=silent and idle is not None) from error
+        self._release(origin, connection, reusable and not incoming[-1].surplus)
         return result
 
     def _send(
-        self, connection: http.client.HTTPConnection, target: str, headers: dict[str, str]
-    ) -> http.client.HTTPResponse:
+        self,
+        connection: http.client.HTTPConnection,
+        target: str,
+        headers: dict[str, str],
+        incoming: list[Incoming],
+    ) -> TolerantResponse:
+        """Send a request; returns the response, once its headers are read, and appends to `incoming` its source."""
         deadline = time.monotonic() + self._total
 
-        def response(sock: Any, **kwargs: Any) -> http.client.HTTPResponse:
-            return http.client.HTTPResponse(_ResponseSocket(sock, self._timeout, deadline), **kwargs)  # type: ignore[arg-type]
+        def response(sock: Any, **kwargs: Any) -> TolerantResponse:
+            incoming.append(Incoming(sock, self._timeout, deadline))
+            return TolerantResponse(incoming[-1], **kwargs)  # type: ignore[arg-type]
 
         connection.response_class = response  # type: ignore[assignment]
         if connection.sock is not None:
             connection.sock.settimeout(self._timeout)
         connection.request("GET", target, headers=headers)
-        return connection.getresponse()
+        return cast(TolerantResponse, connection.getresponse())
 
     def _read(
         self,
-        response: http.client.HTTPResponse,
+        response: TolerantResponse,
         url: str,
         max_bytes: int,
         refuse: Callable[[Message], str] | None,
         truncate: bool,
     ) -> Response:
         status, headers = response.status, response.headers
-        if status < 200:  # an interim response: the final one would be mistaken for the next request's
+        if status < 200:  # the server speaks another protocol from here on
             raise Failure(Reason.BAD_RESPONSE)
         if status >= 300:
             self._drain(response)
             listed = headers.get("Location", "") if status in _REDIRECTS else ""
-            return Response(status, headers, location=_absolute(url, listed) if listed else "")
+            return Response(status, headers, location=redirect_url(url, listed) if listed else "")
         if refuse is not None and (why := refuse(headers)):
             self._drain(response)
             raise Failure(Reason.OPT_OUT, why)
         return Response(status, headers, _body(response, max_bytes, truncate))
 
-    def _drain(self, response: http.client.HTTPResponse) -> None:
+    def _drain(self, response: TolerantResponse) -> None:
         if response.length is not None and response.length <= _DRAIN:
             response.read()
 
@@ -232,43 +197,28 @@ class Client:
             oldest.close()
 
 
-def _absolute(base: str, location: str) -> str:
-    """A Location header as a URL fit for a request. Raises Failure (`forbidden_scheme`, `invalid_url`)."""
-    # Headers are decoded as Latin-1: bytes of other encodings are percent-escaped unchanged.
-    try:
-        return request_url(urljoin(base, quote(location.strip(), safe="%/:=&?~#+!$,;'@()*[]", encoding="latin-1")))
-    except ValueError as error:
-        raise Failure(Reason.INVALID_URL) from error
-
-
-def _body(response: http.client.HTTPResponse, max_bytes: int, truncate: bool) -> bytes:
+def _body(response: TolerantResponse, max_bytes: int, truncate: bool) -> bytes:
     """The whole body, decompressed. Raises Failure (`too_large`, `incomplete_transfer`, `bad_response`)."""
     if response.length is not None and response.length > max_bytes and not truncate:
         raise _too_large(max_bytes)
-    names = [name.strip().lower() for name in response.headers.get("Content-Encoding", "").split(",")]
-    # The request accepts `identity` only, but some servers compress anyway. Unknown encodings are left as they are.
-    unzip = zlib.decompressobj(_WINDOW[names[0]]) if len(names) == 1 and names[0] in _WINDOW else None
     pieces: list[bytes] = []
     size = 0
     # A short body of known length takes a single read.
-    whole = response.length is not None and response.length <= _PIECE
-    while piece := response.read() if whole else response.read1(_PIECE):
-        if unzip is not None:
-            try:
-                piece = unzip.decompress(piece, max_bytes + 1 - size)  # a small body can hold gigabytes
-            except zlib.error as error:
-                raise Failure(Reason.BAD_RESPONSE, "the body is not compressed as announced") from error
+    short = response.length is not None and response.length <= _PIECE
+    while piece := response.read() if short else response.read1(_PIECE):
         pieces.append(piece)
         size += len(piece)
-        if size > max_bytes:
-            if truncate:
-                return b"".join(pieces)[:max_bytes]
-            raise _too_large(max_bytes)
-        if whole:
+        if short or size > max_bytes:
             break
-    if response.length or (unzip is not None and not unzip.eof):
+    if size <= max_bytes and response.length:
         raise Failure(Reason.INCOMPLETE_TRANSFER)
-    return b"".join(pieces)
+    if size > max_bytes and not truncate:
+        raise _too_large(max_bytes)
+    encodings = [*tokens(response.headers.get_all("Content-Encoding")), *response.transfer_codings]
+    body = decoded(b"".join(pieces), encodings, max_bytes, whole=size <= max_bytes)
+    if len(body) > max_bytes and not truncate:
+        raise _too_large(max_bytes)
+    return body[:max_bytes]
 
 
 def _too_large(max_bytes: int) -> Failure:
@@ -277,15 +227,12 @@ def _too_large(max_bytes: int) -> Failure:
 
 def retry_after(header: str | None) -> float:
     """Seconds to wait according to a Retry-After header (a number or an HTTP date); 0 if it is missing or invalid."""
-    if not header:
-        return 0.0
+    text = (header or "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:18])
     try:
-        return max(0.0, float(int(header)))
-    except ValueError:
-        pass
-    try:
-        when = email.utils.parsedate_to_datetime(header)
-    except ValueError:
+        when = email.utils.parsedate_to_datetime(text)
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):
         return 0.0
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())

@@ -67,7 +67,10 @@ class DownloadSettings(StageConfig):
     backoff: Annotated[float, NotFingerprinted, Field(ge=0, le=60)] = 0.5
     """Seconds before the first retry; doubled for each next one, with jitter."""
     max_wait: Annotated[float, NotFingerprinted, Field(ge=0, le=3600)] = 60.0
-    """Maximum seconds to wait before a request, which limits backoff and a server's Retry-After and Crawl-delay."""
+    """Maximum seconds to wait before a request, which limits backoff and a server's Crawl-delay."""
+    max_retry_after: Annotated[float, NotFingerprinted, Field(ge=0, le=86_400)] = 300.0
+    """The longest Retry-After that is waited for, in seconds. A host that asks for more is not asked again in this run:
+    its images end as `rate_limited`, which `--retry-failed` retries."""
     min_success_rate: Annotated[float, NotFingerprinted, Field(ge=0, le=1)] = 0.3
     """If fewer than this share of a source's images can be downloaded, over `watch_after` consecutive attempts, the
     stage stops; what was fetched is kept. 0 never stops it."""

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO
 
 from stages.base.artifact import Artifact, is_remote
-from stages.download.address import Dialer, host_of, request_url
+from stages.download.address import Dialer
+from stages.download.attempts import ListedImage
 from stages.download.client import Client, retry_after
 from stages.download.config import DownloadConfig
 from stages.download.opt_out import OptOut
 from stages.download.outcome import Failure, Reason
-from stages.download.robots import MAX_BYTES, CrawlRules, shared_crawl_rules
+from stages.download.rate_limit import RateLimits
+from stages.download.robots import MAX_BYTES, CrawlRules, RulesResponse, shared_crawl_rules
+from stages.download.url import host_of, request_url
 
 _ACCEPT = "image/jpeg,image/png,image/webp,image/*;q=0.8,*/*;q=0.5"
 #: RFC 9309, section 2.3.1.2: at least five redirects of a robots.txt are followed.
 _RULES_REDIRECTS = 5
+#: Folder below an artifact's scratch folder.
+RATE_LIMITS = "rate_limits"
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,15 @@ class Web:
     dialer: Dialer
     rules: CrawlRules
     opt_out: OptOut
+    limits: RateLimits
     max_bytes: int
 
-    def __call__(self, url: str) -> bytes | Redirect:
-        """The body for a URL that `address.request_url` made and `rules` allow, or a redirect. Raises Failure."""
-        answer = self.client.get(url, self.max_bytes, _ACCEPT, self.opt_out)
+    def __call__(self, url: str, fresh: bool = False) -> bytes | Redirect:
+        """The body for a URL that `request_url` made and `rules` allow, or a redirect. Raises Failure.
+
+        `fresh`: not over a connection that was used before.
+        """
+        answer = self.client.get(url, self.max_bytes, _ACCEPT, self.opt_out, fresh=fresh)
         if answer.location:
             return Redirect(answer.location)
         if answer.status >= 300:
@@ -54,11 +63,16 @@ class Web:
         """Read a robots.txt or tdmrep.json that `rules.missing` named and `rules.claim` granted. Raises Failure."""
         self.rules.read(file, self._follow)
 
-    def _follow(self, url: str) -> tuple[int, bytes]:
+    def _follow(self, url: str) -> RulesResponse:
         for _ in range(_RULES_REDIRECTS + 1):
-            answer = self.client.get(url, MAX_BYTES, truncate=True)
+            try:
+                answer = self.client.get(url, MAX_BYTES, truncate=True)
+            except Failure as failure:
+                if not failure.reused:
+                    raise
+                answer = self.client.get(url, MAX_BYTES, truncate=True, fresh=True)
             if not answer.location:
-                return answer.status, answer.body
+                return RulesResponse(answer.status, answer.body, retry_after(answer.headers.get("Retry-After")))
             url = answer.location
         raise Failure(Reason.TOO_MANY_REDIRECTS)
 
@@ -72,7 +86,8 @@ def user_agent(token: str, contact: str) -> str:
 def web(config: DownloadConfig, served: Mapping[str, str], run: str = "") -> Iterator[Web]:
     """A fetcher for one partition; `served` maps host names to the ``ip:port`` of a server on this machine.
 
-    `run` names the artifact: its partitions in one process share the rules of robots.txt files.
+    `run` is a folder shared by the partitions of one artifact: those in one process also share the rules of
+    robots.txt files, and all share what hosts asked for by Retry-After.
     """
     dialer = Dialer(served, config.private_hosts)
     tdm = config.tdm_reservation
@@ -81,7 +96,8 @@ def web(config: DownloadConfig, served: Mapping[str, str], run: str = "") -> Ite
     opt_out = OptOut(config.opt_out_directives, config.user_agent_token, tdm != "ignore")
     agent = user_agent(config.user_agent_token, config.contact)
     with Client(dialer, config.timeout, config.total_timeout, agent) as client:
-        yield Web(client, dialer, rules, opt_out, config.max_bytes)
+        limits = RateLimits(Path(run) / RATE_LIMITS if run else None)
+        yield Web(client, dialer, rules, opt_out, limits, config.max_bytes)
 
 
 class LocalImages:
@@ -131,3 +147,13 @@ def listed_location(url: str | None, path: str | None) -> str:
     if url is None:
         raise Failure(Reason.INVALID_URL)
     return request_url(url)
+
+
+def web_urls(images: Sequence[ListedImage]) -> dict[str, int]:
+    """URL as requested -> number of the image, of those images that are fetched over HTTP."""
+    urls: dict[str, int] = {}
+    for number, image in enumerate(images):
+        if image.path is None:
+            with suppress(Failure):
+                urls.setdefault(listed_location(image.url, None), number)
+    return urls

@@ -10,6 +10,7 @@ from typing import Any
 
 from stages.base.artifact import Artifact
 from stages.base.forgetting import ForgetInputs, Forgotten, Removal, copy_members, split_parquet, write_parquet
+from stages.download.fetch import RATE_LIMITS
 
 _HEX = re.compile(r"[0-9a-f]{32,64}")
 
@@ -79,7 +80,8 @@ def _hosts(artifact: Artifact, out: Path) -> None:
 
 def forget_scratch(scratch: Path, marks: AbstractSet[str]) -> None:
     """Remove the folders of partitions whose journal (`stages/download/journal.py`) names a forgotten image, or that
-    have none: these partitions are fetched again."""
+    have none: these partitions are fetched again. What hosts asked for is forgotten as well."""
+    shutil.rmtree(scratch / RATE_LIMITS, ignore_errors=True)
     for folder in scratch.glob("download/*"):
         journal = folder / "journal"
         if not journal.exists() or not marks.isdisjoint(_HEX.findall(journal.read_text("utf-8"))):

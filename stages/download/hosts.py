@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.download.address import host_of
 from stages.download.attempts import FetchedImage, ListedImage
 from stages.download.fetch import listed_location
 from stages.download.outcome import Failure, Reason
+from stages.download.url import host_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

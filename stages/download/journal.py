@@ -100,7 +100,17 @@ class Journal:
 
     def _enter(self, line: list[Any]) -> None:
         # An image's bytes are written before its line, so after a kill every complete line is valid.
-        os.write(self._journal, json.dumps(line).encode() + b"\n")
+        entry = memoryview(json.dumps(line).encode() + b"\n")
+        with self._lock:
+            start = os.fstat(self._journal).st_size
+            done = 0
+            try:
+                while done < len(entry):
+                    done += os.write(self._journal, entry[done:])
+            except OSError:
+                # A disk that is almost full takes a part of the line: the next one must not continue it.
+                os.ftruncate(self._journal, start)
+                raise
 
     def _recover(self) -> None:
         content = os.pread(self._journal, os.fstat(self._journal).st_size, 0)

@@ -24,6 +24,8 @@ class Reason(StrEnum):
     TLS_CERTIFICATE = "tls_certificate"
     BAD_RESPONSE = "bad_response"
     INCOMPLETE_TRANSFER = "incomplete_transfer"
+    UNSUPPORTED_ENCODING = "unsupported_encoding"
+    RATE_LIMITED = "rate_limited"
     REDIRECT_LOOP = "redirect_loop"
     TOO_MANY_REDIRECTS = "too_many_redirects"
     FORBIDDEN_SCHEME = "forbidden_scheme"
@@ -49,15 +51,21 @@ class Reason(StrEnum):
 CONNECT = frozenset(
     {Reason.DNS, Reason.CONNECTION_REFUSED, Reason.CONNECT_TIMEOUT, Reason.UNREACHABLE},
 )
+#: Transient failures that another request of the same run could not mend; a later one may.
+NOT_NOW = frozenset({Reason.RATE_LIMITED, Reason.UNSUPPORTED_ENCODING})
 #: Transient failures: the same request may succeed later.
-TRANSIENT = CONNECT | {
-    Reason.TIMEOUT,
-    Reason.CONNECTION_RESET,
-    Reason.TLS,
-    Reason.BAD_RESPONSE,
-    Reason.INCOMPLETE_TRANSFER,
-    Reason.ROBOTS_UNAVAILABLE,
-}
+TRANSIENT = (
+    CONNECT
+    | NOT_NOW
+    | {
+        Reason.TIMEOUT,
+        Reason.CONNECTION_RESET,
+        Reason.TLS,
+        Reason.BAD_RESPONSE,
+        Reason.INCOMPLETE_TRANSFER,
+        Reason.ROBOTS_UNAVAILABLE,
+    }
+)
 #: Transient HTTP codes: timeouts, rate limits, gateways and overload (RFC 9110 and 6585; 52x are Cloudflare's).
 TRANSIENT_HTTP = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 
@@ -86,6 +94,8 @@ _EXPLANATION = {
     Reason.TLS_CERTIFICATE: "the server's certificate is not valid",
     Reason.BAD_RESPONSE: "the answer is not HTTP",
     Reason.INCOMPLETE_TRANSFER: "the connection ended before the announced length",
+    Reason.UNSUPPORTED_ENCODING: "compressed in a way for which no decoder is installed",
+    Reason.RATE_LIMITED: "the host asks to wait longer than download.max_retry_after (Retry-After)",
     Reason.REDIRECT_LOOP: "redirected to an address already visited",
     Reason.TOO_MANY_REDIRECTS: "redirected too often",
     Reason.FORBIDDEN_SCHEME: "neither http nor https",
@@ -104,6 +114,7 @@ _EXPLANATION = {
 }
 
 _REMEDY: dict[str, str] = {
+    Reason.UNSUPPORTED_ENCODING: "the packages brotli (1.2 or newer) and zstandard decode br and zstd",
     Reason.FORBIDDEN_ADDRESS: "name hosts or networks that are to be reached in download.allow_private_hosts",
     Reason.UNSUPPORTED_FORMAT: "download.keep_formats has the formats that are stored",
     Reason.TOO_SMALL: "the limit is download.min_bytes",
@@ -125,6 +136,8 @@ class Failure(Exception):
     """The host that failed: after redirects not necessarily the listed one."""
     retry_after: float = 0.0
     """Seconds to wait as requested by the server."""
+    reused: bool = False
+    """Whether a connection kept alive broke before any byte of the response: perhaps the server had closed it."""
 
     @property
     def transient(self) -> bool:

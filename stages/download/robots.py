@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from stages.download.address import host_of
 from stages.download.outcome import CONNECT, Failure, Reason
+from stages.download.url import host_of
 
 if TYPE_CHECKING:
     from protego import Protego
@@ -27,8 +27,20 @@ MAX_FILES = 20_000
 
 ROBOTS, TDM = "/robots.txt", "/.well-known/tdmrep.json"
 
-#: Fetches a URL, redirects included: (HTTP status, at most MAX_BYTES of the body). Raises Failure.
-Get = Callable[[str], tuple[int, bytes]]
+
+@dataclass(frozen=True)
+class RulesResponse:
+    """The response to a request for one of the two files, after redirects."""
+
+    status: int
+    body: bytes
+    """At most MAX_BYTES."""
+    retry_after: float = 0.0
+    """Seconds to wait as requested by the server."""
+
+
+#: Fetches a URL, redirects included. Raises Failure.
+Get = Callable[[str], RulesResponse]
 
 
 @dataclass(frozen=True)
@@ -115,7 +127,7 @@ class CrawlRules:
         from protego import Protego
 
         try:
-            status, content = get(file)
+            response = get(file)
         except Failure as failure:
             if failure.status in CONNECT:
                 raise  # the host's images would fail the same way
@@ -123,10 +135,11 @@ class CrawlRules:
                 return RuleFile(time.monotonic())  # the requests for images will fail with the host's own error
             raise self._unavailable(failure) from failure
         # RFC 9309, 2.3.1.3: no file, no rules. Transient 4xx (such as 429) do not mean that there is no file.
-        failed = Failure(f"http_{status}", host=host_of(file))
-        if failed.transient or status >= 500:
+        failed = Failure(f"http_{response.status}", host=host_of(file), retry_after=response.retry_after)
+        if failed.transient or response.status >= 500:
             raise self._unavailable(failed)
-        if status >= 300:
+        content = response.body
+        if response.status >= 300:
             return RuleFile(time.monotonic())
         # Most files contain no rules: only those that may contain some are parsed and kept.
         restrictive = any(word in content.lower() for word in (b"allow", b"delay", b"rate", b"alow", b"allaw"))
@@ -141,10 +154,10 @@ class CrawlRules:
         from stages.download.opt_out import tdm_rules
 
         try:
-            status, content = get(file)
+            response = get(file)
         except Failure:
             return RuleFile(time.monotonic())
-        return RuleFile(time.monotonic(), tdm_rules(content) if 200 <= status < 300 else None)
+        return RuleFile(time.monotonic(), tdm_rules(response.body) if 200 <= response.status < 300 else None)
 
     def _keep(self, file: str, rules: RuleFile) -> None:
         with self._lock:

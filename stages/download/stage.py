@@ -8,13 +8,17 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext
 from stages.base.external_files import resolve
 from stages.base.forgetting import ForgetInputs, Forgotten, Removal
 from stages.download.config import DownloadConfig
+
+if TYPE_CHECKING:
+    from stages.download.attempts import ListedImage
+    from stages.download.shared_urls import UrlEntry
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +50,26 @@ class Download(Stage[DownloadConfig]):
         Fetched bytes are also kept in ``context.scratch`` until both files are written, so a partition that is killed
         or stopped resumes where it was.
         """
+        import pyarrow.parquet as pq
+
+        from stages.download.attempts import listed_images
+        from stages.download.fetch import web_urls
+        from stages.download.shared_urls import shared_urls
+
+        with context.input("pairs").open(partition.spec["pairs"]) as file:
+            images = listed_images(pq.read_table(file, columns=["image_uid", "source", "url", "path", "meta"]))
+        urls = {} if self.config.source.private else web_urls(images)
+        with shared_urls(self.config, context, partition.id, urls) as entry:
+            self._download(partition, context, images, entry)
+
+    def _download(
+        self, partition: Partition, context: StageContext, images: list[ListedImage], entry: UrlEntry | None
+    ) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         from stages.base.tombstones import Tombstones
-        from stages.download.attempts import FetchedImage, attempt_rows, attempts_schema, listed_images, write_tar
+        from stages.download.attempts import FetchedImage, attempt_rows, attempts_schema, write_tar
         from stages.download.fetch import LocalImages, web
         from stages.download.hosts import iter_counts, listed_host, outcome_counts
         from stages.download.journal import Journal, PreviousPass
@@ -60,8 +79,6 @@ class Download(Stage[DownloadConfig]):
 
         config, private = self.config, self.config.source.private
         pairs = context.input("pairs")
-        with pairs.open(partition.spec["pairs"]) as file:
-            images = listed_images(pq.read_table(file, columns=["image_uid", "source", "url", "path", "meta"]))
         remote = any(image.path is None for image in images)
         with ExitStack() as held:
             journal = held.enter_context(
@@ -82,7 +99,11 @@ class Download(Stage[DownloadConfig]):
                 self._at_once(len(self.partitions(context.inputs))),
                 Window(config.name, config.min_success_rate, config.watch_after) if self._rate_counts else None,
             )
-            outcomes = download.run(known)
+            outcomes = download.run(known, entry.elsewhere() if entry else frozenset())
+            if entry and None in outcomes:
+                for image, shared in entry.outcomes():
+                    download.take_over(image, shared)
+                outcomes = download.run(known)
             stored = [(i, o) for i, o in enumerate(outcomes) if isinstance(o, FetchedImage)]
             offsets = write_tar(
                 context.out / f"raw-{partition.id}.tar",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import random
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 GOOD_HOSTS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
-BAD, NO_ROBOTS, DEAD = "127.0.0.66", "127.0.0.67", "127.0.0.68"
+BAD, NO_ROBOTS, DEAD, BUSY = "127.0.0.66", "127.0.0.67", "127.0.0.68", "127.0.0.69"
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Hosts:
         self.asked: Counter[tuple[str, str]] = Counter()
         self.listeners: list[socket.socket] = []
         self.port = 0
-        for host in (*GOOD_HOSTS, BAD, NO_ROBOTS):
+        for host in (*GOOD_HOSTS, BAD, NO_ROBOTS, BUSY):
             listener = socket.create_server((host, self.port), backlog=256)
             self.port = listener.getsockname()[1]
             self.listeners.append(listener)
@@ -173,6 +174,65 @@ def _captions() -> Iterator[str]:
     yield from sentences
 
 
+def transport(hosts: Hosts, fault: Callable[..., None], spare: Iterator[bytes]) -> None:
+    """What servers do to a response on its way: some of it costs the image, most of it must not."""
+
+    def head(*lines: str, status: str = "200 OK", end: str = "\r\n") -> bytes:
+        return end.join([f"HTTP/1.1 {status}", *lines, "", ""]).encode("latin-1")
+
+    def sized(body: bytes, *lines: str, end: str = "\r\n") -> bytes:
+        return head(f"Content-Length: {len(body)}", *lines, end=end) + body
+
+    def chunked(body: bytes, *lines: str) -> bytes:
+        chunks = b"%x;a=b\r\n%s\r\n0\r\nX-Robots-Tag: noai\r\n\r\n" % (len(body), body)
+        return head("Transfer-Encoding: chunked", *lines) + chunks
+
+    def raw_deflate(body: bytes) -> bytes:
+        return zlib.compress(body, wbits=-15)
+
+    gzip_once = gzip.compress
+    many = [f"X-Header-{number}: {number}" for number in range(300)]
+    hints = head("Link: </a.css>; rel=preload", status="103 Early Hints") + head(status="102 Processing")
+    for raw in (
+        sized(raw_deflate(next(spare)), "Content-Encoding: deflate"),
+        sized(zlib.compress(next(spare)), "Content-Encoding: deflate"),
+        sized(gzip_once(gzip_once(next(spare))), "Content-Encoding: gzip, gzip"),
+        sized(gzip_once(next(spare)), "Content-Encoding: x-gzip"),
+        sized(next(spare), "Content-Encoding: identity"),
+        hints + sized(next(spare)),
+        sized(next(spare), *many),
+        sized(next(spare), "X-Latin: caf\xe9", "no header at all"),
+        sized(next(spare), "X-Folded: one,\r\n\t two"),
+        sized(next(spare), end="\n"),
+        chunked(next(spare)),
+        chunked(gzip_once(next(spare)), "Content-Encoding: gzip"),
+    ):
+        fault("success", Route(raw=raw))
+    body = next(spare)
+    fault("opt_out", Route(raw=sized(body, *many, "X-Robots-Tag: noai")))
+    fault("opt_out", Route(raw=sized(body, "no header at all", "X-Robots-Tag:\r\n noai")))
+    fault("unsupported_encoding", Route(raw=sized(body, "Content-Encoding: compress")))
+    fault("bad_response", Route(raw=sized(b"\xff" * 500, "Content-Encoding: deflate")))
+    fault("bad_response", Route(raw=body))  # HTTP/0.9
+    fault("connection_reset", Route(raw=b""))
+    fault("connection_reset", Route(raw=hints))
+    fault("incomplete_transfer", Route(raw=sized(body)[:120]))
+    fault("incomplete_transfer", Route(raw=chunked(body)[:-40]))
+    fault("truncated", Route(raw=head(f"Content-Length: {len(body) // 2}") + body))
+    for number in range(3):
+        fault("rate_limited", url=hosts.add(BUSY, f"/busy/{number}.jpg", Route(429, {"Retry-After": "86400"})))
+
+    targets = ("/moved/{}/é ü.jpg#part", "//{host}/moved/{}/é ü.jpg", "../moved/x/%2e%2E/{}/é ü.jpg")
+    for number, target in enumerate(targets):
+        location = target.format(number, host=f"{BAD}:{hosts.port}").encode().decode("latin-1")
+        fault("success", Route(302, {"Location": location}), path=f"/moves/{number}")
+        hosts.add(BAD, f"/moved/{number}/%C3%A9%20%C3%BC.jpg", Route(body=next(spare)))
+    for path in ("/x/../private/2.jpg", "/x/%2e%2E/private/3.jpg", "/%70rivate/./4.jpg"):
+        hosts.add(BAD, path, Route(body=body))
+        fault("robots", url=hosts.url(BAD, path))
+    fault("robots", Route(302, {"Location": "../x/%2e%2e/private/1.jpg"}), path="/moves/private")
+
+
 @pytest.fixture
 def plant() -> Callable[..., list[Planted]]:
     """`plant(hosts, spare)`: every kind of fault once, on the host of faults; `spare` gives unused photographs."""
@@ -230,6 +290,7 @@ def plant() -> Callable[..., list[Planted]]:
         fault("forbidden_address", url="http://192.168.0.1/x.jpg")
         fault("forbidden_scheme", Route(302, {"Location": "file:///etc/passwd"}))
         fault("success", Route(308, {"Location": hosts.add(GOOD_HOSTS[0], "/moved.jpg", Route(body=next(spare)))}))
+        transport(hosts, fault, spare)
         fault("too_large", Route(body=next(spare) + bytes(3_000_000)))
         fault("too_many_pixels", Route(body=_bomb()))
         fault("too_small", Route(body=b"\xff\xd8\xff\xe0"))

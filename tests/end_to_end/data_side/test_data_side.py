@@ -172,6 +172,9 @@ def lists(shared: Path, hosts: Any, plant: Callable[..., Any], tmp_path: Path) -
     lists.pair("pictures", missing, "", "http_404", "download.http_404")
     small = hosts.serve("127.0.0.3", "/pictures/small.jpg", small_picture(picture))
     lists.pair("pictures", small, "", reason="rule.min_side")
+    # What two sources list is asked for once.
+    lists.pair("web_cc12m", missing, "a photograph that both lists name", "http_404", "download.http_404")
+    lists.pair("web_cc12m", small, "a small photograph that both lists name", reason="rule.min_side")
 
     reports = json.loads((chest / "meta.json").read_text())
     for number, entry in enumerate(sorted(reports, key=lambda entry: entry["file"])[:RADIOGRAPHS]):
@@ -344,12 +347,18 @@ def test_every_image_and_pair_is_accounted_for_and_every_planted_fault_found_by_
     for statuses in lists.status.values():
         for url, status in statuses.items():
             by_status.setdefault(status, set()).add(asked.get("/" + url.split("/", 3)[3], 0))
-    once = {status: by_status[status] for status in ("http_404", "http_410", "truncated", "not_an_image")}
+    finals = ("http_404", "http_410", "truncated", "not_an_image", "unsupported_encoding")
+    once = {status: by_status[status] for status in finals}
     assert once == {status: {1} for status in once}
-    again = {status: by_status[status] for status in ("http_500", "http_429", "timeout")}
+    passing = ("http_500", "http_429", "timeout", "bad_response", "connection_reset", "incomplete_transfer")
+    again = {status: by_status[status] for status in passing}
     assert again == {status: {2} for status in again}
-    assert by_status["robots"] == by_status["robots_unavailable"] == {0}
+    assert by_status["rate_limited"] <= {0, 1}
+    assert by_status["robots_unavailable"] == {0}
+    assert by_status["robots"] == {0, 1}  # one URL may be asked for, and redirects to one that may not
+    assert not [path for path in asked if path.startswith(("/private", "/x/", "/%70"))]
+    assert asked["/pictures/small.jpg"] == 1
     assert by_status["opt_out"] == {0, 1}  # reserved by the host's file, or told with the answer
-    assert asked["/robots.txt"] <= 2 * 6 * 3  # once per host, source and process; twice where it failed
+    assert asked["/robots.txt"] <= 2 * 7 * 3  # once per host, source and process; twice where it failed
     check_images_without_text(workspace, lists)
     check_forgetting_an_image(workspace, lists, settings, tmp_path / "forget.txt")

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,66 @@ def web() -> Iterator[Web]:
     web.server.server_close()
 
 
+class KeptAliveWeb:
+    """Answers with bytes or a behaviour on the bare socket, 404 for other paths, and keeps connections alive where the
+    answer was one. Records its requests as (host, path)."""
+
+    def __init__(self) -> None:
+        self.routes: dict[str, bytes | Callable[[socket.socket], None]] = {}
+        self.requests: list[tuple[str, str]] = []
+        self.reused = 0
+        self.most_per_connection = 10**6
+        """The next request on a connection is read and not answered."""
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        received, turn = b"", 0
+        with connection, suppress(OSError):
+            while True:
+                while b"\r\n\r\n" not in received:
+                    piece = connection.recv(65_536)
+                    if not piece:
+                        return
+                    received += piece
+                head, _, received = received.partition(b"\r\n\r\n")
+                if turn == self.most_per_connection:
+                    return
+                lines = head.decode("latin-1").split("\r\n")
+                host = next(line for line in lines if line.startswith("Host:")).removeprefix("Host: ")
+                path = lines[0].split(" ")[1]
+                self.requests.append((host, path))
+                self.reused += turn > 0
+                turn += 1
+                route = self.routes.get(path, b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+                if not isinstance(route, bytes):
+                    route(connection)
+                    return
+                connection.sendall(route)
+                body = route.partition(b"\r\n\r\n")[2]
+                if f"Content-Length: {len(body)}\r\n".encode() not in route:
+                    return
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.fixture
+def kept_alive_web() -> Iterator[KeptAliveWeb]:
+    web = KeptAliveWeb()
+    yield web
+    web.close()
+
+
 @pytest.fixture(scope="session")
 def closed_port() -> str:
     """An address where nobody listens."""
@@ -220,14 +280,16 @@ def download(run_stage: Callable[..., Artifact]) -> Callable[..., Artifact]:
         source: Mapping[str, Any] | None = None,
         previous: Artifact | None = None,
         tombstones: Path | None = None,
+        name: str = "src",
+        cache: Path | None = None,
         **settings: Any,
     ) -> Artifact:
         fast = {"timeout": 10.0, "backoff": 0.01, "max_wait": 0.3}
         described = SourceConfig(kind="test", paths=("list",), **(source or {}))
-        stage = Served(DownloadConfig(name="src", source=described, **{**fast, **settings}))
+        stage = Served(DownloadConfig(name=name, source=described, **{**fast, **settings}))
         stage.hosts = hosts or {}
         inputs = {"pairs": [pairs]} if previous is None else {"pairs": [pairs], "previous": [previous]}
-        return run_stage(stage, inputs, tombstones=tombstones)
+        return run_stage(stage, inputs, tombstones=tombstones, cache=cache)
 
     return run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import socket
 import threading
 import time
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from stages.download.address import Dialer
 from stages.download.client import Client
 from stages.download.outcome import Failure
+from stages.download.response import read_headers
 
 URL = "http://a.test/x"
 
@@ -97,11 +99,51 @@ def test_an_unrequested_response_is_not_mistaken_for_the_next_one(raw: Any) -> N
         assert fetch.get(URL, 10).body == b"two"
 
 
-def test_an_interim_answer_is_not_taken_for_the_real_one(raw: Any) -> None:
-    server = raw([b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n" + ok(b"real")])
-    with client(server.address) as fetch, pytest.raises(Failure) as failure:
-        fetch.get(URL, 10)
-    assert failure.value.status == "bad_response"
+def test_interim_answers_are_skipped_and_the_connection_used_again(raw: Any) -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+    server = raw([hints + ok(b"one"), hints + ok(b"two")])
+    with client(server.address) as fetch:
+        assert fetch.get(URL, 10).body == b"one"
+        assert fetch.get(URL, 10).body == b"two"
+    assert server.accepted == 1
+
+
+def test_a_connection_with_more_bytes_than_announced_is_not_used_again(raw: Any) -> None:
+    lying = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\npicture"
+    server = raw([lying, b"never"], [ok(b"next")])
+    with client(server.address) as fetch:
+        assert fetch.get(URL, 10).body == b"pic"
+        assert fetch.get(URL, 10).body == b"next"
+    assert server.accepted == 2
+
+
+def test_a_connection_that_broke_in_use_is_named_as_such_and_a_fresh_one_is_not(raw: Any) -> None:
+    server = raw([ok(b"one"), b""], [b""], [ok(b"two")])
+    with client(server.address) as fetch:
+        assert fetch.get(URL, 10).body == b"one"
+        failures = []
+        for fresh in (False, True):
+            with pytest.raises(Failure) as failure:
+                fetch.get(URL, 10, fresh=fresh)
+            failures.append((failure.value.status, failure.value.reused))
+        assert failures == [("connection_reset", True), ("connection_reset", False)]
+        assert fetch.get(URL, 10).body == b"two"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    fields=st.lists(
+        st.tuples(st.from_regex(r"[A-Za-z-]{1,9}", fullmatch=True), st.text("ab ,;:=\xe9\xff", max_size=9))
+    ),
+    ending=st.sampled_from(["\r\n", "\n"]),
+    fold=st.booleans(),
+)
+def test_headers_are_read_whatever_their_number_line_ends_and_folding(
+    fields: list[tuple[str, str]], ending: str, fold: bool
+) -> None:
+    lines = [f"{name}:{ending} {value}" if fold else f"{name}: {value}" for name, value in fields]
+    headers = read_headers(io.BytesIO(ending.join([*lines, "", "body"]).encode("latin-1")))
+    assert [(name, value) for name, value in headers.items()] == [(name, value.strip()) for name, value in fields]
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate"])

@@ -42,7 +42,8 @@ def expected(web: Any, make_picture: Callable[..., bytes]) -> dict[str, str]:
     web.serve("/missing", status=404)
     web.serve("/broken", status=500)
     web.routes["/busy"] = lambda turn: (429, {"Retry-After": "1"}, b"") if turn == 1 else (200, {}, make_picture(6))
-    web.serve("/busy-always", status=429, Retry_After="1")
+    web.serve("/busy-always", status=429, Retry_After="0")
+    web.serve("/busy-for-a-day", status=429, Retry_After="86400")
     web.serve("/half.jpg", jpeg[: len(jpeg) // 2])
     web.serve("/half.png", png[: len(png) // 2])
     web.serve("/half.webp", webp[: len(webp) // 2])
@@ -75,6 +76,7 @@ def expected(web: Any, make_picture: Callable[..., bytes]) -> dict[str, str]:
         "http://a.test/broken": "http_500",
         "http://c.test/busy": "success",
         "http://c.test/busy-always": "http_429",
+        "http://d.test/busy-for-a-day": "rate_limited",
         "http://a.test/half.jpg": "truncated",
         "http://a.test/half.png": "truncated",
         "http://a.test/half.webp": "truncated",
@@ -114,7 +116,7 @@ def test_each_misbehaviour_ends_with_its_reason_in_one_row_whatever_the_number_o
     download: Callable[..., Any],
     attempts: Callable[..., Any],
 ) -> None:
-    hosts = {f"{name}.test": web.address for name in "abc"} | {"dead.test": closed_port}
+    hosts = {f"{name}.test": web.address for name in "abcd"} | {"dead.test": closed_port}
     pairs = pairs_of(list(expected), captions=2)
     limits = {"max_bytes": 200_000, "max_pixels": 10_000_000}
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from stages.download.address import host_of, is_public, request_url
+from stages.download.address import is_public
 from stages.download.outcome import Failure, Reason
 
 
@@ -56,26 +54,3 @@ def test_only_what_may_pass_is_transient(status: str, transient: bool) -> None:
 )
 def test_private_addresses_are_known_in_every_notation(address: str, public: bool) -> None:
     assert is_public(address) is public
-
-
-@pytest.mark.parametrize(
-    ("listed", "wire"),
-    [
-        (" http://A.test/a b.jpg ", "http://a.test/a%20b.jpg"),
-        ("http://bücher.test/é?q=ü", "http://xn--bcher-kva.test/%C3%A9?q=%C3%BC"),
-        ("https://a.test:8443/x%20y.jpg#part", "https://a.test:8443/x%20y.jpg"),
-        ("http://user:secret@a.test/x", "http://a.test/x"),
-        ("http://[2001:db8::1]:80/x", "http://[2001:db8::1]:80/x"),
-    ],
-)
-def test_urls_are_made_fit_for_the_wire(listed: str, wire: str) -> None:
-    assert request_url(listed) == wire
-
-
-@given(st.text())
-def test_any_text_is_a_url_or_a_failure(text: str) -> None:
-    try:
-        url = request_url("http://" + text)
-    except Failure as failure:
-        url = failure.status
-    assert url == "invalid_url" or (host_of(url) and url.isascii())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
+import itertools
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.run_partition import ArtifactJob, run_partition
 from stages.base.contract import StageContext, UserError
 from stages.base.tombstones import Tombstones, domain_digest, url_digest
 from stages.download.attempts import FetchedImage
@@ -234,3 +238,44 @@ def test_listed_hashes_are_verified_by_policy(
         ("success", None),
         ("http_404", None),
     ]
+
+
+def test_a_disk_that_fills_up_is_one_line_and_what_was_fetched_is_not_fetched_again(
+    web: Any, make_picture: Callable[..., bytes], pairs_of: Callable[..., Any], small_disk: Path
+) -> None:
+    for n in range(40):
+        web.serve(f"/{n}.jpg", make_picture(n, (400, 300)) + bytes(100_000))
+    pairs = pairs_of([f"http://a.test/{n}.jpg" for n in range(40)])
+
+    class Served(Download):
+        def _served(self, context: StageContext, remote: bool) -> Any:
+            return nullcontext({"a.test": web.address})
+
+    stage = Served(DownloadConfig(name="s", source=SourceConfig(kind="x", paths=("l",)), threads=4))
+    (partition,) = stage.partitions({"pairs": (pairs,)})
+    url, scratch = str(small_disk / "artifact"), str(small_disk / "scratch")
+    job = ArtifactJob("download[s]", stage, "f", url, {"pairs": (pairs,)}, scratch, {})
+    with pytest.raises(UserError, match=r"no space is left on this disk.*the same command resumes from there"):
+        run_partition(job, partition)
+    kept = sum(web.requests[f"/{n}.jpg"] for n in range(40)) - 4  # one image per thread may be lost
+    assert kept > 10
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    web.requests.clear()
+
+    run_partition(job, partition)
+
+    assert job.artifact_dir.read_commit(partition.id).counts["success"] == 40
+    assert sum(web.requests[f"/{n}.jpg"] for n in range(40)) <= 40 - kept
+
+
+def test_a_journal_line_that_a_full_disk_cuts_off_spoils_no_other(small_disk: Path) -> None:
+    with breaking_off(small_disk / "s") as journal:
+        put(journal, "a", b"first")
+        (small_disk / "filler").write_bytes(bytes(100_000))
+        lines = itertools.repeat(("b", Failure("http_404", "x" * 3000)))
+        with pytest.raises(OSError, match="No space left"):
+            collections.deque(itertools.starmap(journal.fail, lines), maxlen=0)
+        (small_disk / "filler").unlink()
+        put(journal, "c", b"third")
+    with Journal(small_disk / "s", small_disk) as journal:
+        assert set(journal.outcomes) == {"a", "b", "c"}

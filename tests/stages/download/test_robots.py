@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stages.download.opt_out import OptOut, tdm_rules
 from stages.download.outcome import Failure
-from stages.download.robots import MAX_BYTES, CrawlRules
+from stages.download.robots import MAX_BYTES, CrawlRules, RulesResponse
 
 SETTINGS = {"backoff": 0.01, "max_wait": 0.05}
 
@@ -51,6 +51,48 @@ def test_robots_txt_is_read_once_per_host_and_obeyed(
     ignored = download(pairs_of(list(urls)), hosts, robots=False, **SETTINGS)
     assert ignored.counts["success"] == len(urls)
     assert web.requests["/robots.txt"] == 0
+
+
+def test_no_spelling_of_a_path_evades_robots_txt(
+    web: Any,
+    make_picture: Callable[..., bytes],
+    pairs_of: Callable[..., Any],
+    download: Callable[..., Any],
+    attempts: Callable[..., Any],
+) -> None:
+    web.serve(
+        "/robots.txt", b"User-agent: *\nDisallow: /private/\nDisallow: /*?secret\nDisallow: /t%6f/%C3%A9\nDisallow: //x"
+    )
+    spellings = [
+        "/private/1.jpg",
+        "/x/../private/1.jpg",
+        "/x/%2e%2e/private/1.jpg",
+        "/x/.%2E/./%2e/private/1.jpg",
+        "/../private/1.jpg",
+        "/%70rivate/1.jpg",
+        "/private/%2e/1.jpg",
+        "/x/y/../../private/1.jpg",
+        "/a.jpg?%73ecret",
+        "/to/%c3%a9",
+        "/%74o/é",
+        "//x/1.jpg",
+        "//y/../x/1.jpg",
+    ]
+    served = ["/./1.jpg", "/private/../1.jpg", "/private/%2e%2E/1.jpg", "/%31.jpg"]
+    web.serve("/1.jpg", make_picture(1))
+    urls = {f"http://a.test{path}": "robots" for path in spellings}
+    urls |= {f"http://a.test{path}": "success" for path in served}
+    for number, path in enumerate(spellings):
+        web.serve(f"/to/{number}", status=302, Location="http://a.test" + path.replace("é", "\xc3\xa9"))
+        urls[f"http://a.test/to/{number}"] = "robots"
+    web.serve("/to/1.jpg", status=302, Location="../private/%2e%2e/1.jpg")
+    urls["http://a.test/to/1.jpg"] = "success"
+
+    artifact = download(pairs_of(list(urls)), {"a.test": web.address}, **SETTINGS)
+
+    assert {url: row["status"] for url, row in attempts(artifact).items()} == urls
+    assert set(web.requests) == {"/robots.txt", "/1.jpg", "/to/1.jpg", *(f"/to/{n}" for n in range(len(spellings)))}
+    assert set(web.unrouted) <= {"/.well-known/tdmrep.json"}
 
 
 @pytest.mark.parametrize(("status", "ends"), [(404, "success"), (403, "success"), (301, "success")])
@@ -206,7 +248,7 @@ def test_any_bytes_are_a_robots_txt(content: bytes) -> None:
     rules = CrawlRules("pairmill", True, True)
     for file in ("http://a.test/robots.txt", "http://a.test/.well-known/tdmrep.json"):
         assert rules.claim(file)
-        rules.read(file, lambda url: (200, b"User-agent: *\nDisallow: /x\n" + content))
+        rules.read(file, lambda url: RulesResponse(200, b"User-agent: *\nDisallow: /x\n" + content))
     try:
         rules.check("http://a.test/x")
         outcome = "allowed"
