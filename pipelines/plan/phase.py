@@ -116,7 +116,8 @@ class PhasePlan:
             trainable=trainable,
             frozen=sum(own.values()) - trainable,
             largest=max((max(v) for p, v in single.items() if p in learning), default=trainable),
-            layer=_largest_layer(tape) if tape is not None else sum(own.values()),
+            layer=max(tape.layers.values(), default=0.0) if tape is not None else sum(own.values()),
+            matrix=max((max(v) for v in single.values()), default=0.0),
             persistent=sum(e for v in single.values() for e in v if e <= PERSISTENT),
         )
 
@@ -210,18 +211,6 @@ class PhasePlan:
         """Model FLOPs of a step over what all GPUs could compute meanwhile (PaLM, appendix B)."""
         possible = self.cluster.workers * self.peak_flops * self.step_seconds
         return self.train.global_batch * self.model_flops / possible if possible else 0.0
-
-
-def _largest_layer(tape: Tape) -> float:
-    """Elements of the largest transformer layer, or of the largest weight outside of layers where that is more."""
-    units: dict[tuple[str, ...], float] = {}
-    for weights in tape.weights.values():
-        for name, elements in weights.items():
-            path = name.split(".")
-            layered = len(path) > 2 and path[1].isdigit()
-            unit = tuple(path[:2]) if layered else (name,)
-            units[unit] = units.get(unit, 0.0) + elements
-    return max(units.values())
 
 
 @lru_cache(maxsize=32)
