@@ -27,14 +27,17 @@ class Tape:
         checkpointing: Mapping[str, int] | None = None,
         loss_chunk: int = 1024,
         tensor_parallel: int = 1,
+        on_gpu: bool = True,
     ) -> None:
         """`trainable`: parts that learn. `size`: bytes of an element in training. `checkpointing`: part -> k, as
-        `train.activation_checkpointing`. `tensor_parallel`: ranks that share the split matrices."""
+        `train.activation_checkpointing`. `tensor_parallel`: ranks that share the split matrices. `on_gpu`:
+        whether sums of tensors of two dtypes convert numbers as they go; on a CPU torch makes a converted copy."""
         self.trainable = frozenset(trainable)
         self.size = size
         self.checkpointing = dict(checkpointing or {})
         self.loss_chunk = loss_chunk
         self.tensor_parallel = tensor_parallel
+        self.on_gpu = on_gpu
         self.flops: dict[str, Flops] = {}
         """By part, in the order in which parts first compute."""
         self.weights: dict[str, dict[str, float]] = {}
@@ -249,7 +252,8 @@ class Tape:
         workspace = min(self.loss_chunk, x.rows) * rows * (FLOAT32 + narrow)
         made = x.bytes if x.grad else 0
         if self.learns:
-            workspace += rows * x.width * (FLOAT32 + self.size)
+            converted = 0 if self.on_gpu or not narrow else FLOAT32
+            workspace += rows * x.width * (FLOAT32 + self.size + converted)
             made += vocabulary * x.width * self.size
         self._record(
             None,

@@ -85,6 +85,7 @@ class PhasePlan:
             SIZES[self.cluster.precision],
             self.train.loss_chunk,
             self.cluster.tensor_parallel,
+            self.on_gpu,
         )
 
     @cached_property
@@ -224,6 +225,7 @@ def _recorded(
     size: int,
     chunk: int,
     tensor_parallel: int,
+    on_gpu: bool,
 ) -> Tape | None:
     """The tape of a micro-batch; ``model`` in JSON. Kept: comparing settings asks for the same ones again and again."""
     tape = Tape(
@@ -232,6 +234,7 @@ def _recorded(
         checkpointing=dict(checkpointing),
         loss_chunk=chunk,
         tensor_parallel=tensor_parallel,
+        on_gpu=on_gpu,
     )
     try:
         return record_cost(model_config(json.loads(model)), objective, tape, batch, dict(settings))
