@@ -176,7 +176,7 @@ def compile_layers(model: VisionLanguageModel) -> None:
 
 def largest_layer(module: nn.Module) -> int:
     """Weights of the largest transformer layer; of a model without any, of the largest module without children."""
-    layers = [m for m in module.modules() if isinstance(m, GradientCheckpointingLayer)]
+    layers: list[nn.Module] = [m for m in module.modules() if isinstance(m, GradientCheckpointingLayer)]
     units = layers or [m for m in module.modules() if not list(m.children())]
     return max(sum(weight.numel() for weight in unit.parameters()) for unit in units)
 

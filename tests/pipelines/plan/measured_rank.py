@@ -33,7 +33,7 @@ def train(settings: dict[str, Any], rank: int) -> dict[str, float]:
     from stages.tokenizer.special import SpecialIds
     from stages.train.config import TrainConfig
     from stages.train.job import TrainingJob
-    from stages.train.trainer.construction import construct
+    from stages.train.trainer.construction import construct, release
     from stages.train.trainer.deepspeed_engine import build_engine
     from stages.train.trainer.ranks import RankInfo
 
@@ -79,6 +79,14 @@ def train(settings: dict[str, Any], rank: int) -> dict[str, float]:
     square = torch.ones(1024, 1024)
     torch.distributed.all_reduce(square @ square)
     del square
+    if settings["precision"] == "bf16":
+        # oneDNN, which multiplies in bf16, keeps a kernel of 258 kB for every shape that it has met.
+        engine = build_engine(job, ranks, construct(job, 0), accumulation)
+        engine.train()
+        losses = engine(batch())
+        engine.backward(losses["loss"])
+        release(engine)
+        del engine, losses
     before = mapped()
     found: dict[str, float] = {}
 
@@ -201,8 +209,6 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Serve trainings until the input ends."""
     os.environ["DS_ACCELERATOR"] = "cpu"
-    # oneDNN, which multiplies in bf16, keeps a kernel of 258 kB for each shape that it has met, 42 MB in all: here few.
-    os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "16"
     import torch
 
     answers = os.fdopen(os.dup(1), "w")
