@@ -60,7 +60,8 @@ def config(**train: Any) -> PretrainConfig:
         {"objective": "masked_autoencoding", "epochs": 1, "settings": {"mask_ratio": 0.5}},
         {"objective": "sequence_to_sequence", "epochs": 2},
     ]
-    settings = {"phases": phases, "global_batch": 8, "micro_batch": 2, "log_every": 1, "checkpoint_every": 100}
+    settings = {"phases": phases, "global_batch": 8, "micro_batch": 2, "max_text_tokens": 8, "log_every": 1}
+    settings["checkpoint_every"] = 100
     return PretrainConfig.model_validate({"model": MODEL, "train": {**settings, **train}})
 
 
