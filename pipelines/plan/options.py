@@ -29,16 +29,13 @@ def memory_per_rank(cluster: ClusterConfig) -> float:
 
 def problem(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig) -> str:
     """Why a training cannot run, in one line; empty if it can, by its settings and its figures."""
-    try:
-        check_pretraining("train", train, train.phases, model, cluster.tensor_parallel)
-    except UserError as error:
-        return str(error)
     if cluster.workers % cluster.tensor_parallel:
         return (
             f"cluster.tensor_parallel={cluster.tensor_parallel} does not divide cluster.workers={cluster.workers};"
             " change one of them"
         )
     try:
+        check_pretraining("train", train, train.phases, model, cluster.tensor_parallel)
         accumulation_steps(train, cluster.workers // cluster.tensor_parallel, "train")
     except UserError as error:
         return str(error)
