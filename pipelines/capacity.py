@@ -13,10 +13,11 @@ from models.common.config import ModelConfig
 from models.registry import count_parameters
 from pipelines import machine
 from pipelines.cluster import ClusterConfig
-from pipelines.plan.options import memory_per_rank, problem, remedies
+from pipelines.plan.options import memory_per_rank, problem, remedies, runs
 from pipelines.plan.phase import PhasePlan, phases
 from stages.base.contract import UserError
 from stages.train.config import TrainConfig
+from stages.train.job import check_frozen_shards
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -60,6 +61,7 @@ def check(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig) -> Non
     missing = _missing_gpus(cluster)
     why = missing or problem(model, train, cluster)
     if not why:
+        check_frozen_shards("train", train, cluster.workers // cluster.tensor_parallel)
         return
     if not missing and " needs " not in f" {why} ":
         raise UserError(why)  # a number that does not divide another
@@ -132,7 +134,7 @@ def _advice(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig) -> s
     for preset in _presets():
         if preset.name == cluster.name or not preset.gpus_per_worker:
             continue
-        if not problem(model, train, preset):
+        if runs(model, train, preset):
             lines.append(f"{make} CLUSTER={preset.name}")
         elif changes := remedies(model, train, preset, most=1):
             lines.append(f'{make} CLUSTER={preset.name} ARGS="{" ".join(changes[0])}"')

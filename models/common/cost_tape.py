@@ -27,24 +27,30 @@ class Tape:
         checkpointing: Mapping[str, int] | None = None,
         loss_chunk: int = 1024,
         tensor_parallel: int = 1,
+        on_gpu: bool = True,
     ) -> None:
         """`trainable`: parts that learn. `size`: bytes of an element in training. `checkpointing`: part -> k, as
-        `train.activation_checkpointing`. `tensor_parallel`: ranks that share the split matrices."""
+        `train.activation_checkpointing`. `tensor_parallel`: ranks that share the split matrices. `on_gpu`:
+        whether sums of tensors of two dtypes convert numbers as they go; on a CPU torch makes a converted copy."""
         self.trainable = frozenset(trainable)
         self.size = size
         self.checkpointing = dict(checkpointing or {})
         self.loss_chunk = loss_chunk
         self.tensor_parallel = tensor_parallel
+        self.on_gpu = on_gpu
         self.flops: dict[str, Flops] = {}
         """By part, in the order in which parts first compute."""
         self.weights: dict[str, dict[str, float]] = {}
         """Part -> name -> elements, of every weight used, whole, in the order of first use."""
+        self.layers: dict[tuple[str, str], float] = {}
+        """(part, name with number) of a layer -> elements of this rank's weights first used in it, of any part."""
         self.split: dict[str, float] = {}
         """Part -> elements of weights that tensor parallelism splits."""
         self.split_traffic = 0.0
         """Bytes of the tensors that ranks sharing weights add up, forward and backward."""
         self._part = ""
         self._scope = ""
+        self._layer: tuple[str, str] | None = None
         self._memory = ActivationMemory(size)
         self._record = self._memory.record
         #: Part -> forward FLOPs of the checkpointed layer that is being recorded.
@@ -70,6 +76,7 @@ class Tape:
     def layer(self, name: str, index: int, *inputs: Activation) -> Iterator[None]:
         """A layer of the part, whose inputs are all it keeps if checkpointing says so; `name` scopes its weights."""
         scope, self._scope = self._scope, f"{self._scope}{name}.{index}."
+        self._layer = (self._part, f"{name}.{index}")
         every = self.checkpointing.get(self._part)
         if every and index % every == 0 and self._layer_flops is None:
             self._layer_flops = {}
@@ -81,7 +88,7 @@ class Tape:
                     self.flops[part].recomputed += forward
         else:
             yield
-        self._scope = scope
+        self._scope, self._layer = scope, None
 
     def holding(self, *activations: Activation) -> AbstractContextManager[None]:
         """Tensors that stay alive meanwhile although no operation keeps them, such as a residual."""
@@ -102,11 +109,13 @@ class Tape:
         """Note a weight of the current part; returns it, if it learns, for the operation that uses it."""
         key = f"{self._scope}{name}"
         used = self.weights.setdefault(self._part, {})
+        own = elements / self.tensor_parallel if split else elements
         if key not in used:
             used[key] = elements
             if split:
                 self.split[self._part] = self.split.get(self._part, 0.0) + elements
-        own = elements / self.tensor_parallel if split else elements
+            if self._layer is not None:
+                self.layers[self._layer] = self.layers.get(self._layer, 0.0) + own
         return {f"{self._part}.{key}": own} if self.learns else {}
 
     def parameter(self, rows: float, width: float, name: str, elements: float | None = None) -> Activation:
@@ -243,7 +252,8 @@ class Tape:
         workspace = min(self.loss_chunk, x.rows) * rows * (FLOAT32 + narrow)
         made = x.bytes if x.grad else 0
         if self.learns:
-            workspace += rows * x.width * (FLOAT32 + self.size)
+            converted = 0 if self.on_gpu or not narrow else FLOAT32
+            workspace += rows * x.width * (FLOAT32 + self.size + converted)
             made += vocabulary * x.width * self.size
         self._record(
             None,

@@ -20,10 +20,7 @@ from dataclasses import dataclass
 
 from models.common.cost_memory import FLOAT32
 from models.common.cost_tape import Tape
-
-#: Elements of a bucket of gradients, and of the groups that are updated one after the other
-#: (`stages/train/trainer/deepspeed_engine.py`).
-BUCKET = 100_000_000
+from stages.train.trainer.zero_sizes import bucket_elements
 
 #: Elements up to which ZeRO-3 never partitions a parameter, DeepSpeed's default (`deepspeed/runtime/zero/config.py`).
 PERSISTENT = 100_000
@@ -60,7 +57,9 @@ class Weights:
     persistent: float
     """In parameters too small for ZeRO-3 to partition."""
     layer: float = 0.0
-    """Of the largest transformer layer, or of the largest matrix where that is more; frozen ones, too."""
+    """In the largest transformer layer, frozen ones, too."""
+    matrix: float = 0.0
+    """In the largest single one, frozen ones, too: an embedding may be larger than a layer."""
 
     @property
     def total(self) -> float:
@@ -129,14 +128,15 @@ def _held(weights: Weights, setting: Setting) -> dict[str, float]:
 def gathered(weights: Weights) -> tuple[float, float]:
     """Elements of whole weights that ZeRO-3 holds beside its partitions, and of the buffers that they arrive in.
 
-    One layer is in use and the next on its way, and is copied out of the buffer of its gather.
+    One layer is in use, and the next, or the matrix that comes after the last, on its way; it is copied out of the
+    buffer of its gather.
     """
-    whole = weights.total - weights.persistent
-    return min(2 * weights.layer, whole), min(weights.layer, whole)
+    whole, following = weights.total - weights.persistent, max(weights.layer, weights.matrix)
+    return min(weights.layer + following, whole), min(following, whole)
 
 
 def _bucket(weights: Weights) -> float:
-    return min(BUCKET, weights.trainable)
+    return min(bucket_elements(weights.trainable), weights.trainable)
 
 
 def _buckets(weights: Weights, setting: Setting) -> float:
@@ -216,7 +216,7 @@ def _after(weights: Weights, setting: Setting) -> list[Moment]:
     if setting.offload_optimizer:
         return result
     # The rank's gradients; those of one group at a time flat once more, and in float32; then that group's update.
-    group = min(max(BUCKET, weights.largest) / (1 if stage == 3 else setting.data_ranks), own)
+    group = min(max(bucket_elements(weights.trainable), weights.largest) / setting.data_ranks, own)
     gradients = held["gradients"] if stage == 3 else size * own
     wide = FLOAT32 * group if size < FLOAT32 else 0.0
     flat = {**held, "gradients": gradients + size * group + wide}

@@ -15,6 +15,7 @@ from pipelines.plan import hardware
 from pipelines.plan.phase import PhasePlan, phases
 from stages.base.contract import UserError
 from stages.train.config import TrainConfig
+from stages.train.job import check_frozen_shards, check_pretraining
 from stages.train.trainer.schedule import accumulation_steps
 
 
@@ -27,13 +28,14 @@ def memory_per_rank(cluster: ClusterConfig) -> float:
 
 
 def problem(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig) -> str:
-    """Why a training cannot run, in one line; empty if it can, by its figures."""
+    """Why a training cannot run, in one line; empty if it can, by its settings and its figures."""
     if cluster.workers % cluster.tensor_parallel:
         return (
             f"cluster.tensor_parallel={cluster.tensor_parallel} does not divide cluster.workers={cluster.workers};"
             " change one of them"
         )
     try:
+        check_pretraining("train", train, train.phases, model, cluster.tensor_parallel)
         accumulation_steps(train, cluster.workers // cluster.tensor_parallel, "train")
     except UserError as error:
         return str(error)
@@ -50,6 +52,11 @@ def problem(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig) -> s
         if cluster.gpus_per_worker and of_host > machine.memory_bytes():
             return f"needs {of_host / 1e9:,.1f} GB of this machine's memory, {machine.memory_bytes() / 1e9:,.1f} GB"
     return ""
+
+
+def runs(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig) -> bool:
+    """Whether a training has no problem, and its copies of frozen weights fall onto the ranks evenly."""
+    return not problem(model, train, cluster) and _allowed(model, train, cluster)
 
 
 def largest_micro_batch(phase: PhasePlan, room: float) -> int | None:
@@ -110,7 +117,7 @@ def layouts(
         own = changed(train, zero={"offload_optimizer": train.zero.offload_optimizer, **zero})
         other = cluster.model_copy(update={"tensor_parallel": split})
         fitted = _divisible(own, other)
-        if fitted is None:
+        if fitted is None or not _allowed(model, fitted, other):
             continue
         plans = tuple(phases(model, fitted, other, text_tokens))
         overrides = _zero_overrides(train, zero)
@@ -153,18 +160,14 @@ def remedies(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig, mos
     """Sets of overrides, each checked to fit, the smallest changes first."""
     changes = list(_changes(model, train, cluster))
     found: list[list[str]] = []
-    for count in (1, 2, 3):
+    for count in range(1, 5):
         for chosen in combinations(changes, count):
-            if len({kind for kind, _, _ in chosen}) < count:
+            kinds = {kind for kind, _, _ in chosen}
+            if len(kinds) < count or {"global_batch", "workers"} <= kinds:
                 continue
-            fields: dict[str, Any] = {}
-            other = cluster
-            for kind, _, value in chosen:
-                if kind == "tensor_parallel":
-                    other = cluster.model_copy(update={"tensor_parallel": value})
-                else:
-                    fields[kind] = value
-            if not problem(model, changed(train, **fields), other):
+            fields = {kind: value for kind, _, value in chosen if kind not in _OF_CLUSTER}
+            of_cluster = {kind: value for kind, _, value in chosen if kind in _OF_CLUSTER}
+            if runs(model, changed(train, **fields), cluster.model_copy(update=of_cluster)):
                 found.append([text for _, text, _ in chosen])
             if len(found) == most:
                 return found
@@ -173,11 +176,28 @@ def remedies(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig, mos
     return found
 
 
+#: Kinds of changes that are the cluster's, not the recipe's.
+_OF_CLUSTER = {"tensor_parallel", "workers"}
+
+
 def _changes(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig) -> Iterator[tuple[str, str, Any]]:
-    """(key, override, value) of single changes that save memory, those that cost least time first."""
-    share = train.global_batch // max(1, cluster.workers // cluster.tensor_parallel)
-    sizes = [size for size in range(min(share, train.global_batch), 0, -1) if share % size == 0]
-    for size in [size for size in sizes if size < train.micro_batch][:6]:
+    """(key, override, value) of single changes that let numbers divide each other or save memory, those that cost least
+    time first."""
+    split = cluster.tensor_parallel
+    ranks = max(1, cluster.workers // split)
+    batches = [train.global_batch]
+    if train.global_batch % ranks:
+        # The nearest that divide over the ranks, in micro-batches as they are or in smaller ones.
+        units = [ranks * train.micro_batch, ranks]
+        batches += [unit * max(1, train.global_batch // unit + up) for unit in units for up in (0, 1)]
+        for batch in dict.fromkeys(batches[1:]):
+            yield "global_batch", f"train.global_batch={batch}", batch
+    if cluster.workers % split or train.global_batch % ranks:
+        for count in _fewer_workers(train, cluster):
+            yield "workers", f"cluster.workers={count}", count
+    shares = [batch // ranks for batch in batches if batch % ranks == 0] or [train.global_batch]
+    sizes = {size for share in shares for size in range(1, train.micro_batch) if share % size == 0}
+    for size in sorted(sizes, reverse=True)[:6]:
         yield "micro_batch", f"train.micro_batch={size}", size
     own = spec(model.architecture)
     layered = own.layers(model) if own.layers else {}
@@ -187,15 +207,31 @@ def _changes(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig) -> 
         if value and value != train.activation_checkpointing:
             text = ", ".join(f"{part}: {k}" for part, k in value.items())
             yield "activation_checkpointing", f"train.activation_checkpointing='{{{text}}}'", value
+    if train.zero.frozen_shards is not None:
+        over_all = {**train.zero.model_dump(), "frozen_shards": None}
+        yield "zero", " ".join(_zero_overrides(train, over_all)), over_all
     for stage in range(train.zero.stage + 1, 4):
         zero: dict[str, Any] = {"stage": stage, "offload_optimizer": train.zero.offload_optimizer}
         if stage == 3 and cluster.workers > cluster.hardware.gpus_per_node:
             node = {**zero, "frozen_shards": cluster.hardware.gpus_per_node}
             yield "zero", " ".join(_zero_overrides(train, node)), node
         yield "zero", " ".join(_zero_overrides(train, zero)), zero
-    for split in (2, 4, 8):
-        if split > cluster.tensor_parallel and cluster.workers % split == 0:
-            yield "tensor_parallel", f"cluster.tensor_parallel={split}", split
+    if train.compile:
+        yield "compile", "train.compile=false", False
+    for degree in (1, 2, 4, 8):
+        if (degree > split or (degree < split and cluster.workers % split)) and cluster.workers % degree == 0:
+            yield "tensor_parallel", f"cluster.tensor_parallel={degree}", degree
+
+
+def _fewer_workers(train: TrainConfig, cluster: ClusterConfig) -> list[int]:
+    """The three largest numbers of ranks, no more than there are, over which the batch divides; whole nodes first."""
+    split, node = cluster.tensor_parallel, max(1, cluster.hardware.gpus_per_node)
+    counts = [
+        count
+        for count in range(cluster.workers // split * split, 0, -split)
+        if train.global_batch % (count // split * train.micro_batch) == 0
+    ]
+    return sorted(counts, key=lambda count: (count % node != 0, -count))[:3]
 
 
 def _zero_overrides(train: TrainConfig, zero: Mapping[str, Any]) -> list[str]:
@@ -204,6 +240,16 @@ def _zero_overrides(train: TrainConfig, zero: Mapping[str, Any]) -> list[str]:
     if (shards := zero.get("frozen_shards")) != train.zero.frozen_shards:
         words.append(f"train.zero.frozen_shards={'null' if shards is None else shards}")
     return words
+
+
+def _allowed(model: ModelConfig, train: TrainConfig, cluster: ClusterConfig) -> bool:
+    """Whether the settings go with the model and each other, whatever they need."""
+    try:
+        check_pretraining("train", train, train.phases, model, cluster.tensor_parallel)
+        check_frozen_shards("train", train, cluster.workers // cluster.tensor_parallel)
+    except UserError:
+        return False
+    return True
 
 
 def _divisible(train: TrainConfig, cluster: ClusterConfig) -> TrainConfig | None:

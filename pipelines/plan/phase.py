@@ -85,6 +85,7 @@ class PhasePlan:
             SIZES[self.cluster.precision],
             self.train.loss_chunk,
             self.cluster.tensor_parallel,
+            self.on_gpu,
         )
 
     @cached_property
@@ -116,7 +117,8 @@ class PhasePlan:
             trainable=trainable,
             frozen=sum(own.values()) - trainable,
             largest=max((max(v) for p, v in single.items() if p in learning), default=trainable),
-            layer=_largest_layer(tape) if tape is not None else sum(own.values()),
+            layer=max(tape.layers.values(), default=0.0) if tape is not None else sum(own.values()),
+            matrix=max((max(v) for v in single.values()), default=0.0),
             persistent=sum(e for v in single.values() for e in v if e <= PERSISTENT),
         )
 
@@ -212,18 +214,6 @@ class PhasePlan:
         return self.train.global_batch * self.model_flops / possible if possible else 0.0
 
 
-def _largest_layer(tape: Tape) -> float:
-    """Elements of the largest transformer layer, or of the largest weight outside of layers where that is more."""
-    units: dict[tuple[str, ...], float] = {}
-    for weights in tape.weights.values():
-        for name, elements in weights.items():
-            path = name.split(".")
-            layered = len(path) > 2 and path[1].isdigit()
-            unit = tuple(path[:2]) if layered else (name,)
-            units[unit] = units.get(unit, 0.0) + elements
-    return max(units.values())
-
-
 @lru_cache(maxsize=32)
 def _recorded(
     model: str,
@@ -235,6 +225,7 @@ def _recorded(
     size: int,
     chunk: int,
     tensor_parallel: int,
+    on_gpu: bool,
 ) -> Tape | None:
     """The tape of a micro-batch; ``model`` in JSON. Kept: comparing settings asks for the same ones again and again."""
     tape = Tape(
@@ -243,6 +234,7 @@ def _recorded(
         checkpointing=dict(checkpointing),
         loss_chunk=chunk,
         tensor_parallel=tensor_parallel,
+        on_gpu=on_gpu,
     )
     try:
         return record_cost(model_config(json.loads(model)), objective, tape, batch, dict(settings))

@@ -22,7 +22,9 @@ from pipelines.plan.options import (
 )
 from pipelines.plan.phase import PhasePlan, phases
 from pipelines.plan.published import PUBLISHED, findings
+from stages.base.contract import UserError
 from stages.train.config import TrainConfig
+from stages.train.job import check_frozen_shards, check_pretraining
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,33 @@ class TrainingSetup:
     """Samples of the data set; None: the published number where there is one."""
     text_tokens: int | None = None
 
+    def check(self) -> None:
+        """Raise UserError for what is no question: numbers that nothing has, settings that `run` refuses for the model.
+
+        What does not fit the cluster, or does not divide over it, is a question whose answer is no.
+        """
+        train, cluster = self.train, self.cluster
+        if self.samples is not None and not (math.isfinite(self.samples) and self.samples >= 1):
+            raise UserError(f"--samples {self.samples:g} is no number of samples: give one of at least 1")
+        if self.text_tokens is not None and not 1 <= self.text_tokens <= train.max_text_tokens:
+            raise UserError(
+                f"--text-tokens {self.text_tokens} is no length of texts that are cut at train.max_text_tokens="
+                f"{train.max_text_tokens}: give one from 1 to that, or change it"
+            )
+        check_pretraining("train", train, train.phases, self.model, cluster.tensor_parallel)
+
 
 def plan(question: TrainingSetup) -> dict[str, Any]:
-    """Everything that `pairmill plan --json` prints."""
+    """Everything that `pairmill plan --json` prints. Raises UserError for settings that no memory would let run."""
     model, train, cluster = question.model, question.train, question.cluster
     published = PUBLISHED.get(model.name)
     samples = question.samples or (published.samples if published else None)
+    question.check()
     plans = phases(model, train, cluster, question.text_tokens)
     shares = phase_shares(train, samples)
     why = problem(model, train, cluster)
+    if not why:
+        check_frozen_shards("train", train, plans[0].data_ranks)
     counts = count_parameters(model)
     record: dict[str, Any] = {
         "model": model.name,

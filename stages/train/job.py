@@ -208,6 +208,28 @@ def check_tensor_parallel(model: ModelConfig, degree: int) -> None:
             )
 
 
+def check_frozen_shards(key: str, settings: OptimizationConfig, data_ranks: int) -> None:
+    """Raise UserError where the data-parallel ranks do not fall into groups of `zero.frozen_shards`."""
+    shards = settings.zero.frozen_shards
+    if shards is not None and data_ranks % shards:
+        raise UserError(
+            f"{key}.zero.frozen_shards={shards} does not divide the {data_ranks} ranks that see different samples, so "
+            f"they cannot share copies of the frozen weights: set a divisor of {data_ranks}, or null"
+        )
+
+
+def check_pretraining(
+    key: str, settings: OptimizationConfig, phases: Sequence[PhaseConfig], model: ModelConfig, tensor_parallel: int
+) -> None:
+    """Raise UserError for settings of a pretraining that do not fit the model, or each other."""
+    for number, phase in enumerate(phases):
+        phase.learning_parts(f"{key}.phases[{number}]", model)
+    check_checkpointing(key, settings, model)
+    check_lengths(key, phases, model, settings.max_text_tokens)
+    check_tensor_parallel(model, tensor_parallel)
+    check_compile(key, settings, tensor_parallel)
+
+
 def tokenizer_vocabulary(tokenizer: Artifact) -> int:
     """Number of ids of a `tokenizer` artifact, special tokens included."""
     return max(token_ids(tokenizer.read_json("tokenizer.json")).values()) + 1
@@ -230,13 +252,15 @@ def make_job(
     """
     if isinstance(source, PairSource):
         source = PairSource(_absolute(source.shards), _absolute(source.tokens))
-    for number, phase in enumerate(phases):
-        phase.learning_parts(key if isinstance(source, AnnotatedSource) else f"{key}.phases[{number}]", model)
-    check_checkpointing(key, settings, model)
+    tensor_parallel = int(context.cluster.get("tensor_parallel", 1))
     if isinstance(source, PairSource):
-        check_lengths(key, phases, model, settings.max_text_tokens)
-    check_tensor_parallel(model, int(context.cluster.get("tensor_parallel", 1)))
-    check_compile(key, settings, int(context.cluster.get("tensor_parallel", 1)))
+        check_pretraining(key, settings, phases, model, tensor_parallel)
+    else:  # lengths are checked once they are known
+        for phase in phases:
+            phase.learning_parts(key, model)
+        check_checkpointing(key, settings, model)
+        check_tensor_parallel(model, tensor_parallel)
+        check_compile(key, settings, tensor_parallel)
     settings, model = with_pixel_statistics(key, settings, model)
     tokenizer = context.input("tokenizer").path().absolute()
     return TrainingJob(
@@ -251,7 +275,7 @@ def make_job(
         scratch=os.path.abspath(context.scratch),
         precision=precision,
         threads=int(context.cluster.get("cpus_per_worker", 1)),
-        tensor_parallel=int(context.cluster.get("tensor_parallel", 1)),
+        tensor_parallel=tensor_parallel,
         hooks=tuple(hooks),
     )
 

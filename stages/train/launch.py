@@ -18,7 +18,7 @@ from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, StageContext, UserError
 from stages.train.card import card
 from stages.train.config import OptimizationConfig
-from stages.train.job import PairSource, TrainingJob
+from stages.train.job import PairSource, TrainingJob, check_frozen_shards
 from stages.train.model_folder import complete
 from stages.train.trainer.checkpoint import (
     TrainState,
@@ -62,6 +62,7 @@ def train(job: TrainingJob, context: StageContext) -> None:
             f"cluster.workers={workers} is not a multiple of cluster.tensor_parallel={job.tensor_parallel}: change one"
         )
     accumulation_steps(job.settings, workers // job.tensor_parallel, job.key)
+    check_frozen_shards(job.key, job.settings, workers // job.tensor_parallel)
     if finished_phases(job.folder, len(job.phases)) < len(job.phases) or not job.model_folder.exists():
         _check_shards(job)
         _fit(job, context.cluster, workers)

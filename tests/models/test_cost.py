@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from models import registry
 from models.common.batch import Batch
@@ -81,6 +82,17 @@ def counted(
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         loss(batch)["loss"].backward()
     return int(counter.get_total_flops())
+
+
+@pytest.mark.parametrize(
+    ("name", "objective"), [("blip2_tiny", "language_modeling"), ("florence2_tiny", "sequence_to_sequence")]
+)
+def test_layers_have_the_weights_of_the_models_own(name: str, objective: str) -> None:
+    config = read(name, **MID_SIZE[name])
+    tape = registry.record_cost(config, objective, Tape(trainable=()), SHAPE, {})
+    model = registry.objective(registry.build(config), objective)
+    own = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    assert max(tape.layers.values()) == max(sum(weight.numel() for weight in layer.parameters()) for layer in own)
 
 
 @pytest.mark.parametrize("size", ["tiny", "mid-size"])

@@ -24,11 +24,7 @@ from stages.train.trainer.construction import (
     split_tensor_parallel,
 )
 from stages.train.trainer.ranks import RankInfo
-
-#: Gradients that are reduced together, in elements: a message of 200 MB in bf16 uses a network's full rate. It is
-#: allocated whole, twice where communication overlaps with backward, so more (DeepSpeed's 500 million) only costs
-#: memory, and small models take less.
-_BUCKET = 100_000_000
+from stages.train.trainer.zero_sizes import bucket_elements
 
 #: Which matrices tensor parallelism splits, by the names `transformers` gives them in CLIP, ViT, OPT, BART and decoders
 #: of Llama's kind: left to itself DeepSpeed takes the ViT's `mlp.fc2` for a first matrix and splits its wrong side.
@@ -50,13 +46,14 @@ def deepspeed_config(
 ) -> dict[str, Any]:
     """The dictionary `deepspeed.initialize` takes.
 
-    `trainable` is the number of weights that learn, `layer` that of the largest transformer layer, or of the largest
-    matrix where that is more: under ZeRO-3 one is in use and the next is on its way.
+    `trainable` is the number of weights that learn, `layer` that of the largest transformer layer: under ZeRO-3 one is
+    in use and the next is on its way. A matrix that is larger, such as an embedding, is gathered by itself.
 
     The learning rate is set anew at each step by the training loop; DeepSpeed gets no scheduler.
     """
     # DeepSpeed wants an even number.
-    bucket = min(_BUCKET, max(trainable + trainable % 2, 2))
+    bucket = min(bucket_elements(trainable), max(trainable, 2))
+    bucket += bucket % 2
     zero: dict[str, Any] = {
         "stage": settings.zero.stage,
         "reduce_bucket_size": bucket,
@@ -69,7 +66,7 @@ def deepspeed_config(
     if settings.zero.stage < 3:
         zero["allgather_bucket_size"] = bucket
     else:
-        zero["sub_group_size"] = _BUCKET  # weights whose gradients the optimizer has in float32 at a time
+        zero["sub_group_size"] = bucket  # weights whose gradients the optimizer has in float32 at a time
         zero["stage3_prefetch_bucket_size"] = layer
         zero["stage3_max_live_parameters"] = 2 * layer
         # Recomputed layers are used again at once, for their gradients; gathered weights are kept for no longer.
@@ -116,13 +113,14 @@ def build_engine(job: TrainingJob, ranks: RankInfo, phase: PhaseModel, accumulat
     zero = job.settings.zero
     dtype = torch.bfloat16 if job.precision == "bf16" else torch.float32
     finish = split_tensor_parallel(phase.objective, job.tensor_parallel, _SPLIT) if job.tensor_parallel > 1 else None
+    trainable = sum(weight.numel() for weight in phase.objective.parameters() if weight.requires_grad)
     config = deepspeed_config(
         job.settings,
         accumulation=accumulation,
         precision=job.precision,
         on_gpu=ranks.device.type == "cuda",
         tensor_parallel=job.tensor_parallel,
-        trainable=sum(weight.numel() for weight in phase.objective.parameters() if weight.requires_grad),
+        trainable=trainable,
         layer=largest_layer(phase.objective),
     )
     if zero.stage == 3:
@@ -132,7 +130,7 @@ def build_engine(job: TrainingJob, ranks: RankInfo, phase: PhaseModel, accumulat
     fill_buffers(phase.model, phase.values, ranks.device)
     if finish is not None:
         finish(phase.objective)
-    groups = parameter_groups(phase.objective, job.settings.weight_decay)
+    groups = parameter_groups(phase.objective, job.settings.weight_decay, bucket_elements(trainable))
     with _no_trial_gradients(offload=zero.offload_optimizer):
         engine, *_ = deepspeed.initialize(model=phase.objective, model_parameters=groups, config=config)
     if job.tensor_parallel > 1:
@@ -177,12 +175,13 @@ def compile_layers(model: VisionLanguageModel) -> None:
 
 
 def largest_layer(module: nn.Module) -> int:
-    """Weights of the largest transformer layer, or of the largest module without children where that is more."""
-    units = (m for m in module.modules() if isinstance(m, GradientCheckpointingLayer) or not list(m.children()))
+    """Weights of the largest transformer layer; of a model without any, of the largest module without children."""
+    layers: list[nn.Module] = [m for m in module.modules() if isinstance(m, GradientCheckpointingLayer)]
+    units = layers or [m for m in module.modules() if not list(m.children())]
     return max(sum(weight.numel() for weight in unit.parameters()) for unit in units)
 
 
-def parameter_groups(module: nn.Module, weight_decay: float, largest: int = _BUCKET) -> list[dict[str, Any]]:
+def parameter_groups(module: nn.Module, weight_decay: float, largest: int) -> list[dict[str, Any]]:
     """The weights that learn: groups of matrices, which decay, and of vectors and scalars, which do not.
 
     A group has at most ``largest`` elements, or one weight: the optimizer takes a group at a time, with its gradients

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from models.common.cost_tape import Tape
-from pipelines.plan.memory import BUCKET, Moment, Setting, Weights, gathered, host, moments
+from pipelines.plan.memory import Moment, Setting, Weights, gathered, host, moments
+from stages.train.trainer.zero_sizes import bucket_elements
 
 LEARNING, FROZEN, RANKS = 6e9, 10e9, 64
 WEIGHTS = Weights(trainable=LEARNING, frozen=FROZEN, largest=1e8, persistent=0.0, layer=3e8)
@@ -51,6 +54,10 @@ def test_frozen_weights_may_be_shared_by_fewer_ranks_than_those_that_learn() -> 
     assert at("forward", 3, frozen_ranks=8).items["weights"] == pytest.approx(2 * (LEARNING / RANKS + FROZEN / 8))
 
 
+def test_stage_3_holds_a_matrix_larger_than_a_layer_once() -> None:
+    assert gathered(replace(WEIGHTS, matrix=5e8)) == (3e8 + 5e8, 5e8)
+
+
 def test_stage_3_holds_a_layer_in_use_the_next_and_the_buffer_it_arrives_in() -> None:
     assert gathered(WEIGHTS) == (6e8, 3e8)
     small = Weights(trainable=1e6, frozen=0, largest=1e5, persistent=0, layer=8e5)
@@ -58,15 +65,15 @@ def test_stage_3_holds_a_layer_in_use_the_next_and_the_buffer_it_arrives_in() ->
 
 
 def test_on_a_gpu_gradients_pass_through_two_buckets_in_turn() -> None:
-    assert at("forward", 1).items["buckets"] == 2 * 2 * BUCKET
-    assert at("forward", 1, on_gpu=False).items["buckets"] == 2 * BUCKET
-    assert at("forward", 3).items["buckets"] == 2 * BUCKET
+    assert at("forward", 1).items["buckets"] == 2 * 2 * bucket_elements(LEARNING)
+    assert at("forward", 1, on_gpu=False).items["buckets"] == 2 * bucket_elements(LEARNING)
+    assert at("forward", 3).items["buckets"] == 2 * bucket_elements(LEARNING)
 
 
 def test_gloo_reduces_a_copy_of_what_stage_3_scatters() -> None:
     on_gpu, on_cpu = (at("reduction", 3, on_gpu=where).items["buckets"] for where in (True, False))
-    assert on_gpu == 2 * 2 * BUCKET  # the bucket, and its copy for the collective
-    assert on_cpu == 3 * 2 * BUCKET
+    assert on_gpu == 2 * 2 * bucket_elements(LEARNING)  # the bucket, and its copy for the collective
+    assert on_cpu == 3 * 2 * bucket_elements(LEARNING)
 
 
 def test_the_only_bucket_of_a_small_model_is_reduced_after_the_backward_pass() -> None:

@@ -52,6 +52,8 @@ def test_both_published_set_ups_fit_with_every_item_shown(words: list[str], caps
         (FLORENCE2, "train.zero.stage=1", "sequence_to_sequence"),
         (BLIP2, "train.micro_batch=64", "global_batch"),
         (BLIP2, "train.zero.stage=1", "language_modeling"),
+        (BLIP2, "train.global_batch=100", "global_batch"),
+        (BLIP2, "cluster.workers=3", "3 ranks"),
     ],
 )
 def test_with_one_thing_changed_the_answer_is_no_and_what_to_change(
@@ -68,6 +70,41 @@ def test_with_one_thing_changed_the_answer_is_no_and_what_to_change(
         assert code == 0, (advised, again["why"])
     assert main(["plan", *words, change]) == 1
     assert "\nno: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--samples", "nan"], "--samples nan"),
+        (["--samples", "inf"], "--samples inf"),
+        (["--samples", "-1"], "--samples -1"),
+        (["--samples", "0"], "--samples 0"),
+        (["--text-tokens", "-5"], "--text-tokens -5"),
+        (["--text-tokens", "0"], "--text-tokens 0"),
+        (["--text-tokens", "100000"], "--text-tokens 100000"),
+        (["train.activation_checkpointing={vison: 1}"], "vison"),
+        (["train.compile=true"], "train.compile=true does not go with train.zero.stage=3"),
+        (["train.max_text_tokens=4096"], "has positions for"),
+        (["train.zero.frozen_shards=7"], "train.zero.frozen_shards=7"),
+        (["train.zero.frozen_shards=256"], "train.zero.frozen_shards=256"),
+        (["cluster.tensor_parallel=64"], "does not divide model.vision.heads"),
+    ],
+    ids=" ".join,
+)
+def test_nonsense_is_a_mistake_in_one_line(words: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *BLIP2, *words]) == 2
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert len(printed.err.splitlines()) == 1
+    assert why in printed.err
+
+
+def test_ways_to_split_weights_divide_the_heads(capsys: pytest.CaptureFixture[str]) -> None:
+    heads = ["model.vision.heads=4", "model.vision.width=1408", "cluster.tensor_parallel=1"]
+    _, record = planned(capsys, *BLIP2, *heads)
+    names = {layout["name"] for layout in record["layouts"]}
+    assert "ZeRO-1, weights split over 4" in names
+    assert "ZeRO-1, weights split over 8" not in names
 
 
 def test_the_best_way_to_lay_weights_out_is_the_recipes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from stages.train.config import CLIP_MEAN, OptimizationConfig, PhaseConfig
 from stages.train.job import (
     check_checkpointing,
     check_frozen,
+    check_frozen_shards,
     check_lengths,
     check_tensor_parallel,
     check_vocabulary,
@@ -98,6 +99,14 @@ def test_ranks_share_whole_heads_of_decoders_that_are_split() -> None:
     check_tensor_parallel(model_of("blip2_tiny", language=fused), 1)
     with pytest.raises(UserError, match=r"splits no decoder of family 'phi3'.*llama, .*train\.zero\.stage=3"):
         check_tensor_parallel(model_of("blip2_tiny", language=fused), 2)
+
+
+def test_copies_of_frozen_weights_lie_on_equally_many_ranks() -> None:
+    settings = OptimizationConfig(zero={"stage": 3, "frozen_shards": 8})
+    check_frozen_shards("train", settings, 16)
+    for ranks in (12, 4):
+        with pytest.raises(UserError, match=r"^train\.zero\.frozen_shards=8 does not divide"):
+            check_frozen_shards("train", settings, ranks)
 
 
 STAGES = [

@@ -62,6 +62,7 @@ def run(ray_session: None, pair_files: Any, tmp_path: Path) -> Run:
             {
                 "phases": [{"objective": "language_modeling", "steps": 6}] * phases,
                 "global_batch": 8,
+                "max_text_tokens": 8,
                 "micro_batch": 2,
                 "log_every": 2,
                 "checkpoint_every": 100,

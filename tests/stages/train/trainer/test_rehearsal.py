@@ -17,6 +17,7 @@ import yaml
 from models import registry
 from models.common.cost_tape import Tape
 from pipelines.cluster import ClusterConfig
+from pipelines.plan.hardware import BLOCK
 from pipelines.plan.memory import moments
 from pipelines.plan.phase import PhasePlan
 from stages.train.config import TrainConfig
@@ -27,8 +28,6 @@ CONF = Path(__file__).parents[4] / "conf" / "model"
 MOST = 1.3
 #: How far the plan may be from the measured peak of training, as a share of it.
 PLANNED = 0.15
-#: What a process needs whatever the model: allocator, communicator, blocks that are read and written.
-FIXED = 100e6
 
 
 def tiny(name: str) -> dict[str, Any]:
@@ -50,7 +49,7 @@ def check(case: dict[str, Any], ranks: int, scratch: Path) -> None:
     held = moments(plan.weights, plan.tape or Tape(trainable=()), plan.setting)[0].items
     gradients = 2 * plan.weights.trainable / (plan.data_ranks if plan.setting.stage >= 2 else 1)
     states = held["weights"] + held["optimizer"] + gradients
-    gathered = 2 * plan.weights.layer if plan.setting.stage == 3 else 0.0
+    gathered = 2 * max(plan.weights.layer, plan.weights.matrix) if plan.setting.stage == 3 else 0.0
     training = states + gathered + held["activations"] + held["loss"]
     # Moments are made by the first step, gradients by the first backward pass.
     masters = held["optimizer"] / 3
@@ -62,12 +61,12 @@ def check(case: dict[str, Any], ranks: int, scratch: Path) -> None:
     for rank in measured:
         print({name: round(value / 1e6) for name, value in rank.items() if name != "losses"})
     for rank in measured:
-        assert rank["start"] <= MOST * start + FIXED
-        assert rank["training"] <= MOST * training + FIXED
+        assert rank["start"] <= MOST * start
+        assert rank["training"] <= MOST * training
         assert rank["training"] == pytest.approx(plan.peak.total, rel=PLANNED)
-        assert rank["save"] <= MOST * states + FIXED
-        assert rank["export"] <= 2 * FIXED
-        assert rank["held_after_engine"] <= FIXED  # the next phase finds the memory free
+        assert rank["save"] <= MOST * states
+        assert rank["export"] <= 2 * BLOCK  # as they are read, and as they are written
+        assert rank["held_after_engine"] <= BLOCK  # the next phase finds the memory free
         assert all(loss == loss for loss in rank["losses"])
 
 
