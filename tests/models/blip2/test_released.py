@@ -267,6 +267,7 @@ def test_pickled_weights_are_refused_with_the_command_that_converts_them(
     config: Callable[..., Any], tmp_path: Path
 ) -> None:
     described = {"model_type": "opt", "architectures": ["OPTForCausalLM"], "num_attention_heads": 4}
+    described["num_hidden_layers"] = 2  # where a config states none it has 12
     (tmp_path / "config.json").write_text(json.dumps(described))
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(UserError, match=r"holds pytorch_model\.bin, a pickle.*import OPTForCausalLM as M") as raised:
