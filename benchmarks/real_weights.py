@@ -30,8 +30,8 @@ from common import machine  # noqa: E402
 from PIL import Image  # noqa: E402
 
 PAIRMILL = Path(sys.executable).with_name("pairmill")
-#: Images whose captions are compared with each image by ITM, in the order of ITC's scores, as in BLIP-2 (section 4.5).
-RERANKED = 16
+#: Captions, first by ITC, that ITM compares with each image: BLIP-2 (section 4.5) does so with 128.
+RERANKED = 80
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="further overrides of `pairmill run`")
     given = parser.parse_args()
     work = given.work.resolve()
+    # Always the same port: with another one the list's addresses, and so all that follows, would be new.
     server = ThreadingHTTPServer(("127.0.0.1", 8765), partial(Quiet, directory=str(given.folder.resolve())))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     listed = json.loads((given.folder / "captions_train2017.json").read_text(encoding="utf-8"))
@@ -78,9 +79,11 @@ def main() -> None:
         "max_new_tokens": 30,
         "length_penalty": 1.0,
     }
-    asked = f"+benchmarks.photographs={json.dumps(benchmark)}"
+    # Hydra takes quoted values, but no quoted keys.
+    fields = ", ".join(f"{name}: {json.dumps(value)}" for name, value in benchmark.items())
+    asked = f"+benchmarks.photographs={{{fields}}}"
     pairmill(work, "run", "evaluate", f"workspace={work / 'stage-2'}", *choices, asked)
-    (scores,) = (work / "stage-2/artifacts/evaluate").glob("photographs-*/scores.json")
+    (scores,) = (work / "stage-2/artifacts/evaluate").glob("**/scores.json")
     result["after_stage_2"] = json.loads(scores.read_text(encoding="utf-8"))["scores"] | losses(stage_2)
     print(json.dumps(result), flush=True)
 
@@ -99,9 +102,10 @@ def pretrain(workspace: Path, work: Path, choices: list[str]) -> Path:
 
 
 def losses(artifact: Path) -> dict[str, Any]:
-    """The last line of a run's history: step, losses and their terms."""
-    last: dict[str, Any] = json.loads((artifact / "history.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    return {name: value for name, value in last.items() if name in ("run_step", "loss", "itc", "itm", "itg")}
+    """The step of the last line of a run's history, with the losses there."""
+    last = json.loads((artifact / "history.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    figures = {name: value for name, value in last["metrics"].items() if name in ("loss", "itc", "itm", "itg")}
+    return {"step": last["step"], **figures}
 
 
 @torch.no_grad()
@@ -135,7 +139,7 @@ def retrieval(artifact: Path, folder: Path, listed: dict[str, Any]) -> dict[str,
     itc = torch.einsum("mqd,nd->mnq", images, words).amax(dim=-1)
     itm = torch.full_like(itc, -1e4) + itc  # below all that are compared
     for number, image in enumerate(encoded):
-        best = itc[number].topk(5 * RERANKED).indices
+        best = itc[number].topk(RERANKED).indices
         states = model.qformer.encode_pair(image.expand(len(best), -1, -1), ids[best], mask[best])
         logits = model.heads.matching(states).mean(dim=1)
         itm[number, best] = logits.log_softmax(dim=-1)[:, 1] + itc[number, best]
