@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from stages.base.artifact import Artifact
+from stages.base.uids import as_hex
+from stages.index.reader import Index
 from stages.signals.config import SignalsConfig
 from stages.signals.stage import Signals
 
@@ -57,3 +60,63 @@ def clustered() -> Callable[..., np.ndarray]:
         return hashes
 
     return make
+
+
+class Whole:
+    """An index read whole: rows of all tables are global, uids are hex digits."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.index = Index(artifact)
+        ranges = self.index.ranges
+        self.images = self._table([self.index.images(it.number) for it in ranges], "image_uid")
+        pairs = [self._moved(self.index.pairs(it.number), "image", it.first_image) for it in ranges]
+        self.pairs = self._table(pairs, "uid")
+        texts = [self._moved(self.index.benchmark_texts(it.number), "pair", it.first_pair) for it in ranges]
+        self.benchmark_texts = pa.concat_tables(texts)
+
+    def near(self, hash: str) -> pa.Table:
+        return pa.concat_tables([self.index.near(hash, it.number) for it in self.index.ranges])  # type: ignore[arg-type]
+
+    def uids(self, column: str) -> list[str | None]:
+        """What a column of rows of images names."""
+        uids = self.images["image_uid"].to_pylist()
+        return [uids[row] if row >= 0 else None for row in self.images[column].to_pylist()]
+
+    def by_uid(self) -> dict[str, Any]:
+        """All that the index says, without a row: the same however it is divided."""
+        uids = self.images["image_uid"].to_pylist()
+        pairs = self.pairs["uid"].to_pylist()
+        images = {row["image_uid"]: row for row in self.images.to_pylist()}
+        for name in self.images.column_names:
+            if name == "group" or name.startswith("class_"):
+                for uid, value in zip(uids, self.uids(name), strict=True):
+                    images[uid][name] = value
+        said: dict[str, Any] = {"images": images}
+        said["pairs"] = {row["uid"]: {**row, "image": uids[row["image"]]} for row in self.pairs.to_pylist()}
+        said["texts"] = sorted(
+            (pairs[r["pair"]], r["benchmark"], r["overlap"]) for r in self.benchmark_texts.to_pylist()
+        )
+        matches = {"exact": self.index.benchmark_exact}
+        for hash in self.index.radius:
+            edges = self.near(hash).to_pylist()
+            said[hash] = sorted((uids[r.pop("first")], uids[r.pop("second")], tuple(r.values())) for r in edges)
+            matches[hash] = self.index.benchmark_near(hash)
+        for name, table in matches.items():
+            said[f"benchmark {name}"] = sorted((uids[r.pop("image")], *r.values()) for r in table.to_pylist())
+        return said
+
+    @staticmethod
+    def _moved(table: pa.Table, name: str, by: int) -> pa.Table:
+        return table.set_column(table.schema.get_field_index(name), name, pa.array(table[name].to_numpy() + by))
+
+    @staticmethod
+    def _table(parts: list[pa.Table], uid: str) -> pa.Table:
+        assert len({part.schema for part in parts}) == 1
+        table = pa.concat_tables(parts, promote_options="none")
+        return table.set_column(table.schema.get_field_index(uid), uid, as_hex(table[uid]))
+
+
+@pytest.fixture
+def whole() -> Callable[[Artifact], Whole]:
+    """Reads an index whole."""
+    return Whole
