@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,14 @@ import pyarrow as pa
 import pytest
 
 from stages.base.artifact import Artifact
+from stages.base.tasks import InProcess
 from stages.base.uids import as_hex
+from stages.index.cells import CELL_ROWS
+from stages.index.near import NearCopies, Pictures
+from stages.index.partition import Measured
+from stages.index.ranges import from_json
 from stages.index.reader import Index
+from stages.index.work import Work
 from stages.signals.config import SignalsConfig
 from stages.signals.stage import Signals
 
@@ -60,6 +68,49 @@ def clustered() -> Callable[..., np.ndarray]:
         return hashes
 
     return make
+
+
+@dataclass(frozen=True)
+class Near:
+    """What a search by one hash found: rows `NEAR`, and per picture the first of its class."""
+
+    edges: pa.Table
+    classes: np.ndarray
+    among: np.ndarray
+    """bool: whether the class has others."""
+
+
+@pytest.fixture(scope="session")
+def near_copies() -> Callable[..., Near]:
+    """The search among pictures of different pixels, divided into ranges and cells, without Ray."""
+
+    def search(
+        pictures: Pictures, radius: int, most: int = 10**6, rows: int = 10**9, cell_rows: int = CELL_ROWS
+    ) -> Near:
+        with tempfile.TemporaryDirectory() as folder:
+            sizes = [min(rows, len(pictures) - begin) for begin in range(0, len(pictures), rows)] or [0]
+            ranges = from_json({"parts": [], "images": size, "pairs": size} for size in sizes)
+            none = Measured(pa.schema([]), pa.schema([]))
+            work = Work(folder, tuple(ranges), (), none, (pictures.hash,))
+            copies = NearCopies(work, pictures.hash)
+            numbers = range(len(ranges))
+            for it in ranges:
+                mine = np.arange(it.first_image, it.first_image + it.images)
+                work.thumbnails.write(it.number, pictures.thumbnails[mine])
+                copies.send(it.number, pictures.take(mine), mine)
+            settled = [copies.settle(bucket) for bucket in numbers]
+            copies.search(InProcess(), settled, radius, most, cell_rows)
+            parts = [copies.classes_of_leads(number) for number in numbers]
+            edges = [copies.edges(number) for number in numbers]
+            for number, part in zip(numbers, edges, strict=True):
+                assert (work.thumbnails.range_of(part["first"].to_numpy()) == number).all()
+                seconds = [it["second"].to_numpy() for it in edges]
+                told = [s[work.thumbnails.range_of(s) == number] for s in seconds]
+                assert set(copies.seconds(number).tolist()) == set(np.concatenate(told).tolist())
+            classes, among = (np.concatenate([part[n] for part in parts]) for n in (1, 2))
+            return Near(pa.concat_tables(edges), classes, among)
+
+    return search
 
 
 class Whole:
