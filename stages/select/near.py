@@ -16,7 +16,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from stages.base.exchange import Exchange
-from stages.base.uids import UID
 from stages.select.components import component_labels, read_labels
 from stages.select.config import Near
 from stages.select.copies import Answers, Candidates, answer
