@@ -15,9 +15,9 @@ from stages.base.uids import UID
 _ROW, _LOCAL, _REAL = pa.int64(), pa.int32(), pa.float32()
 
 #: First columns of `images-<range>.arrow`, one row per image listed: in order of the range's parts, within a part
-#: sorted by `image_uid`. Behind them come two columns per hash searched (:func:`images_schema`), then all scalar columns
-#: that any family of signals measured on images of any source, by their names: the same in all ranges; null where an
-#: image was not fetched, did not decode, or its source was not measured so.
+#: sorted by `image_uid`. Behind them come two columns per hash searched (:func:`images_schema`), then all scalar
+#: columns that any family of signals measured on images of any source, by their names: the same in all ranges; null
+#: where an image was not fetched, did not decode, or its source was not measured so.
 IMAGES = pa.schema(
     [
         ("image_uid", UID),
