@@ -50,6 +50,7 @@ LEAST_TEXTURE = 0.45
 _STEP = 4
 
 _BITS, _FREQUENCIES = 64, 10
+_BATCH = 1024  # patches transformed at a time: what they need stays in a core's cache
 _SAMPLES = 96  # points at which a window is evaluated before its transform: many, so that it is as good as the integral
 #: Factor by which the matrices are rounded to integers. Products of integers are exact in float64 here, so a hash is
 #: the same on every machine and in every batch.
@@ -96,12 +97,14 @@ _TRANSFORMS = {interval: _transform(*interval) for interval in _INTERVALS}
 
 def window_hashes(patches: Patches) -> Hashes:
     """The hash of each window of each patch, uint64 [n, windows]; the first is that of the whole."""
-    pixels = patches.astype(np.float64)
-    rows = {interval: matrix @ pixels for interval, matrix in _TRANSFORMS.items()}  # [n, 10, 16]
     hashes = np.empty((len(patches), len(WINDOWS)), dtype=np.uint64)
-    for number, (left, right, top, bottom) in enumerate(WINDOWS.tolist()):
-        low = rows[top, bottom] @ _TRANSFORMS[left, right].T
-        hashes[:, number] = _packed(low[:, DOWN, ACROSS] > 0)
+    for begin in range(0, len(patches), _BATCH):
+        part = slice(begin, begin + _BATCH)
+        pixels = patches[part].astype(np.float64)
+        rows = {interval: matrix @ pixels for interval, matrix in _TRANSFORMS.items()}  # [n, 10, 16]
+        for number, (left, right, top, bottom) in enumerate(WINDOWS.tolist()):
+            low = rows[top, bottom] @ _TRANSFORMS[left, right].T
+            hashes[part, number] = _packed(low[:, DOWN, ACROSS] > 0)
     return hashes
 
 

@@ -69,8 +69,6 @@ class Duplicates(StageConfig):
     """Equal stored bytes or equal decoded pixels."""
     near: Near | None = None
     """Near-duplicates; null disables the search."""
-    crops: Crops | None = None
-    """Crops and mirrored images; null disables the search, which takes some twenty times that of `near`."""
     survivor: Annotated[list[str], Field(min_length=1)] = ["pixels", "bytes", "uid"]
     """Which of several copies is kept: one with a text before one of an image-only source, then the first difference
     decides: `pixels` (more), `bytes` (more), `source` (the one
