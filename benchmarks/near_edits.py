@@ -21,7 +21,7 @@ from stages.imaging.perceptual_hash import (
 )
 from stages.index.alignment import compare
 from stages.index.likeness import differences
-from stages.index.windows import Base, candidates, textured, window_hashes
+from stages.index.windows import WindowBase, candidates, textured, window_hashes
 from stages.select.config import Crops
 
 Edit = Callable[[Image.Image], Image.Image]
@@ -192,7 +192,7 @@ class Quality:
         mine, base = edited["patch"], self.originals["patch"]
         some, others = np.flatnonzero(textured(mine)), np.flatnonzero(textured(base))
         mine, base = mine[some], base[others]
-        found = candidates(window_hashes(mine), Base.of(window_hashes(base)), radius)
+        found = candidates(window_hashes(mine), WindowBase.of(window_hashes(base)), radius)
         correlation, uncovered = compare(mine, base, found)
         agree = (correlation >= CROPS.min_correlation) | (uncovered >= CROPS.min_uncovered)
         return self._bits(others[found.base][agree], some[found.query][agree], found.distance[agree])

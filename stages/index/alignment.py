@@ -12,7 +12,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from stages.imaging.perceptual_hash import PATCH_SIDE
-from stages.index.windows import ACROSS, DOWN, INVERSE, WINDOWS, Candidates, Patches, cosines, turned_patches
+from stages.index.windows import ACROSS, DOWN, INVERSE, WINDOWS, CropCandidates, Patches, cosines, turned_patches
 
 Reals = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ _LOW = np.stack([np.outer(_DCT[u], _DCT[v]).ravel() for u, v in zip(DOWN, ACROSS
 _LOW *= np.sqrt(np.hypot(DOWN, ACROSS))[:, None]
 
 
-def compare(queries: Patches, base: Patches, found: Candidates) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def compare(queries: Patches, base: Patches, found: CropCandidates) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(correlation, uncovered correlation) of each candidate, float32 [n], rounded to four digits.
 
     The first is the correlation of the low frequencies of a picture and the other's window. The second leaves out
@@ -43,7 +43,7 @@ def compare(queries: Patches, base: Patches, found: Candidates) -> tuple[NDArray
     """
     results = [np.empty((2, 0))]
     for begin in range(0, len(found.query), _BATCH):
-        part = Candidates(*(column[begin : begin + _BATCH] for column in found))
+        part = CropCandidates(*(column[begin : begin + _BATCH] for column in found))
         of_base = part.of_base[:, None, None]
         mine, theirs = queries[part.query], base[part.base]
         # The position is that of the base's picture: where its window is compared, the query takes the inverse one.

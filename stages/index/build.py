@@ -17,7 +17,7 @@ from stages.base.uids import bytes_of
 from stages.index import groups
 from stages.index.benchmarks import crops_of_benchmarks, exact_matches, near_to_benchmarks
 from stages.index.config import IndexConfig
-from stages.index.crops import Held
+from stages.index.crops import HeldPatches
 from stages.index.near import NearCopies, Pictures
 from stages.index.partition import Measured, Source, measured_columns, rows_of
 from stages.index.ranges import Part, bundled
@@ -76,7 +76,7 @@ def build(
         tables[f"benchmark-{name}.arrow"] = found
         NearCopies(work, name).search(tasks, settled[name], radius[place], config.max_near)
     if work.crops:
-        patches = tasks.share(Held.of(bytes_of(held["patch"])))
+        patches = tasks.share(HeldPatches.of(bytes_of(held["patch"])))
         crops = tasks.map(groups.crops_of_range, ((told, patches, config.max_near, number) for number in numbers))
         tables["benchmark-crops.arrow"] = crops_of_benchmarks(list(crops), held, config.max_near)
     for finished in tasks.map(finish_range, ((told, number) for number in numbers)):

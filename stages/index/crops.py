@@ -12,7 +12,7 @@ from stages.imaging.perceptual_hash import PATCH_SIDE
 from stages.index.alignment import compare
 from stages.index.columns import Rows
 from stages.index.near import refuse_crowds
-from stages.index.windows import Base, Patches, candidates, textured, window_hashes
+from stages.index.windows import Patches, WindowBase, candidates, textured, window_hashes
 
 #: Bits by which the hashes of a window and of a whole picture may differ. With 8 fewer pictures under a logo are found
 #: (docs/duplicates.md), and up to 10 a lookup costs little more.
@@ -35,23 +35,23 @@ _QUERIES = 1 << 16  # pictures looked up at a time: some 300 MB with what they n
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldPatches:
     """The benchmarks' images that are textured enough to be looked for."""
 
     rows: Rows
     """Each one's row among all."""
     patches: Patches
-    base: Base
+    base: WindowBase
 
     @staticmethod
-    def of(patches: NDArray[np.uint8]) -> Held:
+    def of(patches: NDArray[np.uint8]) -> HeldPatches:
         """From the patches of all, [n, 256]."""
         square = _square(patches)
         rows = np.flatnonzero(textured(square))
-        return Held(rows, square[rows], Base.of(window_hashes(square[rows])))
+        return HeldPatches(rows, square[rows], WindowBase.of(window_hashes(square[rows])))
 
 
-def crop_matches(patches: NDArray[np.uint8], rows: Rows, held: Held, most: int) -> pa.Table:
+def crop_matches(patches: NDArray[np.uint8], rows: Rows, held: HeldPatches, most: int) -> pa.Table:
     """Some rows of `patches` [n, 256] that are a crop of an image held out, or it of them, as :data:`MATCHES`.
 
     Sorted by (first, second). Raises UserError for more than `most` candidates.

@@ -12,7 +12,7 @@ from stages.index import equal
 from stages.index.cells import Found
 from stages.index.columns import first_of
 from stages.index.config import Hash
-from stages.index.crops import Held, crop_matches
+from stages.index.crops import HeldPatches, crop_matches
 from stages.index.hamming import Words
 from stages.index.near import NearCopies, Pictures, near_matches
 from stages.index.schema import NEAR
@@ -77,7 +77,7 @@ def classes_of_range(
     return matches
 
 
-def crops_of_range(work: Work, held: Held, most: int, number: int) -> pa.Table:
+def crops_of_range(work: Work, held: HeldPatches, most: int, number: int) -> pa.Table:
     """Range by range: look for crops between the pictures that lead their group and the benchmarks' images.
 
     Returns a table `stages.index.crops.MATCHES`: `first` is a global row, `second` a row of the benchmarks' images.

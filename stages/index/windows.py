@@ -137,7 +137,7 @@ def textured(patches: Patches) -> NDArray[np.bool_]:
     return (np.maximum(across, down) > _STEP).mean(axis=(1, 2)) >= LEAST_TEXTURE
 
 
-class Candidates(NamedTuple):
+class CropCandidates(NamedTuple):
     """Pairs of a query and a picture of the base, sorted, each once: where one resembles a window of the other."""
 
     query: Rows
@@ -153,7 +153,7 @@ class Candidates(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Base:
+class WindowBase:
     """Pictures in which queries are looked up."""
 
     wholes: Hashes
@@ -163,15 +163,15 @@ class Base:
     positions: tuple[int, ...]
 
     @staticmethod
-    def of(hashes: Hashes, positions: Sequence[int] = POSITIONS, own_windows: bool = True) -> Base:
+    def of(hashes: Hashes, positions: Sequence[int] = POSITIONS, own_windows: bool = True) -> WindowBase:
         """From :func:`window_hashes`; without `own_windows` a query is found by its windows alone."""
         wholes = [turned_hashes(hashes[:, 0], position) for position in positions]
         windows = [turned_hashes(hashes, position).ravel() for position in positions] if own_windows else []
         none = np.empty(0, dtype=np.uint64)
-        return Base(np.concatenate([none, *wholes]), np.concatenate([none, *windows]), tuple(positions))
+        return WindowBase(np.concatenate([none, *wholes]), np.concatenate([none, *windows]), tuple(positions))
 
 
-def candidates(queries: Hashes, base: Base, radius: int) -> Candidates:
+def candidates(queries: Hashes, base: WindowBase, radius: int) -> CropCandidates:
     """Pairs in which the whole of one is at most `radius` bits from a window of the other; `queries` [n, windows].
 
     The base is meant to be the smaller set: each query costs one lookup per window among the wholes of the base, and
@@ -185,10 +185,14 @@ def candidates(queries: Hashes, base: Base, radius: int) -> Candidates:
     first = np.ones(len(order), dtype=bool)
     first[1:] = (query[1:] != query[:-1]) | (held[1:] != held[:-1])
     order = order[first]
-    return Candidates(query[first], held[first], distance[order], window[order], position[order], of_base[order] > 0)
+    return CropCandidates(
+        query[first], held[first], distance[order], window[order], position[order], of_base[order] > 0
+    )
 
 
-def _found(queries: Hashes, base: Base, radius: int) -> list[tuple[Rows, Rows, NDArray[np.int16], Rows, Rows, bool]]:
+def _found(
+    queries: Hashes, base: WindowBase, radius: int
+) -> list[tuple[Rows, Rows, NDArray[np.int16], Rows, Rows, bool]]:
     """(query, base, distance, window, position, whether the window is the base's) of the two searches."""
     count = len(WINDOWS)
     pictures = len(base.wholes) // len(base.positions)

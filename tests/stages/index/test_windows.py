@@ -20,7 +20,7 @@ from stages.index.windows import (
     INVERSE,
     POSITIONS,
     WINDOWS,
-    Base,
+    WindowBase,
     candidates,
     textured,
     turned_hashes,
@@ -43,7 +43,7 @@ def kept(image: Image.Image, left: float, right: float, top: float, bottom: floa
 
 def found(queries: np.ndarray, base: np.ndarray, radius: int = 10) -> set[tuple[int, int]]:
     """(query, picture of the base) that are crops of one another by the default bounds."""
-    pairs = candidates(window_hashes(queries), Base.of(window_hashes(base)), radius)
+    pairs = candidates(window_hashes(queries), WindowBase.of(window_hashes(base)), radius)
     correlation, uncovered = compare(queries, base, pairs)
     crops = Crops()
     agree = (correlation >= crops.min_correlation) | (uncovered >= crops.min_uncovered)
@@ -54,6 +54,7 @@ def found(queries: np.ndarray, base: np.ndarray, radius: int = 10) -> set[tuple[
 def photographs() -> list[Image.Image]:
     skimage = pytest.importorskip("skimage")
     files = sorted((Path(skimage.__file__).parent / "data").glob("*"))
+    files = [file for file in files if file.name != "chessboard_RGB.png"]  # chessboard_GRAY.png once more
     images = [decode_rgb(file.read_bytes()) for file in files if file.suffix in (".png", ".jpg")]
     return [image for image, fits in zip(images, textured(patches(images)), strict=True) if fits]
 
@@ -113,7 +114,7 @@ def test_candidates_are_those_of_comparing_all(seed: int, own: bool, radius: int
         if own:
             windows = turned_hashes(held, position)
             nearest = np.minimum(nearest, np.bitwise_count(queries[:, :1, None] ^ windows).min(axis=2))
-    pairs = candidates(queries, Base.of(held, own_windows=own), radius)
+    pairs = candidates(queries, WindowBase.of(held, own_windows=own), radius)
     assert list(zip(pairs.query, pairs.base, strict=True)) == list(zip(*np.nonzero(nearest <= radius), strict=True))
     assert (pairs.distance == nearest[nearest <= radius]).all()
 
@@ -147,11 +148,11 @@ def test_a_logo_is_no_difference_where_it_does_not_lie(photographs) -> None:
         edited.append(image.copy())
         edited[-1].paste(logo, (round(0.7 * width), round(0.7 * height)))
     originals, covered = patches(photographs), patches(edited)
-    pairs = candidates(window_hashes(covered), Base.of(window_hashes(originals)), 16)
+    pairs = candidates(window_hashes(covered), WindowBase.of(window_hashes(originals)), 16)
     correlation, uncovered = compare(covered, originals, pairs)
     same = pairs.query == pairs.base
     assert np.median(uncovered[same]) > 0.99
-    assert np.median(correlation[same]) < 0.97
+    assert (correlation[same] < Crops().min_correlation).sum() >= 6
     assert (uncovered[~same] < 0.99).all()
 
 
@@ -161,6 +162,6 @@ def test_plain_pictures_have_no_texture(scene) -> None:
     shape[0, 5:9, 5:9] = 20
     assert not textured(np.concatenate([blank, shape])).any()
     assert textured(patches([scene(3)])).all()
-    (none,) = [candidates(window_hashes(blank[:0]), Base.of(window_hashes(blank)), 8)]
+    (none,) = [candidates(window_hashes(blank[:0]), WindowBase.of(window_hashes(blank)), 8)]
     assert len(none.query) == 0
     assert len(compare(blank[:0], blank, none)[0]) == 0
