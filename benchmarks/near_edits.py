@@ -63,9 +63,12 @@ def _brightness(factor: float) -> Edit:
 
 def _kept(left: float, right: float, top: float, bottom: float) -> Edit:
     """Cuts off what is outside these shares of the width and the height."""
-    return lambda image: image.crop(
-        tuple(round(share * side) for share, side in zip((left, top, right, bottom), 2 * image.size, strict=True))
-    )
+
+    def edit(image: Image.Image) -> Image.Image:
+        width, height = image.size
+        return image.crop((round(left * width), round(top * height), round(right * width), round(bottom * height)))
+
+    return edit
 
 
 def _anywhere(least: float, most: float) -> Edit:

@@ -43,7 +43,7 @@ def compare(queries: Patches, base: Patches, found: CropCandidates) -> tuple[NDA
     """
     results = [np.empty((2, 0))]
     for begin in range(0, len(found.query), _BATCH):
-        part = CropCandidates(*(column[begin : begin + _BATCH] for column in found))
+        part = found.part(begin, begin + _BATCH)
         of_base = part.of_base[:, None, None]
         mine, theirs = queries[part.query], base[part.base]
         # The position is that of the base's picture: where its window is compared, the query takes the inverse one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -69,7 +70,7 @@ def crop_matches(patches: NDArray[np.uint8], rows: Rows, held: HeldPatches, most
         refuse_crowds(count, most)
         correlation, uncovered = compare(seen, held.patches, found)
         agree = (correlation >= np.float32(LEAST[0])) | (uncovered >= np.float32(LEAST[1]))
-        columns = [some[found.query], held.rows[found.base], found.distance, correlation, uncovered]
+        columns: list[NDArray[Any]] = [some[found.query], held.rows[found.base], found.distance, correlation, uncovered]
         parts.append(pa.table([pa.array(column[agree]) for column in columns], schema=MATCHES))
     return pa.concat_tables(parts)
 

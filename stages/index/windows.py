@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.fft
@@ -151,6 +151,10 @@ class CropCandidates(NamedTuple):
     of_base: NDArray[np.bool_]
     """Whether the window is one of the base's picture (the query is its crop), or one of the query."""
 
+    def part(self, begin: int, end: int) -> CropCandidates:
+        """Some of the pairs."""
+        return CropCandidates(*(column[begin:end] for column in self))  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True)
 class WindowBase:
@@ -219,7 +223,7 @@ def _pairs(queries: Hashes, base: Hashes, radius: int) -> tuple[Rows, Rows, NDAr
 
 def _columns(
     query: Rows, base: Rows, distance: NDArray[np.int16], window: Rows, position: Rows, of_base: bool
-) -> tuple[NDArray[np.int64], ...]:
+) -> tuple[NDArray[Any], ...]:
     return query, base, distance, window, position, np.full(len(query), int(of_base))
 
 
