@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -14,17 +13,10 @@ import pytest
 
 from benchmarks.selection_index import write_ranges
 from stages.base.artifact import Artifact
-from stages.base.tasks import InProcess, Tasks
-from stages.base.tombstones import Tombstones
 from stages.index.config import IndexConfig
 from stages.index.reader import Index
 from stages.index.schema import BENCHMARK_CROPS, BENCHMARK_EXACT, BENCHMARK_NEAR, BENCHMARK_TEXTS, IMAGES, NEAR, PAIRS
 from stages.index.stage import BuildIndex
-from stages.select.config import SelectConfig
-from stages.select.decision import Decision
-from stages.select.job import Job, Limits, Passes
-from stages.select.report.figures import figures
-from stages.select.verdict import decide
 from stages.signals.config import SignalsConfig
 from stages.signals.stage import Signals
 
@@ -80,58 +72,6 @@ FLAT_PAIRS = PAIRS.set(0, pa.field("uid", pa.string()))
 def _table(rows: Sequence[Mapping[str, Any]], first: pa.Schema, columns: Sequence[str] = ()) -> pa.Table:
     fields = [*first, *(pa.field(name, _TYPES.get(name, pa.float32())) for name in columns if name not in first.names)]
     return pa.Table.from_pylist([dict(row) for row in rows], pa.schema(fields))
-
-
-class Selected:
-    """What a selection decided, over all ranges, in order of the uids."""
-
-    def __init__(self, passes: Passes) -> None:
-        self.passes = passes
-        self.config = passes.job.config
-        self.decisions = list(passes.read(_itself))
-
-    def verdicts(self) -> pa.Table:
-        """All verdicts."""
-        return pa.concat_tables([decision.verdicts() for decision in self.decisions]).sort_by("uid")
-
-    def contamination(self) -> pa.Table:
-        """All pairs that a benchmark holds."""
-        return pa.concat_tables([decision.contamination() for decision in self.decisions]).sort_by("uid")
-
-    def reasons(self) -> list[str]:
-        """The reason of every pair."""
-        return self.verdicts()["reason"].to_pylist()
-
-    def counts(self) -> Counter[str]:
-        """Reason -> pairs."""
-        return sum((decision.counts() for decision in self.decisions), Counter())
-
-    def numbers(self) -> dict[str, Any]:
-        """The figures of the report."""
-        return figures(self.passes).numbers
-
-
-def _itself(decision: Decision) -> Decision:
-    return decision
-
-
-@pytest.fixture(scope="session")
-def select(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Selected]:
-    """Decides on an index: `select(index, config, tombstones=None, limits=Limits(), tasks=InProcess())`."""
-
-    def decided(
-        index: Index,
-        config: SelectConfig,
-        tombstones: Tombstones | None = None,
-        limits: Limits | None = None,
-        tasks: Tasks | None = None,
-    ) -> Selected:
-        folder = str(tmp_path_factory.mktemp("select"))
-        passes = Passes(Job(index, config, {}, folder, limits or Limits()), tasks or InProcess())
-        decide(passes, tombstones)
-        return Selected(passes)
-
-    return decided
 
 
 @pytest.fixture(scope="session")
