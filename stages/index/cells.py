@@ -57,7 +57,7 @@ class Distinct:
 
 
 @dataclass(frozen=True)
-class Found:
+class PairFile:
     """A file of near pairs that a task left: int64 [pairs, 3] of (number, other number, distance)."""
 
     file: str
@@ -84,7 +84,7 @@ class _Search:
 
 def search(
     tasks: Tasks, folder: str, distinct: Distinct, radius: int, most: int, cell_rows: int = CELL_ROWS
-) -> Iterator[Found]:
+) -> Iterator[PairFile]:
     """All pairs of distinct hashes that differ in at most `radius` bits, each once, in files below `folder`.
 
     A task that comes to more than `most` pairs of rows stops there.
@@ -97,7 +97,7 @@ def search(
 
 def search_cut(
     tasks: Tasks, folder: str, distinct: Distinct, radius: int, agree: int, most: int, cell_rows: int
-) -> Iterator[Found]:
+) -> Iterator[PairFile]:
     """As :func:`search`, with blocks in which near hashes agree."""
     blocks = cut(np.empty((0, distinct.bits // 64), np.uint64), radius, agree)
     shared = shared_bits(distinct.bits, radius, blocks.agree, len(distinct), cell_rows)
@@ -223,7 +223,7 @@ def _hand_out(search: _Search, places: Sequence[Table], task: int, buckets: Sequ
     return counts
 
 
-def _search_piece(search: _Search, number: int, piece: _Piece) -> Found:
+def _search_piece(search: _Search, number: int, piece: _Piece) -> PairFile:
     """Near pairs that the tables of a piece report, into a file of its own."""
     path = os.path.join(search.folder, f"found-{number:07d}.bin")
     pairs = rows = 0
@@ -234,8 +234,8 @@ def _search_piece(search: _Search, number: int, piece: _Piece) -> Found:
                 pairs += len(found)
                 rows += held
                 if rows > search.most:
-                    return Found(path, pairs, rows)
-    return Found(path, pairs, rows)
+                    return PairFile(path, pairs, rows)
+    return PairFile(path, pairs, rows)
 
 
 def _search_cell(search: _Search, piece: _Piece, cell: int) -> Iterator[tuple[Rows, int]]:
