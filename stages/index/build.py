@@ -17,7 +17,8 @@ from stages.base.uids import bytes_of
 from stages.index import groups
 from stages.index.benchmarks import exact_matches, near_to_benchmarks
 from stages.index.config import IndexConfig
-from stages.index.near import NearCopies, Pictures
+from stages.index.matches import Pictures
+from stages.index.near import NearCopies
 from stages.index.partition import Measured, SourceInputs, measured_columns, rows_of
 from stages.index.ranges import RangePart, bundled
 from stages.index.tables import finish_range, join_range, write

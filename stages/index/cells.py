@@ -104,7 +104,7 @@ def search_cut(
     search = _Search(folder, distinct, radius, blocks.agree, shared, cell_rows, most)
     told = tasks.share(search)
     groups = list(_grouped(blocks.tables(), len(shared)).items())
-    buckets = _bundles(np.diff(distinct.words.starts), 4 * cell_rows)
+    buckets = _bundles(np.diff(distinct.words.starts), 2 * cell_rows)
     number = 0
     for begin in range(0, len(groups), _GROUPS):
         batch = groups[begin : begin + _GROUPS]
@@ -240,18 +240,29 @@ def _search_piece(search: _Search, number: int, piece: _Piece) -> PairFile:
 
 def _search_cell(search: _Search, piece: _Piece, cell: int) -> Iterator[tuple[Rows, int]]:
     """Parts of (number, other number, distance) [n, 3], and how many pairs of rows each stands for."""
-    table = _cells(search, piece.place).read(cell)
-    names = [name for name in table.column_names if name.startswith("word")]
-    words = np.stack([table[name].to_numpy() for name in names], axis=1)
-    numbers, sizes = table["number"].to_numpy(), table["size"].to_numpy().astype(np.int64)
-    shared = search.shared
-    if piece.finer:
-        shared = piece.finer
-        mine = cut(words, search.radius, search.agree).cell(piece.tables[0][: len(shared)], shared) == piece.part
-        words, numbers, sizes = words[mine], numbers[mine], sizes[mine]
-    for row, other in _within(search, words, piece.tables, shared):
+    words, numbers, sizes = _rows_of_cell(search, piece, cell)
+    for row, other in _within(search, words, piece.tables, piece.finer or search.shared):
         count = int((sizes[row] * sizes[other]).sum())
         yield np.stack([numbers[row], numbers[other], distances(words[row], words[other])], axis=1), count
+
+
+def _rows_of_cell(search: _Search, piece: _Piece, cell: int) -> tuple[Words, Rows, Rows]:
+    """Words, numbers and sizes of a cell's rows, or of the part of it that the piece names."""
+    table = _cells(search, piece.place).read(cell)
+    names = [name for name in table.column_names if name.startswith("word")]
+    read = []
+    step = search.cell_rows if piece.finer else max(1, table.num_rows)
+    for begin in range(0, table.num_rows, step):
+        part = table.slice(begin, step)
+        words = np.stack([part[name].to_numpy() for name in names], axis=1)
+        held = words, part["number"].to_numpy(), part["size"].to_numpy().astype(np.int64)
+        if piece.finer:
+            blocks = cut(words, search.radius, search.agree)
+            mine = blocks.cell(piece.tables[0][: len(piece.finer)], piece.finer) == piece.part
+            held = words[mine], held[1][mine], held[2][mine]
+        read.append(held)
+    words, numbers, sizes = (np.concatenate([part[n] for part in read]) for n in range(3))
+    return words, numbers, sizes
 
 
 def _within(

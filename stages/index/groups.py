@@ -13,7 +13,8 @@ from stages.index.cells import PairFile
 from stages.index.columns import first_of
 from stages.index.config import Hash
 from stages.index.hamming import Words
-from stages.index.near import NearCopies, Pictures, near_matches
+from stages.index.matches import Pictures, near_matches
+from stages.index.near import NearCopies
 from stages.index.schema import NEAR
 from stages.index.work import IndexWork
 

@@ -12,52 +12,21 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from stages.base.contract import UserError
 from stages.base.exchange import Exchange
 from stages.base.tasks import Tasks
-from stages.base.uids import bytes_of
 from stages.imaging.perceptual_hash import BITS
 from stages.index import equal
 from stages.index.cells import CELL_ROWS, Distinct, PairFile, search
 from stages.index.columns import Column, Rows, first_of, starts_of
 from stages.index.config import Hash
-from stages.index.hamming import Words, distances, near_between
+from stages.index.hamming import Words
 from stages.index.likeness import differences, first_positions
+from stages.index.matches import STEP, refuse_crowds
 from stages.index.schema import NEAR
 from stages.index.work import IndexWork
 
 _PAIRS = 1_000_000  # pairs whose thumbnails one task compares
-_STEP = 250_000  # of them at a time: some 100 MB of thumbnails
 _ROWS = 1 << 16  # thumbnails that are digested at a time
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """What is compared, row by row, and how."""
-
-    hash: Hash
-    words: Words
-    """[n, bits / 64]"""
-    thumbnails: NDArray[np.uint8]
-    """[n, 192]"""
-
-    @staticmethod
-    def of(table: pa.Table, hash: Hash) -> Pictures:
-        """From the fixed-size binary columns of that name and `thumbnail`."""
-        return Pictures(hash, bytes_of(table[hash]).view(">u8").astype(np.uint64), bytes_of(table["thumbnail"]))
-
-    def __len__(self) -> int:
-        return len(self.words)
-
-    def take(self, rows: NDArray[Any]) -> Pictures:
-        """Some of the rows, in the order given."""
-        return Pictures(self.hash, self.words[rows], self.thumbnails[rows])
-
-    def compare(self, rows: Rows, base: Pictures, others: Rows) -> pa.Table:
-        """Columns `distance`, `difference`, `relative_difference` of pairs (row here, row of `base`)."""
-        plain, relative = differences(self.thumbnails[rows], base.thumbnails[others], self.hash == "phash_d4")
-        columns = [distances(self.words[rows], base.words[others]), plain, relative]
-        return pa.table([pa.array(column) for column in columns], names=NEAR.names[2:])
 
 
 @dataclass(frozen=True)
@@ -187,8 +156,8 @@ class NearCopies:
         size = sizes.take(other).astype(np.int64)
         each = np.where(one == other, size * (size - 1) // 2, sizes.take(one) * size)
         ends = np.cumsum(each)
-        for low in range(begin, end, _STEP):
-            flat = np.arange(low, min(low + _STEP, end))
+        for low in range(begin, end, STEP):
+            flat = np.arange(low, min(low + STEP, end))
             pair = np.searchsorted(ends, flat, side="right")
             left, right = _places(flat - (ends[pair] - each[pair]), size[pair], one[pair] == other[pair])
             a, b = rows.take(one[pair] + left), rows.take(other[pair] + right)
@@ -278,28 +247,3 @@ def _places(flat: Rows, size: Rows, same: NDArray[np.bool_]) -> tuple[Rows, Rows
     later -= later * (later - 1) // 2 > flat
     later += (later + 1) * later // 2 <= flat
     return np.where(same, flat - later * (later - 1) // 2, left), np.where(same, later, right)
-
-
-def near_matches(pictures: Pictures, base: Pictures, radius: int, most: int) -> pa.Table:
-    """Rows (first: of `pictures`, second: of `base`, and how much they differ), unsorted, one per near pair.
-
-    Raises UserError for more than `most`.
-    """
-    parts, count = [NEAR.empty_table()], 0
-    for row, other in near_between(pictures.words, base.words, radius):
-        count += len(row)
-        refuse_crowds(count, most)
-        for begin in range(0, len(row), _STEP):
-            one, two = row[begin : begin + _STEP], other[begin : begin + _STEP]
-            measured = pictures.compare(one, base, two)
-            parts.append(pa.table([pa.array(one), pa.array(two), *measured.columns], schema=NEAR))
-    return pa.concat_tables(parts)
-
-
-def refuse_crowds(count: int, most: int) -> None:
-    """Raises UserError for more than `most` near pairs."""
-    if count > most:
-        raise UserError(
-            f"index: {count:,} pairs of near pictures or more, above index.max_near={most:,}; lower index.radius and"
-            " the selection's radius, or raise the limit if there is room on the disk (26 bytes each)"
-        )

@@ -15,7 +15,8 @@ from stages.base.artifact import Artifact
 from stages.base.tasks import InProcess
 from stages.base.uids import as_hex
 from stages.index.cells import CELL_ROWS
-from stages.index.near import NearCopies, Pictures
+from stages.index.matches import Pictures
+from stages.index.near import NearCopies
 from stages.index.partition import Measured
 from stages.index.ranges import from_json
 from stages.index.reader import Index
