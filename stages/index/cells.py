@@ -25,6 +25,7 @@ from stages.index.hamming import Table, Words, cut, distances, extended, near_wi
 CELL_ROWS = 1_000_000
 _SAMPLE = 1 << 18  # hashes by which the cut is chosen
 _PASSES = 32_000_000  # rows times tables of one task: some seconds
+_FILE_PAIRS = 1_000_000  # pairs of hashes in one file, about
 _GROUPS = 8  # groups of tables whose rows lie in cells at a time: as many copies of the hashes on disk
 _FINER = 16  # cells into which one of far too many rows is divided further
 
@@ -112,7 +113,8 @@ def search_cut(
         calls = ((told, places, task, buckets[task]) for task in range(len(buckets)))
         held = sum(tasks.map(_hand_out, calls), np.zeros((len(batch), 1 << sum(shared)), np.int64))
         work = [piece for place, (_, tables) in enumerate(batch) for piece in _pieces(search, place, tables, held)]
-        yield from tasks.map(_search_piece, ((told, number + n, piece) for n, piece in enumerate(work)))
+        for files in tasks.map(_search_piece, ((told, number + n, piece) for n, piece in enumerate(work))):
+            yield from files
         number += len(work)
         for place in range(len(batch)):
             shutil.rmtree(_cells(search, place).folder)
@@ -223,19 +225,30 @@ def _hand_out(search: _Search, places: Sequence[Table], task: int, buckets: Sequ
     return counts
 
 
-def _search_piece(search: _Search, number: int, piece: _Piece) -> PairFile:
-    """Near pairs that the tables of a piece report, into a file of its own."""
-    path = os.path.join(search.folder, f"found-{number:07d}.bin")
-    pairs = rows = 0
-    with open(path, "wb") as file:
-        for cell in piece.cells:
-            for found, held in _search_cell(search, piece, cell):
-                found.tofile(file)
-                pairs += len(found)
-                rows += held
-                if rows > search.most:
-                    return PairFile(path, pairs, rows)
-    return PairFile(path, pairs, rows)
+def _search_piece(search: _Search, number: int, piece: _Piece) -> list[PairFile]:
+    """Near pairs that the tables of a piece report, in files of its own."""
+    files: list[PairFile] = []
+    parts: list[Rows] = []
+    rows = total = 0
+
+    def leave() -> None:
+        path = os.path.join(search.folder, f"found-{number:07d}-{len(files)}.bin")
+        whole = np.concatenate(parts)
+        whole.tofile(path)
+        files.append(PairFile(path, len(whole), rows))
+        parts.clear()
+
+    for found, held in (part for cell in piece.cells for part in _search_cell(search, piece, cell)):
+        parts.append(found)
+        rows, total = rows + held, total + held
+        if sum(map(len, parts)) >= _FILE_PAIRS or total > search.most:
+            leave()
+            if total > search.most:
+                return files
+            rows = 0
+    if parts:
+        leave()
+    return files
 
 
 def _search_cell(search: _Search, piece: _Piece, cell: int) -> Iterator[tuple[Rows, int]]:

@@ -81,6 +81,7 @@ def test_any_division_finds_each_near_pair_once(
     )
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(cells, "_PASSES", passes)
+        patch.setattr(cells, "_FILE_PAIRS", 5)
         found = list(search_cut(InProcess(), folder, held(folder, hashes, buckets), radius, agree, 10**9, cell_rows))
         assert pairs_of(found) == brute_force(hashes, radius)
         assert not list(Path(folder).glob("cells-*"))
