@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stages.imaging.perceptual_hash import PATCH_SIDE
 from stages.index.alignment import compare
 from stages.index.columns import Rows
-from stages.index.near import refuse_crowds
+from stages.index.matches import refuse_crowds
 from stages.index.windows import Patches, WindowBase, candidates, textured, window_hashes
 
 #: Bits by which the hashes of a window and of a whole picture may differ. With 8 fewer pictures under a logo are found
