@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from stages.select.config import SelectConfig, SelectionConfig
+from tests.stages.select.selecting import select
 
 
 def config(**contamination: object) -> SelectConfig:
     return SelectConfig(selection=SelectionConfig.model_validate({"name": "t", "contamination": contamination}))
 
 
-def test_a_crop_is_a_leak_by_either_correlation_and_its_copies_with_it(make_index, select) -> None:
+def test_a_crop_is_a_leak_by_either_correlation_and_its_copies_with_it(make_index) -> None:
     index = make_index(
         [{}, {"group": 0}, {}, {}, {}],
         benchmark_near=[{"image": 4, "benchmark": "vqa", "file": "near.png", "distance": 8}],
