@@ -18,7 +18,7 @@ from PIL import Image
 from stages.base.artifact import MANIFEST, file_sha256
 from stages.base.pairs import pairs_schema
 from stages.base.uids import packed
-from stages.index.ranges import RANGES, Part, as_json, bundled
+from stages.index.ranges import RANGES, RangePart, as_json, bundled
 from stages.index.schema import BENCHMARK_EXACT, BENCHMARK_NEAR, BENCHMARK_TEXTS, IMAGES, NEAR, PAIRS, file_of
 from stages.shard.writer import ShardWriter
 
@@ -259,7 +259,7 @@ def write_ranges(
     image_of = pairs["image"].to_numpy()
     per_part = np.bincount(part, minlength=len(names)), np.bincount(part[image_of], minlength=len(names))
     counted = zip(names, *(counts.tolist() for counts in per_part), strict=True)
-    ranges = bundled((Part(*name, *sizes) for name, *sizes in counted), range_rows)
+    ranges = bundled((RangePart(*name, *sizes) for name, *sizes in counted), range_rows)
     first, second = (classes[near[name].to_numpy().astype(np.int64)] for name in ("first", "second"))
     between = np.flatnonzero(first != second)
     edges = near.take(pa.array(between))
