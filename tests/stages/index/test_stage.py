@@ -132,11 +132,24 @@ def test_images_carry_their_attempt_and_every_scalar_signal(index, inputs, row) 
         for entry in pq.read_table(signals.path(name)).to_pylist()
     }
     kinds = pq.read_schema(signals.path(signals.names("images-*")[0]))
-    scalars = {f.name for f in kinds if not pa.types.is_nested(f.type)} - {"thumbnail", "pixel_sha256", "source"}
+    scalars = {f.name for f in kinds if not pa.types.is_nested(f.type)} - {
+        "thumbnail",
+        "patch",
+        "pixel_sha256",
+        "source",
+    }
     scalars -= {name for name in scalars if name.startswith("phash")}
     assert scalars <= set(table.column_names)
     assert {"width", "entropy", "sha256"} <= scalars
-    hidden = set(table.column_names) & {"thumbnail", "pixel_sha256", "phash", "phash_rgb", "phash_d4", "mean_rgb"}
+    hidden = set(table.column_names) & {
+        "thumbnail",
+        "patch",
+        "pixel_sha256",
+        "phash",
+        "phash_rgb",
+        "phash_d4",
+        "mean_rgb",
+    }
     assert not hidden
     for entry in table.filter(pa.compute.equal(table["source"], 0)).to_pylist():
         attempt, number = tried[entry["image_uid"]]
