@@ -88,10 +88,13 @@ class Index:
         return self._table(f"benchmark-{hash}.arrow", BENCHMARK_NEAR)
 
     @cached_property
+    def has_crops(self) -> bool:
+        """Whether crops of the benchmarks' images were looked for."""
+        return "benchmark-crops.arrow" in self.artifact.names()
+
+    @cached_property
     def benchmark_crops(self) -> pa.Table:
-        """Pictures of which a benchmark has a crop, or which are one. Raises KeyError if none were looked for."""
-        if "benchmark-crops.arrow" not in self.artifact.names():
-            raise KeyError("crops")
+        """Pictures of which a benchmark has a crop, or which are one, if they were looked for (:attr:`has_crops`)."""
         return self._table("benchmark-crops.arrow", BENCHMARK_CROPS)
 
     def benchmark_texts(self, range: int) -> pa.Table:

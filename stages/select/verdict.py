@@ -62,6 +62,11 @@ def check(index: Index, config: SelectConfig) -> None:
     check_mixture(index.sources, selection.mixture)
     if selection.contamination.enabled:
         _require_searched(index, selection.contamination.near, "contamination")
+        if selection.contamination.crops is not None and not index.has_crops:
+            raise UserError(
+                "selection.contamination.crops: the index was not searched for crops; rebuild it with"
+                " `pairmill run index`"
+            )
     _require_searched(index, selection.duplicates.near, "duplicates")
     if not index.ranges:
         return

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
+
+from stages.base.artifact import Artifact
+from stages.base.contract import UserError
+from stages.index.reader import Index
 from stages.select.config import SelectConfig, SelectionConfig
 from tests.stages.select.selecting import select
 
@@ -31,3 +38,15 @@ def test_a_crop_is_a_leak_by_either_correlation_and_its_copies_with_it(make_inde
     assert [leak[0] for leak in leaks({"min_uncovered": 1})] == [0, 1, 4]
     assert [leak[0] for leak in leaks({"min_correlation": 0.96})] == [0, 1, 2, 3, 4]
     assert leaks(None) == [near]
+
+
+def test_an_index_that_looked_for_no_crops_is_named(make_index) -> None:
+    index = make_index([{}])
+    folder = index.artifact.path("manifest.json").parent
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"] = [file for file in manifest["files"] if file["name"] != "benchmark-crops.arrow"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    bare = Index(Artifact(str(folder)))
+    assert select(bare, config(crops=None)).reasons() == [""]
+    with pytest.raises(UserError, match=r"selection.contamination.crops: the index was not searched for crops"):
+        select(bare, config())
