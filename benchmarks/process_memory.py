@@ -88,7 +88,9 @@ class _Sampler:
         peaks.processes = max(peaks.processes, processes)
 
 
-def measured(command: Sequence[str], log: Path, folder: Path, environment: Mapping[str, str], interval: float = 0.25) -> Run:
+def measured(
+    command: Sequence[str], log: Path, folder: Path, environment: Mapping[str, str], interval: float = 0.25
+) -> Run:
     """Run a command with its output in `log`, and sample all its processes every `interval` seconds."""
     with open(log, "wb") as out:
         began = time.perf_counter()

@@ -110,12 +110,13 @@ class Bench:
         return {"seconds": time.perf_counter() - began, "bytes": _size(self.folder / "lists")}
 
     def _artifacts(self) -> dict[str, Any]:
+        from scale_artifacts import seal
+
         from pipelines.compose import load
         from pipelines.dag import build
         from pipelines.fingerprint import fingerprinted
         from pipelines.state import Workspace
         from pipelines.store import Store
-        from scale_artifacts import seal
 
         began = time.perf_counter()
         config = load(self.overrides())
@@ -142,8 +143,9 @@ class Bench:
         return {"seconds": time.perf_counter() - began, "bytes": sizes}
 
     def _web(self) -> Any:
-        from pipelines.compose import load
         from scale_artifacts import Web
+
+        from pipelines.compose import load
 
         return Web(self.rows, SOURCES, load(self.overrides()).signals)
 
@@ -230,7 +232,8 @@ def main() -> int:
 
 
 def _print(results: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> None:
-    print(f"{'rows':>12} {'stage':12} {'seconds':>9} {'driver MB':>10} {'worker MB':>10} {'tree MB':>9} {'anon. driver':>13}")
+    heads = ("seconds", "driver MB", "worker MB", "tree MB", "anon. driver")
+    print(f"{'rows':>12} {'stage':12} {heads[0]:>9} {heads[1]:>10} {heads[2]:>10} {heads[3]:>9} {heads[4]:>13}")
     for rows, stages in results.items():
         for stage, figures in stages.items():
             if "failed" in figures:
@@ -256,7 +259,11 @@ def _memory_gb() -> float:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--rows", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000], help="rows listed (default %(default)s)"
+        "--rows",
+        type=int,
+        nargs="+",
+        default=[100_000, 1_000_000, 10_000_000],
+        help="rows listed (default %(default)s)",
     )
     parser.add_argument("--cpus", type=int, default=2, help="CPUs of Ray (default %(default)s)")
     parser.add_argument("--folder", default=None, help="where the files go (about 2 GB per million rows)")

@@ -293,7 +293,9 @@ class Web:
             return pa.array(mix(row, salt) % np.uint64(100)).cast(kind)
         if pa.types.is_list(kind) and pa.types.is_floating(kind.value_type):
             items = pa.array(255 * self._quantile(self.small, np.repeat(row, 3), salt)).cast(kind.value_type)
-            return pa.ListArray.from_arrays(pa.array(np.arange(0, 3 * len(row) + 1, 3, dtype=np.int32)), items).cast(kind)
+            return pa.ListArray.from_arrays(pa.array(np.arange(0, 3 * len(row) + 1, 3, dtype=np.int32)), items).cast(
+                kind
+            )
         return pa.nulls(len(row), kind)
 
 

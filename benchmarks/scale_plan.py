@@ -63,6 +63,7 @@ def _gathered(job: Any, partition: Any) -> int:
 
 def _tokens(workspace: Any, plan_file: Path) -> dict[str, Any]:
     from scale_artifacts import seal
+
     from stages.base.artifact import Artifact
 
     node = workspace.dag["tokens"]
