@@ -108,12 +108,13 @@ class Web:
         before = np.maximum(row, np.uint64(1)) - np.uint64(1)
         image = np.where(kind < 2, before, row)
         text = np.where(kind == 1, before, row)
+        width, height = self._size(image)
         return pa.table(
             {
                 "URL": urls(image),
                 "TEXT": self._captions(text),
-                "WIDTH": self._quantile(self.sides, image, 30),
-                "HEIGHT": self._quantile(self.sides, image, 31),
+                "WIDTH": width,
+                "HEIGHT": height,
                 "similarity": 0.29 + 0.04 * self._quantile(self.normal, text, 32).astype(np.float64),
                 "hash": mix(text, 33).view(np.int64),
                 "punsafe": self._quantile(self.small, image, 34),
@@ -226,7 +227,9 @@ class Web:
             "words": pc.add(pc.count_substring(listed["caption"], " "), 1),
             "longest_word": np.minimum(characters.to_numpy(), 12),
             "has_url": ~everywhere,
-            "language": pa.array(["en", "de", "fr", "es"]).take(pa.array((mix(row, 70) % np.uint64(5)) % np.uint64(4))),
+            "language": pa.array(["en", "de", "fr", "es"]).take(
+                pa.array(np.maximum(mix(row, 70) % np.uint64(16), 12) - 12)
+            ),
             "language_score": 1 - self._quantile(self.small, row, 71) / 2,
             "similarity": 0.29 + 0.04 * self._quantile(self.normal, row, 32),
         }
@@ -249,7 +252,9 @@ class Web:
         return look, np.where(near, 1 + (chance >= 0.06), 0), pixels
 
     def _size(self, pixels: Numbers) -> tuple[NDArray[Any], NDArray[Any]]:
-        return self._quantile(self.sides, pixels, 30), self._quantile(self.sides, pixels, 31)
+        width = self._quantile(self.sides, pixels, 30)
+        height = np.maximum(16, width * np.exp(0.35 * self._quantile(self.normal, pixels, 31)))
+        return width, height.astype(np.int32)
 
     def _image_columns(self, row: Numbers) -> dict[str, Any]:
         look, change, pixels = self._likeness(row)
