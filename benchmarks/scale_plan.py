@@ -1,13 +1,14 @@
 """What `benchmarks/scale.py` runs to plan shards and tokens as the runner does, without writing a shard.
 
-`python benchmarks/scale_plan.py shard OVERRIDES...` plans the shards, gathers the texts and extents of the first ones
-in Ray tasks, as their workers would, and leaves the plan in the workspace; `tokens` plans from that. The last line is a
-JSON object.
+`python benchmarks/scale_plan.py shard OVERRIDES...` plans the shards, which gathers the texts and extents of all
+samples, reads those of the first shards in Ray tasks, as their workers would, and leaves the plan in the workspace;
+`tokens` plans from that. The last line is a JSON object.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -40,25 +41,27 @@ def main() -> int:
 def _shards(workspace: Any, plan_file: Path) -> dict[str, Any]:
     import ray
 
+    from pipelines.run_partition import planned
+
     job = _job(workspace, workspace.dag["shard"])
     began = time.perf_counter()
-    partitions = job.stage.partitions(job.inputs)
-    planned = time.perf_counter() - began
+    partitions = planned(job)
+    took = time.perf_counter() - began
     first = partitions[: 2 * int(ray.cluster_resources()["CPU"])]
-    rows = ray.get([ray.remote(_gathered).remote(job, partition) for partition in first])
-    gathered = time.perf_counter() - began - planned
+    rows = ray.get([ray.remote(_samples).remote(job, partition) for partition in first])
+    gathered = sum(path.stat().st_size for path in Path(job.scratch).rglob("*") if path.is_file())
+    shutil.rmtree(job.scratch)
     shards = [{"name": f"train-{partition.id}.tar", "sha256": partition.id} for partition in partitions]
     plan_file.write_text(json.dumps({"shards": shards}))
-    return {"shards": len(partitions), "rows": sum(rows), "plan_seconds": planned, "gather_seconds": gathered}
+    return {"shards": len(partitions), "rows_read": sum(rows), "plan_seconds": took, "scratch_bytes": gathered}
 
 
-def _gathered(job: Any, partition: Any) -> int:
-    """Number of samples of a shard, once a worker has their rows."""
-    from stages.shard.plan import gather_samples
+def _samples(job: Any, partition: Any) -> int:
+    """Number of samples of a shard, once a worker has read all their rows."""
+    from stages.shard.gather import samples_of
 
-    begin, end = partition.spec["start"], partition.spec["stop"]
-    table = gather_samples(job.inputs, job.stage.config, job.scratch).slice(begin, end - begin)
-    return len(table.to_pylist())
+    samples = samples_of(job.inputs["verdicts"][0], job.scratch)
+    return sum(1 for _ in samples.rows(partition.spec["samples"]))
 
 
 def _tokens(workspace: Any, plan_file: Path) -> dict[str, Any]:
