@@ -157,6 +157,7 @@ class _Builder:
             search_radius=search_radius(config.index, [selection.duplicates.near, selection.contamination.near]),
             ngram=config.index.ngram,
             max_near=config.index.max_near,
+            range_rows=config.index.range_rows,
             benchmarks={name: BenchmarkImages.model_validate(it.held_out()) for name, it in held_out},
             private_sources=self.private,
         )
