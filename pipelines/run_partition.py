@@ -74,6 +74,12 @@ def _working_folder(artifact_dir: ArtifactDir) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def planned(job: ArtifactJob) -> list[Partition]:
+    """The partitions of the artifact (`Stage.plan`)."""
+    with disk_errors_told(*job.folders), _working_folder(job.artifact_dir) as folder:
+        return list(job.stage.plan(job.context(folder)))
+
+
 def run_partition(job: ArtifactJob, partition: Partition) -> dict[str, Any]:
     """Make and commit one partition; returns its report.
 

@@ -21,7 +21,7 @@ from pipelines.failures import UserErrors, disk_errors_told, joined, one_line
 from pipelines.fingerprint import fingerprinted
 from pipelines.node import Node
 from pipelines.progress import Progress
-from pipelines.run_partition import ArtifactJob, close
+from pipelines.run_partition import ArtifactJob, close, planned
 from pipelines.state import Workspace
 from pipelines.tracking.tracker import Tracker
 from stages.base.artifact import Artifact
@@ -168,7 +168,9 @@ class Runner:
 
     def _run_partitions(self, node: Node, job: ArtifactJob, started: float) -> Artifact:
         artifact_dir = job.artifact_dir
-        partitions = job.stage.partitions(job.inputs)
+        if type(job.stage).plan is not Stage.plan:
+            self.progress.note(f"{node.id}: planning")
+        partitions = planned(job)
         plan = [partition.id for partition in partitions]
         if artifact_dir.plan() != plan:
             artifact_dir.write("_plan.json", json.dumps(plan))

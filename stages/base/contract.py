@@ -1,7 +1,7 @@
 """What every stage implements: its typed config, its partitions, and how one partition is made.
 
-A stage defines only what is specific to it: `partitions`, `run` and `finish`, and where it needs them `check`, `setup`,
-`on_commit`, `summary` and `forget`. Retry, commit, progress, counters, MLflow and Ray belong to the runner
+A stage defines only what is specific to it: `partitions` (or `plan`), `run` and `finish`, and where it needs them `check`,
+`setup`, `on_commit`, `summary` and `forget`. Retry, commit, progress, counters, MLflow and Ray belong to the runner
 (`pipelines/runner.py`).
 
 Modules that define a stage are imported by every `pairmill` command, `--help` included: import heavy packages
@@ -76,7 +76,8 @@ class Partition:
 
 @dataclass
 class StageContext:
-    """What the runner hands to :meth:`Stage.run` (one partition) and :meth:`Stage.finish` (the whole)."""
+    """What the runner hands to :meth:`Stage.plan`, :meth:`Stage.run` (one partition) and :meth:`Stage.finish` (the
+    whole)."""
 
     inputs: Inputs
     out: Path
@@ -201,9 +202,19 @@ class Stage(ABC, Generic[C]):
         checked quickly. Called for every stage that is going to run, before any of them runs."""
         return
 
-    @abstractmethod
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
-        """The work, split. Runs in the driver; reads inputs' manifests and small tables only."""
+        """The work, split. Runs in the driver; reads inputs' manifests and small tables only. A stage implements this
+        or :meth:`plan`."""
+        raise NotImplementedError(f"{type(self).__name__} implements neither `partitions` nor `plan`")
+
+    def plan(self, context: StageContext) -> Sequence[Partition]:
+        """:meth:`partitions` of the inputs; implemented by a stage that has to go through large tables to split its work.
+
+        Runs in the driver at the start of every run that finds the artifact unfinished, and gives the same partitions
+        every time. It may start Ray tasks, and leave in ``context.scratch`` what :meth:`run` needs: each file whole or
+        not at all, so that a plan that was interrupted goes on from there.
+        """
+        return self.partitions(context.inputs)
 
     def setup(self) -> None:
         """Load what all partitions share (models); called once per process before the first `run`."""
