@@ -54,7 +54,8 @@ class Bench:
         self.rows = rows
         self.args = args
         self.workspace = folder / "workspace"
-        self.figures: dict[str, dict[str, Any]] = {}
+        self.saved = folder / "figures.json"
+        self.figures: dict[str, dict[str, Any]] = json.loads(self.saved.read_text()) if self.saved.exists() else {}
 
     def overrides(self, side: int = 200) -> list[str]:
         """The config; another `side` is another selection."""
@@ -77,7 +78,7 @@ class Bench:
         ]
 
     def run(self) -> None:
-        """All stages in order; an error ends it, with its message among the figures."""
+        """All stages in order that have no figures yet; an error ends it, with its message among the figures."""
         stages: dict[str, Callable[[], dict[str, Any]]] = {
             "lists": self._lists,
             "ingest": lambda: self._pairmill("ingest", ["run", "ingest", *self.overrides()]),
@@ -92,16 +93,15 @@ class Bench:
             "tokenizer": lambda: self._pairmill("tokenizer", ["run", "tokenizer", *self.overrides()]),
         }
         for name, stage in stages.items():
-            if name in self.args.skip:
+            if name in self.args.skip or name in self.figures:
                 continue
             try:
-                figures = stage()
+                self.figures[name] = stage()
             except Failed as failure:
-                figures = {"failed": str(failure)}
-            if name in MEASURED:
-                self.figures[name] = figures
-            print(f"{self.rows:,} rows: {name}: {json.dumps(figures)}", file=sys.stderr, flush=True)
-            if "failed" in figures and name in ("ingest", "index", "select"):
+                self.figures[name] = {"failed": str(failure)}
+            self.saved.write_text(json.dumps(self.figures))
+            print(f"{self.rows:,} rows: {name}: {json.dumps(self.figures[name])}", file=sys.stderr, flush=True)
+            if "failed" in self.figures[name] and name in ("ingest", "index", "select"):
                 return
 
     def _lists(self) -> dict[str, Any]:
@@ -205,11 +205,12 @@ def main() -> int:
     args = _arguments()
     results: dict[int, dict[str, dict[str, Any]]] = {}
     for rows in args.rows:
-        folder = Path(tempfile.mkdtemp(prefix=f"pairmill-scale-{rows}-", dir=args.folder))
+        folder = Path(args.folder or tempfile.mkdtemp(prefix="pairmill-scale-"), str(rows))
+        folder.mkdir(parents=True, exist_ok=True)
         try:
             bench = Bench(folder, rows, args)
             bench.run()
-            results[rows] = bench.figures
+            results[rows] = {name: bench.figures[name] for name in MEASURED if name in bench.figures}
         finally:
             if not args.keep:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -267,8 +268,10 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--cpus", type=int, default=2, help="CPUs of Ray (default %(default)s)")
     parser.add_argument("--folder", default=None, help="where the files go (about 2 GB per million rows)")
-    parser.add_argument("--keep", action="store_true", help="leave the files")
-    parser.add_argument("--skip", nargs="*", default=[], choices=MEASURED, help="stages that are not run")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave the files; the next run in that folder goes on there"
+    )
+    parser.add_argument("--skip", nargs="*", default=[], help="stages that are not run")
     parser.add_argument("--override", nargs="*", default=[], help="further keys of the configuration, KEY=VALUE")
     return parser.parse_args()
 

@@ -95,7 +95,9 @@ class Pool:
             "image_uid": pa.array(self.image_uids, pa.string()),
             "source": pa.array(self.source),
             "status": pa.array(status, pa.string()).dictionary_encode(),
-            "host": pa.array([f"host{n}.example" for n in random.zipf(1.4, rows) % 5000], pa.string()).dictionary_encode(),
+            "host": pa.array(
+                [f"host{n}.example" for n in random.zipf(1.4, rows) % 5000], pa.string()
+            ).dictionary_encode(),
             "shard": self._null(self.shard, pa.int32(), there),
             "offset": self._null(offset, pa.int64(), there),
             "length": self._null(length, pa.int64(), there),
@@ -193,7 +195,9 @@ class Pool:
         """The files of the `index` artifact."""
         tables = self.images(extents), self.pairs(), self.near()
         exact, near, texts = self.benchmark()
-        parts = [(source, f"{shard:05d}") for source, shard in zip(self.source.tolist(), self.shard.tolist(), strict=True)]
+        parts = [
+            (source, f"{shard:05d}") for source, shard in zip(self.source.tolist(), self.shard.tolist(), strict=True)
+        ]
         write_ranges(folder, *tables, exact, near, texts, parts, range_rows)
         listed = [{"name": name, "private": False} for name in self.sources]
         (folder / "sources.json").write_text(json.dumps(listed))
