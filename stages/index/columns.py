@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,15 @@ class Column:
 
     def write(self, number: int, values: NDArray[Any]) -> None:
         """Leave the values of one range, [rows] or [rows, width]; replaces what was left before."""
+        with self.writing(number) as write:
+            write(values)
+
+    @contextmanager
+    def writing(self, number: int) -> Iterator[Callable[[NDArray[Any]], None]]:
+        """As :meth:`write`, in several calls of what is entered: one part of the rows after the other."""
         os.makedirs(self.folder, exist_ok=True)
         with open(f"{self._file(number)}.{os.getpid()}.part", "wb") as file:
-            np.ascontiguousarray(values, dtype=self.dtype).tofile(file)
+            yield lambda values: np.ascontiguousarray(values, dtype=self.dtype).tofile(file)
         os.replace(file.name, self._file(number))
 
     def of(self, number: int) -> NDArray[Any]:

@@ -12,6 +12,7 @@ from stages.index import equal
 from stages.index.cells import Found
 from stages.index.columns import first_of
 from stages.index.config import Hash
+from stages.index.hamming import Words
 from stages.index.near import NearCopies, Pictures, near_matches
 from stages.index.schema import NEAR
 from stages.index.work import Work
@@ -43,7 +44,7 @@ def group_range(work: Work, number: int) -> int:
     work.exchange("asked").write(number, asked, work.thumbnails.range_of(foreign))
     leads = np.flatnonzero(leader == decoded)
     for name in work.hashes:
-        NearCopies(work, name).send(number, _pictures(work, name, number, leads), decoded[leads])
+        NearCopies(work, name).send(number, _words(work, name, number)[leads], decoded[leads])
     return len(leads)
 
 
@@ -77,6 +78,9 @@ def classes_of_range(
 
 def _pictures(work: Work, hash: Hash, number: int, places: np.ndarray) -> Pictures:
     """Some of a range's decoded images, by their places among these."""
-    decoded = np.asarray(work.column("decoded").of(number))[places] - work.ranges[number].first_image
-    words = np.asarray(work.words(hash).of(number)).reshape(-1, BITS[hash] // 64)
-    return Pictures(hash, words[places], np.asarray(work.thumbnails.of(number))[decoded])
+    rows = np.asarray(work.column("decoded").of(number))[places] - work.ranges[number].first_image
+    return Pictures(hash, _words(work, hash, number)[places], np.asarray(work.thumbnails.of(number)[rows]))
+
+
+def _words(work: Work, hash: Hash, number: int) -> Words:
+    return np.asarray(work.words(hash).of(number)).reshape(-1, BITS[hash] // 64)

@@ -28,6 +28,7 @@ from stages.index.work import Work
 
 _PAIRS = 1_000_000  # pairs whose thumbnails one task compares
 _STEP = 250_000  # of them at a time: some 100 MB of thumbnails
+_ROWS = 1 << 16  # thumbnails that are digested at a time
 
 
 @dataclass(frozen=True)
@@ -52,23 +53,11 @@ class Pictures:
         """Some of the rows, in the order given."""
         return Pictures(self.hash, self.words[rows], self.thumbnails[rows])
 
-    def signatures(self) -> NDArray[np.uint8]:
-        """Hash and 128 bits of the thumbnail, uint8 [n, bytes]: equal for pictures of one class."""
-        thumbnails = first_positions(self.thumbnails) if self.positions else np.ascontiguousarray(self.thumbnails)
-        digests = b"".join(xxhash.xxh3_128_digest(row) for row in thumbnails)
-        short = np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16)
-        return np.concatenate([np.ascontiguousarray(self.words).view(np.uint8), short], axis=1)
-
     def compare(self, rows: Rows, base: Pictures, others: Rows) -> pa.Table:
         """Columns `distance`, `difference`, `relative_difference` of pairs (row here, row of `base`)."""
-        plain, relative = differences(self.thumbnails[rows], base.thumbnails[others], self.positions)
+        plain, relative = differences(self.thumbnails[rows], base.thumbnails[others], self.hash == "phash_d4")
         columns = [distances(self.words[rows], base.words[others]), plain, relative]
         return pa.table([pa.array(column) for column in columns], names=NEAR.names[2:])
-
-    @property
-    def positions(self) -> bool:
-        """Whether thumbnails are compared in that of the eight positions which fits best."""
-        return self.hash == "phash_d4"
 
 
 @dataclass(frozen=True)
@@ -78,12 +67,18 @@ class NearCopies:
     work: Work
     hash: Hash
 
-    def send(self, number: int, pictures: Pictures, rows: Rows) -> None:
-        """Range by range: send the signatures of pictures that lead their group, which are these global rows."""
-        signatures = pictures.signatures()
-        spread = equal.mixed(pictures.words)
+    def send(self, number: int, words: Words, rows: Rows) -> None:
+        """Range by range: send the signatures of the pictures that lead their group: these global rows, with hashes
+        [rows, bits / 64]."""
+        thumbnails, start = self.work.thumbnails.of(number), self.work.ranges[number].first_image
+        digests = [
+            _digests(thumbnails[rows[begin : begin + _ROWS] - start], self.hash) for begin in range(0, len(rows), _ROWS)
+        ]
+        hashes = np.ascontiguousarray(words).view(np.uint8)
+        signatures = np.concatenate([hashes, np.concatenate([np.empty((0, 16), np.uint8), *digests])], axis=1)
         self._leads.write(number, rows)
-        self._column("first").write(number, equal.send_firsts(self._signatures, number, signatures, rows, spread))
+        first = equal.send_firsts(self._signatures, number, signatures, rows, equal.mixed(words))
+        self._column("first").write(number, first)
 
     def settle(self, bucket: int) -> tuple[int, int, Found]:
         """Bucket by bucket: tell classes from one another, and hashes.
@@ -244,6 +239,12 @@ class NearCopies:
 
     def _words(self, starts: Rows) -> Column:
         return self._column("hashes", "uint64", BITS[self.hash] // 64, starts)
+
+
+def _digests(thumbnails: NDArray[np.uint8], hash: Hash) -> NDArray[np.uint8]:
+    """128 bits of each thumbnail [n, 192], uint8 [n, 16]: equal where pictures of equal hash are of one class."""
+    whole = first_positions(thumbnails) if hash == "phash_d4" else np.ascontiguousarray(thumbnails)
+    return np.frombuffer(b"".join(xxhash.xxh3_128_digest(row) for row in whole), dtype=np.uint8).reshape(-1, 16)
 
 
 def _compare(told: tuple[NearCopies, Rows], task: int, work: Sequence[tuple[Found, int, int]]) -> None:

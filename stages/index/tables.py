@@ -41,15 +41,16 @@ def join_range(work: Work, phrases: Phrases, held_pixels: np.ndarray, number: in
     """
     it = work.ranges[number]
     parts: list[dict[str, pa.Table]] = []
-    alike, thumbnails, images, pairs = [], [], 0, 0
-    for source, digits in it.parts:
-        part = read(work.sources[source], digits, work.measured, work.hashes, phrases)
-        moved = _replaced(part.pairs, "image", part.pairs["image"].to_numpy() + images)
-        texts = _replaced(part.texts, "pair", part.texts["pair"].to_numpy() + pairs)
-        parts.append({"images": part.images, "pairs": moved, "texts": texts})
-        alike.append((part.identity, part.identity.rows + images))
-        thumbnails.append(part.thumbnails)
-        images, pairs = images + part.images.num_rows, pairs + part.pairs.num_rows
+    alike, images, pairs = [], 0, 0
+    with work.thumbnails.writing(number) as leave_thumbnails:
+        for source, digits in it.parts:
+            part = read(work.sources[source], digits, work.measured, work.hashes, phrases)
+            leave_thumbnails(part.thumbnails)
+            moved = _replaced(part.pairs, "image", part.pairs["image"].to_numpy() + images)
+            texts = _replaced(part.texts, "pair", part.texts["pair"].to_numpy() + pairs)
+            parts.append({"images": part.images, "pairs": moved, "texts": texts})
+            alike.append((part.identity, part.identity.rows + images))
+            images, pairs = images + part.images.num_rows, pairs + part.pairs.num_rows
     assert (images, pairs) == (it.images, it.pairs), "a file has other rows than its end says"
     write(_first_columns([part["pairs"] for part in parts], PAIRS, work.measured.pairs), work.made("pairs", number))
     texts = pa.concat_tables([BENCHMARK_TEXTS.empty_table(), *(part["texts"].cast(BENCHMARK_TEXTS) for part in parts)])
@@ -58,7 +59,6 @@ def join_range(work: Work, phrases: Phrases, held_pixels: np.ndarray, number: in
     table = _first_columns([part["images"] for part in parts], before, work.measured.images)
     write(table, work.path("images", number))
     rows = np.concatenate([np.empty(0, np.int64), *(rows for _, rows in alike)]) + it.first_image
-    work.thumbnails.write(number, np.concatenate(thumbnails))
     work.column("decoded").write(number, rows)
     for name in work.hashes:
         work.words(name).write(number, np.concatenate([identity.hashes[name] for identity, _ in alike]))

@@ -97,7 +97,7 @@ def near_copies() -> Callable[..., Near]:
             for it in ranges:
                 mine = np.arange(it.first_image, it.first_image + it.images)
                 work.thumbnails.write(it.number, pictures.thumbnails[mine])
-                copies.send(it.number, pictures.take(mine), mine)
+                copies.send(it.number, pictures.words[mine], mine)
             settled = [copies.settle(bucket) for bucket in numbers]
             copies.search(InProcess(), settled, radius, most, cell_rows)
             parts = [copies.classes_of_leads(number) for number in numbers]

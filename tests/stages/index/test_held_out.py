@@ -64,6 +64,10 @@ def test_without_a_pattern_all_images_of_the_folder_are(place: Path) -> None:
     found = held_out("b", BenchmarkImages(images=str(place / "images")), {})
     assert found.files == ["COCO_000000000007.jpg", "a.jpg", "b.jpg", "c.jpg"]
     assert found.texts == []
+    for name in ("d.AVIF", "e.jp2", "f.ico", "g.ppm", "h.tiff", "i.svg"):
+        (place / "images" / name).write_bytes(b"")
+    found = held_out("b", BenchmarkImages(images=str(place / "images")), {})
+    assert found.files[4:] == ["d.AVIF", "e.jp2", "f.ico", "g.ppm", "h.tiff"]
 
 
 def test_files_in_a_world_are_known_by_their_manifest(world) -> None:
