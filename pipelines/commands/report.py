@@ -100,7 +100,7 @@ def _earlier(lineage: Lineage, artifact: Artifact, which: str) -> Artifact:
             raise UserError("--against previous: this is the first selection of the workspace; there is none before it")
         return max(before, key=lambda a: (started(a), a.fingerprint))
     matches = find(others, which)
-    if len(matches) != 1 or "verdicts.parquet" not in matches[0].names():
+    if len(matches) != 1 or not matches[0].names("verdicts*.parquet"):
         known = ", ".join(a.fingerprint[:12] for a in others) or "none"
         many = "several selections begin with these digits" if len(matches) > 1 else "no selection"
         raise UserError(f"--against {which}: {many}; give `previous`, a folder, or the digits of one of: {known}")

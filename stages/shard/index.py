@@ -167,6 +167,13 @@ class ShardIndex:
             self._shards(number)
             yield pa.Table.from_batches([batch])
 
+    def find(self, uid: str) -> int | None:
+        """Number of the sample with a uid, which is looked for from the first on; None where there is none."""
+        for start, batch in zip(self._starts, self._batches, strict=False):
+            if (row := pc.index(batch.column("uid"), uid).as_py()) >= 0:
+                return start + int(row)
+        return None
+
     def check_order(self) -> None:
         """Raises ValueError naming the first row that is not in shard order."""
         for batch in range(len(self._batches)):

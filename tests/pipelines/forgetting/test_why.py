@@ -7,7 +7,6 @@ import subprocess
 import sys
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from pipelines.provenance.find import rows
@@ -143,7 +142,7 @@ def test_every_row_is_found_in_files_of_any_number(made: Any) -> None:
 
 
 def test_it_starts_neither_ray_nor_torch(made: Any) -> None:
-    uid = pq.read_table(made.of("select").path("verdicts.parquet"))["uid"][0].as_py()
+    uid = next(iter(made.verdicts()))
     code = (
         "import sys; from pipelines.main import main\n"
         f"main({['why', uid, *made.words()]!r})\n"

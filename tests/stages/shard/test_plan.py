@@ -213,7 +213,7 @@ def test_verdicts_may_be_on_pairs_that_are_no_longer_listed(world: Any, tmp_path
 
 
 def test_reasons_are_counted_over_all_ranges(world: Any) -> None:
-    inputs = world.inputs(drop=world.captions, range_rows=7)
+    inputs = world.inputs(drop=set(world.captions), range_rows=7)
     assert f"none of the {len(world.captions)} pairs is kept (rule.min_words" in why_nothing_is_kept(inputs)
 
 
