@@ -181,7 +181,7 @@ class Web:
         extent = extents[(row % np.uint64(PICTURES)).astype(np.int64)]
         status = np.where(fetched, len(_STATUSES), (mix(row, 3) % np.uint64(len(_STATUSES))).astype(np.int64))
         digests = hexadecimal(_bytes(row, 50, 4))
-        width, height = self._size(self._likeness(row)[2])
+        width, height = self._size(self._likeness(row)[3])
         columns = {
             "image_uid": images["image_uid"],
             "source": images["source"],
@@ -241,15 +241,18 @@ class Web:
             results[family.name] = pa.table(columns, schema=schema)
         return tables.joined(listed, families, results, "pairs")
 
-    def _likeness(self, row: Numbers) -> tuple[Numbers, NDArray[np.int64], Numbers]:
-        """What the picture looks like, how it was changed (0 not, 1 slightly, 2 much), and whose pixels it has."""
+    def _likeness(self, row: Numbers) -> tuple[Numbers, Numbers, NDArray[np.int64], Numbers]:
+        """The row whose picture this row has, what that looks like, how it was changed (0 not, 1 slightly, 2 much),
+        and whose pixels it has. All but the first follow from the first: equal pixels look the same."""
+        copy = uniform(row, 4) < 0.02
+        row = np.where(copy, mix(row, 5) % np.uint64(self.rows), row)
         chance = uniform(row, 4)
-        other = mix(row, 5) % np.uint64(self.rows)
         placeholder = np.uint64(self.rows) + mix(row, 6) % np.uint64(_PLACEHOLDERS)
-        look = np.select([chance < 0.08, chance < 0.087], [other, placeholder], row)
-        pixels = np.select([chance < 0.02, (chance >= 0.08) & (chance < 0.085)], [other, placeholder], row)
         near = (chance >= 0.02) & (chance < 0.08)
-        return look, np.where(near, 1 + (chance >= 0.06), 0), pixels
+        held = (chance >= 0.08) & (chance < 0.087)
+        look = np.select([near, held], [mix(row, 5) % np.uint64(self.rows), placeholder], row)
+        pixels = np.where(held & (chance < 0.085), placeholder, row)
+        return row, look, np.where(near, 1 + (chance >= 0.06), 0), pixels
 
     def _size(self, pixels: Numbers) -> tuple[NDArray[Any], NDArray[Any]]:
         width = self._quantile(self.sides, pixels, 30)
@@ -257,7 +260,7 @@ class Web:
         return width, height.astype(np.int32)
 
     def _image_columns(self, row: Numbers) -> dict[str, Any]:
-        look, change, pixels = self._likeness(row)
+        row, look, change, pixels = self._likeness(row)
         width, height = self._size(pixels)
         noise = _bytes(row, 80, 24).astype(np.int16)
         noise = np.select([change[:, None] == 1, change[:, None] == 2], [noise % 5 - 2, noise % 41 - 20], 0)
