@@ -110,7 +110,7 @@ def test_equal_pixels_have_equal_hashes_across_parts(web: Web) -> None:
         for digest, *looks in zip(columns["pixel_sha256"].to_pylist(), *values, strict=True):
             equal += digest in seen
             assert seen.setdefault(digest, tuple(looks)) == tuple(looks)
-    assert equal > 0.02 * ROWS  # copies and placeholders
+    assert equal > 40
 
 
 def test_near_copies_differ_by_a_few_bits_and_little_light(web: Web) -> None:
