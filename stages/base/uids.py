@@ -42,7 +42,7 @@ def _packed(chunk: pa.Array, digits: int) -> NDArray[np.uint8]:
     values = _VALUE[text]
     if (values == 255).any():
         raise ValueError(f"a uid is not {digits} lower-case hex digits")
-    return (values[0::2] << 4) | values[1::2]
+    return ((values[0::2] << 4) | values[1::2]).astype(np.uint8, copy=False)
 
 
 def as_hex(uids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:

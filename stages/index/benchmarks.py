@@ -27,7 +27,7 @@ from stages.imaging.perceptual_hash import (
     pixel_sha256,
 )
 from stages.index.held_out import HeldOut
-from stages.index.near import refuse_crowds
+from stages.index.matches import refuse_crowds
 from stages.index.schema import BENCHMARK_EXACT, BENCHMARK_NEAR, NEAR
 
 _BUCKET = 256  # images, about, that are hashed by one task and cached in one file

@@ -17,17 +17,18 @@ from stages.base.uids import bytes_of
 from stages.index import groups
 from stages.index.benchmarks import exact_matches, near_to_benchmarks
 from stages.index.config import IndexConfig
-from stages.index.near import NearCopies, Pictures
-from stages.index.partition import Measured, Source, measured_columns, rows_of
-from stages.index.ranges import Part, bundled
+from stages.index.matches import Pictures
+from stages.index.near import NearCopies
+from stages.index.partition import Measured, SourceInputs, measured_columns, rows_of
+from stages.index.ranges import RangePart, bundled
 from stages.index.tables import finish_range, join_range, write
 from stages.index.texts import Phrases
-from stages.index.work import Work
+from stages.index.work import IndexWork
 
 _FOOTERS = 64  # parts whose rows one task counts
 
 
-def planned(tasks: Tasks, inputs: Inputs, config: IndexConfig, folder: str) -> Work:
+def planned(tasks: Tasks, inputs: Inputs, config: IndexConfig, folder: str) -> IndexWork:
     """The ranges and columns of a run. Raises UserError when two inputs carry one source, or a file is missing."""
     sources, parts = _sources(inputs, config)
     chunks = [parts[begin : begin + _FOOTERS] for begin in range(0, len(parts), _FOOTERS)]
@@ -39,11 +40,11 @@ def planned(tasks: Tasks, inputs: Inputs, config: IndexConfig, folder: str) -> W
         pa.unify_schemas([it.pairs for it in columns], promote_options="permissive"),
     )
     ranges = bundled(counted, config.range_rows)
-    return Work(folder, tuple(ranges), tuple(sources), measured, tuple(config.search_radius))
+    return IndexWork(folder, tuple(ranges), tuple(sources), measured, tuple(config.search_radius))
 
 
 def build(
-    tasks: Tasks, work: Work, config: IndexConfig, held: pa.Table, phrases: Phrases
+    tasks: Tasks, work: IndexWork, config: IndexConfig, held: pa.Table, phrases: Phrases
 ) -> tuple[Mapping[str, pa.Table], Counter[str]]:
     """Write the files of all ranges below `made` in the folder of the work; returns the tables of matches in
     benchmarks by file name, and the artifact's counts.
@@ -83,7 +84,7 @@ def build(
     return tables, counts
 
 
-def move(work: Work, tables: Mapping[str, pa.Table], out: Path) -> None:
+def move(work: IndexWork, tables: Mapping[str, pa.Table], out: Path) -> None:
     """Bring what :func:`build` made to where it belongs to the artifact."""
     made = Path(work.folder, "made")
     for file in sorted(made.iterdir()):
@@ -92,9 +93,9 @@ def move(work: Work, tables: Mapping[str, pa.Table], out: Path) -> None:
         write(table, out / name)
 
 
-def _sources(inputs: Inputs, config: IndexConfig) -> tuple[list[Source], list[tuple[int, str]]]:
+def _sources(inputs: Inputs, config: IndexConfig) -> tuple[list[SourceInputs], list[tuple[int, str]]]:
     """The sources by number, and their parts in order."""
-    sources: list[Source] = []
+    sources: list[SourceInputs] = []
     parts: list[tuple[int, str]] = []
     for number, (pairs, raw, signals) in enumerate(zip(*(inputs[r] for r in ("pairs", "raw", "signals")), strict=True)):
         name = str(pairs.manifest["config"]["name"])
@@ -102,14 +103,14 @@ def _sources(inputs: Inputs, config: IndexConfig) -> tuple[list[Source], list[tu
             raise UserError(f"index: two inputs are source {name}; name each source once in `source`")
         # Fresh ones, without the manifests: every task gets its own copy.
         artifacts = [Artifact(artifact.url) for artifact in (pairs, raw, signals)]
-        sources.append(Source(number, name, name in config.private_sources, *artifacts))
+        sources.append(SourceInputs(number, name, name in config.private_sources, *artifacts))
         for file in pairs.names("pairs-*.parquet"):
             parts.append((number, file.removeprefix("pairs-").removesuffix(".parquet")))
     return sources, parts
 
 
-def _counted(sources: list[Source], parts: list[tuple[int, str]]) -> list[Part]:
-    return [Part(source, digits, *rows_of(sources[source], digits)) for source, digits in parts]
+def _counted(sources: list[SourceInputs], parts: list[tuple[int, str]]) -> list[RangePart]:
+    return [RangePart(source, digits, *rows_of(sources[source], digits)) for source, digits in parts]
 
 
 def _all(results: object) -> None:

@@ -25,6 +25,7 @@ from stages.index.hamming import Table, Words, cut, distances, extended, near_wi
 CELL_ROWS = 1_000_000
 _SAMPLE = 1 << 18  # hashes by which the cut is chosen
 _PASSES = 32_000_000  # rows times tables of one task: some seconds
+_FILE_PAIRS = 1_000_000  # pairs of hashes in one file, about
 _GROUPS = 8  # groups of tables whose rows lie in cells at a time: as many copies of the hashes on disk
 _FINER = 16  # cells into which one of far too many rows is divided further
 
@@ -57,7 +58,7 @@ class Distinct:
 
 
 @dataclass(frozen=True)
-class Found:
+class PairFile:
     """A file of near pairs that a task left: int64 [pairs, 3] of (number, other number, distance)."""
 
     file: str
@@ -84,7 +85,7 @@ class _Search:
 
 def search(
     tasks: Tasks, folder: str, distinct: Distinct, radius: int, most: int, cell_rows: int = CELL_ROWS
-) -> Iterator[Found]:
+) -> Iterator[PairFile]:
     """All pairs of distinct hashes that differ in at most `radius` bits, each once, in files below `folder`.
 
     A task that comes to more than `most` pairs of rows stops there.
@@ -97,14 +98,14 @@ def search(
 
 def search_cut(
     tasks: Tasks, folder: str, distinct: Distinct, radius: int, agree: int, most: int, cell_rows: int
-) -> Iterator[Found]:
+) -> Iterator[PairFile]:
     """As :func:`search`, with blocks in which near hashes agree."""
     blocks = cut(np.empty((0, distinct.bits // 64), np.uint64), radius, agree)
     shared = shared_bits(distinct.bits, radius, blocks.agree, len(distinct), cell_rows)
     search = _Search(folder, distinct, radius, blocks.agree, shared, cell_rows, most)
     told = tasks.share(search)
     groups = list(_grouped(blocks.tables(), len(shared)).items())
-    buckets = _bundles(np.diff(distinct.words.starts), 4 * cell_rows)
+    buckets = _bundles(np.diff(distinct.words.starts), 2 * cell_rows)
     number = 0
     for begin in range(0, len(groups), _GROUPS):
         batch = groups[begin : begin + _GROUPS]
@@ -112,7 +113,8 @@ def search_cut(
         calls = ((told, places, task, buckets[task]) for task in range(len(buckets)))
         held = sum(tasks.map(_hand_out, calls), np.zeros((len(batch), 1 << sum(shared)), np.int64))
         work = [piece for place, (_, tables) in enumerate(batch) for piece in _pieces(search, place, tables, held)]
-        yield from tasks.map(_search_piece, ((told, number + n, piece) for n, piece in enumerate(work)))
+        for files in tasks.map(_search_piece, ((told, number + n, piece) for n, piece in enumerate(work))):
+            yield from files
         number += len(work)
         for place in range(len(batch)):
             shutil.rmtree(_cells(search, place).folder)
@@ -223,35 +225,57 @@ def _hand_out(search: _Search, places: Sequence[Table], task: int, buckets: Sequ
     return counts
 
 
-def _search_piece(search: _Search, number: int, piece: _Piece) -> Found:
-    """Near pairs that the tables of a piece report, into a file of its own."""
-    path = os.path.join(search.folder, f"found-{number:07d}.bin")
-    pairs = rows = 0
-    with open(path, "wb") as file:
-        for cell in piece.cells:
-            for found, held in _search_cell(search, piece, cell):
-                found.tofile(file)
-                pairs += len(found)
-                rows += held
-                if rows > search.most:
-                    return Found(path, pairs, rows)
-    return Found(path, pairs, rows)
+def _search_piece(search: _Search, number: int, piece: _Piece) -> list[PairFile]:
+    """Near pairs that the tables of a piece report, in files of its own."""
+    files: list[PairFile] = []
+    parts: list[Rows] = []
+    rows = total = 0
+
+    def leave() -> None:
+        path = os.path.join(search.folder, f"found-{number:07d}-{len(files)}.bin")
+        whole = np.concatenate(parts)
+        whole.tofile(path)
+        files.append(PairFile(path, len(whole), rows))
+        parts.clear()
+
+    for found, held in (part for cell in piece.cells for part in _search_cell(search, piece, cell)):
+        parts.append(found)
+        rows, total = rows + held, total + held
+        if sum(map(len, parts)) >= _FILE_PAIRS or total > search.most:
+            leave()
+            if total > search.most:
+                return files
+            rows = 0
+    if parts:
+        leave()
+    return files
 
 
 def _search_cell(search: _Search, piece: _Piece, cell: int) -> Iterator[tuple[Rows, int]]:
     """Parts of (number, other number, distance) [n, 3], and how many pairs of rows each stands for."""
-    table = _cells(search, piece.place).read(cell)
-    names = [name for name in table.column_names if name.startswith("word")]
-    words = np.stack([table[name].to_numpy() for name in names], axis=1)
-    numbers, sizes = table["number"].to_numpy(), table["size"].to_numpy().astype(np.int64)
-    shared = search.shared
-    if piece.finer:
-        shared = piece.finer
-        mine = cut(words, search.radius, search.agree).cell(piece.tables[0][: len(shared)], shared) == piece.part
-        words, numbers, sizes = words[mine], numbers[mine], sizes[mine]
-    for row, other in _within(search, words, piece.tables, shared):
+    words, numbers, sizes = _rows_of_cell(search, piece, cell)
+    for row, other in _within(search, words, piece.tables, piece.finer or search.shared):
         count = int((sizes[row] * sizes[other]).sum())
         yield np.stack([numbers[row], numbers[other], distances(words[row], words[other])], axis=1), count
+
+
+def _rows_of_cell(search: _Search, piece: _Piece, cell: int) -> tuple[Words, Rows, Rows]:
+    """Words, numbers and sizes of a cell's rows, or of the part of it that the piece names."""
+    table = _cells(search, piece.place).read(cell)
+    names = [name for name in table.column_names if name.startswith("word")]
+    read = []
+    step = search.cell_rows if piece.finer else max(1, table.num_rows)
+    for begin in range(0, table.num_rows, step):
+        part = table.slice(begin, step)
+        words = np.stack([part[name].to_numpy() for name in names], axis=1)
+        held = words, part["number"].to_numpy(), part["size"].to_numpy().astype(np.int64)
+        if piece.finer:
+            blocks = cut(words, search.radius, search.agree)
+            mine = blocks.cell(piece.tables[0][: len(piece.finer)], piece.finer) == piece.part
+            held = words[mine], held[1][mine], held[2][mine]
+        read.append(held)
+    words, numbers, sizes = (np.concatenate([part[n] for part in read]) for n in range(3))
+    return words, numbers, sizes
 
 
 def _within(

@@ -9,22 +9,23 @@ import pyarrow as pa
 
 from stages.imaging.perceptual_hash import BITS
 from stages.index import equal
-from stages.index.cells import Found
+from stages.index.cells import PairFile
 from stages.index.columns import first_of
 from stages.index.config import Hash
 from stages.index.hamming import Words
-from stages.index.near import NearCopies, Pictures, near_matches
+from stages.index.matches import Pictures, near_matches
+from stages.index.near import NearCopies
 from stages.index.schema import NEAR
-from stages.index.work import Work
+from stages.index.work import IndexWork
 
 
-def settle_pixels(work: Work, bucket: int) -> None:
+def settle_pixels(work: IndexWork, bucket: int) -> None:
     """Bucket by bucket: tell the ranges which images have the pixels of others."""
     digests, rows = equal.received(work.exchange("pixels"), bucket)
     equal.answer(work.exchange("groups"), bucket, rows, first_of(digests), work.thumbnails.range_of(rows))
 
 
-def group_range(work: Work, number: int) -> int:
+def group_range(work: IndexWork, number: int) -> int:
     """Range by range: `group` and `copies` of each image, and the signatures of those that lead; returns how many do.
 
     Also asks other ranges for the classes of the leaders that lie there.
@@ -48,13 +49,13 @@ def group_range(work: Work, number: int) -> int:
     return len(leads)
 
 
-def settle_classes(work: Work, hash: Hash, bucket: int) -> tuple[int, int, Found]:
+def settle_classes(work: IndexWork, hash: Hash, bucket: int) -> tuple[int, int, PairFile]:
     """Bucket by bucket: :meth:`NearCopies.settle`."""
     return NearCopies(work, hash).settle(bucket)
 
 
 def classes_of_range(
-    work: Work, radius: Sequence[int], held: Sequence[Pictures], most: int, number: int
+    work: IndexWork, radius: Sequence[int], held: Sequence[Pictures], most: int, number: int
 ) -> list[pa.Table]:
     """Range by range: answer what others asked, and compare the classes with the benchmarks' images.
 
@@ -76,11 +77,11 @@ def classes_of_range(
     return matches
 
 
-def _pictures(work: Work, hash: Hash, number: int, places: np.ndarray) -> Pictures:
+def _pictures(work: IndexWork, hash: Hash, number: int, places: np.ndarray) -> Pictures:
     """Some of a range's decoded images, by their places among these."""
     rows = np.asarray(work.column("decoded").of(number))[places] - work.ranges[number].first_image
     return Pictures(hash, _words(work, hash, number)[places], np.asarray(work.thumbnails.of(number)[rows]))
 
 
-def _words(work: Work, hash: Hash, number: int) -> Words:
+def _words(work: IndexWork, hash: Hash, number: int) -> Words:
     return np.asarray(work.words(hash).of(number)).reshape(-1, BITS[hash] // 64)

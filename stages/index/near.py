@@ -12,59 +12,28 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from stages.base.contract import UserError
 from stages.base.exchange import Exchange
 from stages.base.tasks import Tasks
-from stages.base.uids import bytes_of
 from stages.imaging.perceptual_hash import BITS
 from stages.index import equal
-from stages.index.cells import CELL_ROWS, Distinct, Found, search
+from stages.index.cells import CELL_ROWS, Distinct, PairFile, search
 from stages.index.columns import Column, Rows, first_of, starts_of
 from stages.index.config import Hash
-from stages.index.hamming import Words, distances, near_between
+from stages.index.hamming import Words
 from stages.index.likeness import differences, first_positions
+from stages.index.matches import STEP, refuse_crowds
 from stages.index.schema import NEAR
-from stages.index.work import Work
+from stages.index.work import IndexWork
 
 _PAIRS = 1_000_000  # pairs whose thumbnails one task compares
-_STEP = 250_000  # of them at a time: some 100 MB of thumbnails
 _ROWS = 1 << 16  # thumbnails that are digested at a time
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """What is compared, row by row, and how."""
-
-    hash: Hash
-    words: Words
-    """[n, bits / 64]"""
-    thumbnails: NDArray[np.uint8]
-    """[n, 192]"""
-
-    @staticmethod
-    def of(table: pa.Table, hash: Hash) -> Pictures:
-        """From the fixed-size binary columns of that name and `thumbnail`."""
-        return Pictures(hash, bytes_of(table[hash]).view(">u8").astype(np.uint64), bytes_of(table["thumbnail"]))
-
-    def __len__(self) -> int:
-        return len(self.words)
-
-    def take(self, rows: NDArray[Any]) -> Pictures:
-        """Some of the rows, in the order given."""
-        return Pictures(self.hash, self.words[rows], self.thumbnails[rows])
-
-    def compare(self, rows: Rows, base: Pictures, others: Rows) -> pa.Table:
-        """Columns `distance`, `difference`, `relative_difference` of pairs (row here, row of `base`)."""
-        plain, relative = differences(self.thumbnails[rows], base.thumbnails[others], self.hash == "phash_d4")
-        columns = [distances(self.words[rows], base.words[others]), plain, relative]
-        return pa.table([pa.array(column) for column in columns], names=NEAR.names[2:])
 
 
 @dataclass(frozen=True)
 class NearCopies:
     """The search by one hash: its passes over ranges and buckets, and what they leave."""
 
-    work: Work
+    work: IndexWork
     hash: Hash
 
     def send(self, number: int, words: Words, rows: Rows) -> None:
@@ -80,7 +49,7 @@ class NearCopies:
         first = equal.send_firsts(self._signatures, number, signatures, rows, equal.mixed(words))
         self._column("first").write(number, first)
 
-    def settle(self, bucket: int) -> tuple[int, int, Found]:
+    def settle(self, bucket: int) -> tuple[int, int, PairFile]:
         """Bucket by bucket: tell classes from one another, and hashes.
 
         Returns the number of classes and of hashes, and the pairs of classes with equal hashes.
@@ -104,7 +73,7 @@ class NearCopies:
         with open(file := os.path.join(self._folder, f"own-{bucket:05d}.bin"), "wb") as out:
             np.stack([own, own, np.zeros_like(own)], axis=1).tofile(out)
         many = sizes[own].astype(np.int64)
-        return len(order), len(place), Found(file, len(own), int((many * (many - 1) // 2).sum()))
+        return len(order), len(place), PairFile(file, len(own), int((many * (many - 1) // 2).sum()))
 
     def classes_of_leads(self, number: int) -> tuple[Rows, Rows, NDArray[np.bool_]]:
         """Pictures of a range that lead their group (global rows), the class of each, and whether it has others."""
@@ -147,7 +116,7 @@ class NearCopies:
     def search(
         self,
         tasks: Tasks,
-        settled: Sequence[tuple[int, int, Found]],
+        settled: Sequence[tuple[int, int, PairFile]],
         radius: int,
         most: int,
         cell_rows: int = CELL_ROWS,
@@ -162,7 +131,8 @@ class NearCopies:
         self._edges_in_task(0, [NEAR.empty_table()])
         found, count = [], 0
         own = [
-            Found(it.file, it.pairs, it.rows, int(start)) for (_, _, it), start in zip(settled, members, strict=False)
+            PairFile(it.file, it.pairs, it.rows, int(start))
+            for (_, _, it), start in zip(settled, members, strict=False)
         ]
         for it in (*own, *search(tasks, self._folder, distinct, radius, most, cell_rows)):
             count += it.rows
@@ -174,20 +144,20 @@ class NearCopies:
         for _ in tasks.map(_compare, calls):
             pass
 
-    def compare(self, members: Rows, task: int, work: Sequence[tuple[Found, int, int]]) -> None:
+    def compare(self, members: Rows, task: int, work: Sequence[tuple[PairFile, int, int]]) -> None:
         """Compare the thumbnails of some pairs, and send the edges to the ranges of both ends."""
         parts = (part for found, begin, end in work for part in self._compared(members, found, begin, end))
         self._edges_in_task(task, parts)
 
-    def _compared(self, members: Rows, found: Found, begin: int, end: int) -> Iterator[pa.Table]:
+    def _compared(self, members: Rows, found: PairFile, begin: int, end: int) -> Iterator[pa.Table]:
         pairs = np.fromfile(found.file, dtype=np.int64).reshape(-1, 3)
         one, other = pairs[:, 0] + found.start, pairs[:, 1] + found.start
         rows, sizes = self._members(members), self._sizes(members)
         size = sizes.take(other).astype(np.int64)
         each = np.where(one == other, size * (size - 1) // 2, sizes.take(one) * size)
         ends = np.cumsum(each)
-        for low in range(begin, end, _STEP):
-            flat = np.arange(low, min(low + _STEP, end))
+        for low in range(begin, end, STEP):
+            flat = np.arange(low, min(low + STEP, end))
             pair = np.searchsorted(ends, flat, side="right")
             left, right = _places(flat - (ends[pair] - each[pair]), size[pair], one[pair] == other[pair])
             a, b = rows.take(one[pair] + left), rows.take(other[pair] + right)
@@ -247,13 +217,13 @@ def _digests(thumbnails: NDArray[np.uint8], hash: Hash) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(xxhash.xxh3_128_digest(row) for row in whole), dtype=np.uint8).reshape(-1, 16)
 
 
-def _compare(told: tuple[NearCopies, Rows], task: int, work: Sequence[tuple[Found, int, int]]) -> None:
+def _compare(told: tuple[NearCopies, Rows], task: int, work: Sequence[tuple[PairFile, int, int]]) -> None:
     told[0].compare(told[1], task, work)
 
 
-def _shares(found: Sequence[Found]) -> Iterator[list[tuple[Found, int, int]]]:
+def _shares(found: Sequence[PairFile]) -> Iterator[list[tuple[PairFile, int, int]]]:
     """Pairs of rows in files, by number: together as many as one task compares."""
-    share: list[tuple[Found, int, int]] = []
+    share: list[tuple[PairFile, int, int]] = []
     room = _PAIRS
     for it in found:
         begin = 0
@@ -277,28 +247,3 @@ def _places(flat: Rows, size: Rows, same: NDArray[np.bool_]) -> tuple[Rows, Rows
     later -= later * (later - 1) // 2 > flat
     later += (later + 1) * later // 2 <= flat
     return np.where(same, flat - later * (later - 1) // 2, left), np.where(same, later, right)
-
-
-def near_matches(pictures: Pictures, base: Pictures, radius: int, most: int) -> pa.Table:
-    """Rows (first: of `pictures`, second: of `base`, and how much they differ), unsorted, one per near pair.
-
-    Raises UserError for more than `most`.
-    """
-    parts, count = [NEAR.empty_table()], 0
-    for row, other in near_between(pictures.words, base.words, radius):
-        count += len(row)
-        refuse_crowds(count, most)
-        for begin in range(0, len(row), _STEP):
-            one, two = row[begin : begin + _STEP], other[begin : begin + _STEP]
-            measured = pictures.compare(one, base, two)
-            parts.append(pa.table([pa.array(one), pa.array(two), *measured.columns], schema=NEAR))
-    return pa.concat_tables(parts)
-
-
-def refuse_crowds(count: int, most: int) -> None:
-    """Raises UserError for more than `most` near pairs."""
-    if count > most:
-        raise UserError(
-            f"index: {count:,} pairs of near pictures or more, above index.max_near={most:,}; lower index.radius and"
-            " the selection's radius, or raise the limit if there is room on the disk (26 bytes each)"
-        )

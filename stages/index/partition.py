@@ -26,7 +26,7 @@ _HOST = r"^[a-zA-Z][a-zA-Z0-9+.\-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]/?#]*\]|[^/?#
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceInputs:
     """The artifacts of one source."""
 
     number: int
@@ -72,7 +72,7 @@ class JoinedPart:
     """As `benchmark-texts`; `pair` counts within the part."""
 
 
-def rows_of(source: Source, digits: str) -> tuple[int, int]:
+def rows_of(source: SourceInputs, digits: str) -> tuple[int, int]:
     """Images and pairs of one part, by the ends of its files."""
     counts = []
     for artifact, stem, stage in ((source.raw, "attempts", "download"), (source.pairs, "pairs", "ingest")):
@@ -81,7 +81,7 @@ def rows_of(source: Source, digits: str) -> tuple[int, int]:
     return counts[0], counts[1]
 
 
-def measured_columns(source: Source, digits: str) -> Measured:
+def measured_columns(source: SourceInputs, digits: str) -> Measured:
     """The scalar columns of one source, whose parts all have the same.
 
     Raises UserError for one that is called like a column of the index.
@@ -96,7 +96,7 @@ def measured_columns(source: Source, digits: str) -> Measured:
     return Measured(*schemas)
 
 
-def read(source: Source, digits: str, measured: Measured, hashes: Sequence[Hash], phrases: Phrases) -> JoinedPart:
+def read(source: SourceInputs, digits: str, measured: Measured, hashes: Sequence[Hash], phrases: Phrases) -> JoinedPart:
     """Join the tables of one part. Raises UserError where they disagree, list something twice or lack a hash."""
     file = f"{digits}.parquet"
     listed = _table(source.pairs, f"pairs-{file}", "ingest", ["uid", "image_uid", "url", "caption"])
@@ -183,7 +183,7 @@ def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _refuse(uids: pa.ChunkedArray, wrong: Any, source: Source, message: str, stage: str) -> None:
+def _refuse(uids: pa.ChunkedArray, wrong: Any, source: SourceInputs, message: str, stage: str) -> None:
     wrong_uids = uids.filter(pc.fill_null(wrong, False))
     if len(wrong_uids):
         problem = message.format(as_hex(wrong_uids)[0].as_py())
@@ -236,7 +236,7 @@ def _measured(table: pa.Table, schema: pa.Schema, rows: pa.Array) -> dict[str, A
 
 
 def _identity(
-    table: pa.Table, hashes: Sequence[Hash], source: Source, rows: pa.Array, images: Rows, count: int
+    table: pa.Table, hashes: Sequence[Hash], source: SourceInputs, rows: pa.Array, images: Rows, count: int
 ) -> tuple[Identity, NDArray[np.uint8]]:
     """Digest and hashes of the decoded `images`, which are `rows` of the table; and thumbnails of all, [count, 192]."""
     for name in ["pixel_sha256", *hashes, "thumbnail"]:

@@ -30,7 +30,7 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Part:
+class RangePart:
     """A part and its rows."""
 
     source: int
@@ -39,12 +39,12 @@ class Part:
     pairs: int
 
 
-def bundled(parts: Iterable[Part], most: int) -> list[Range]:
+def bundled(parts: Iterable[RangePart], most: int) -> list[Range]:
     """The ranges of parts, which stay in their order: as many in each as have at most `most` pairs together.
 
     A part of more pairs is a range of its own.
     """
-    bundles: list[list[Part]] = []
+    bundles: list[list[RangePart]] = []
     pairs = 0
     for part in parts:
         if not bundles or pairs + part.pairs > most:

@@ -17,7 +17,7 @@ from stages.index.near import NearCopies
 from stages.index.partition import read
 from stages.index.schema import BENCHMARK_TEXTS, IMAGES, PAIRS, images_schema
 from stages.index.texts import Phrases
-from stages.index.work import Work
+from stages.index.work import IndexWork
 
 _BATCH = 1 << 24  # rows of one record batch: columns in one piece up to that, so that numpy can map them
 
@@ -34,7 +34,7 @@ class Joined:
     """Row of each one's image in the table of those held out."""
 
 
-def join_range(work: Work, phrases: Phrases, held_pixels: np.ndarray, number: int) -> Joined:
+def join_range(work: IndexWork, phrases: Phrases, held_pixels: np.ndarray, number: int) -> Joined:
     """Read the parts of a range and write its pairs and texts; leave its images and what tells copies for later passes.
 
     `held_pixels` are the digests of the benchmarks' images, uint8 [images, 32]. Raises UserError where inputs disagree.
@@ -70,7 +70,7 @@ def join_range(work: Work, phrases: Phrases, held_pixels: np.ndarray, number: in
     return Joined(texts.num_rows, rows[among[hit]], hit)
 
 
-def finish_range(work: Work, number: int) -> Counter[str]:
+def finish_range(work: IndexWork, number: int) -> Counter[str]:
     """Write the images of a range, with their groups and classes, and the near copies that start in it."""
     it = work.ranges[number]
     with pa.memory_map(work.path("images", number)) as mapped:

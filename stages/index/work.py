@@ -10,18 +10,18 @@ from stages.base.exchange import Exchange
 from stages.imaging.perceptual_hash import BITS, THUMBNAIL_BYTES
 from stages.index.columns import Column, Rows, starts_of
 from stages.index.config import Hash
-from stages.index.partition import Measured, Source
+from stages.index.partition import Measured, SourceInputs
 from stages.index.ranges import Range
 from stages.index.schema import file_of
 
 
 @dataclass(frozen=True)
-class Work:
+class IndexWork:
     """Picklable. All files lie in a folder that every worker shares."""
 
     folder: str
     ranges: tuple[Range, ...]
-    sources: tuple[Source, ...]
+    sources: tuple[SourceInputs, ...]
     measured: Measured
     hashes: tuple[Hash, ...]
 

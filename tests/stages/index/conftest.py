@@ -15,11 +15,12 @@ from stages.base.artifact import Artifact
 from stages.base.tasks import InProcess
 from stages.base.uids import as_hex
 from stages.index.cells import CELL_ROWS
-from stages.index.near import NearCopies, Pictures
+from stages.index.matches import Pictures
+from stages.index.near import NearCopies
 from stages.index.partition import Measured
 from stages.index.ranges import from_json
 from stages.index.reader import Index
-from stages.index.work import Work
+from stages.index.work import IndexWork
 from stages.signals.config import SignalsConfig
 from stages.signals.stage import Signals
 
@@ -91,7 +92,7 @@ def near_copies() -> Callable[..., Near]:
             sizes = [min(rows, len(pictures) - begin) for begin in range(0, len(pictures), rows)] or [0]
             ranges = from_json({"parts": [], "images": size, "pairs": size} for size in sizes)
             none = Measured(pa.schema([]), pa.schema([]))
-            work = Work(folder, tuple(ranges), (), none, (pictures.hash,))
+            work = IndexWork(folder, tuple(ranges), (), none, (pictures.hash,))
             copies = NearCopies(work, pictures.hash)
             numbers = range(len(ranges))
             for it in ranges:

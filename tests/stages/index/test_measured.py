@@ -14,7 +14,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from stages.imaging.decode import decode_rgb
 from stages.imaging.perceptual_hash import hash_words, perceptual_signature, pixel_sha256, thumbnail_array
 from stages.index.config import Hash
-from stages.index.near import Pictures, near_matches
+from stages.index.matches import Pictures, near_matches
 from stages.select.config import Near, SelectionConfig
 from stages.select.duplicates import confirmed
 

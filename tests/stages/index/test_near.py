@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stages.base.contract import UserError
 from stages.index.likeness import differences, relative_difference
-from stages.index.near import Pictures, near_matches
+from stages.index.matches import Pictures, near_matches
 
 
 @pytest.fixture(scope="session")
