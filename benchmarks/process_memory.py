@@ -1,4 +1,4 @@
-"""Peak memory of a command by process, driver and Ray's workers apart, from /proc (Linux)."""
+"""Peak memory and processor time of a command, driver and Ray's workers apart, from /proc (Linux)."""
 
 from __future__ import annotations
 
@@ -45,6 +45,8 @@ class Run:
     """One command."""
 
     seconds: float
+    cpu_seconds: float
+    """Of driver and workers, as last sampled: what a busy machine does not stretch."""
     code: int
     peaks: Peaks
 
@@ -54,6 +56,7 @@ class _Sampler:
     root: int
     interval: float
     peaks: Peaks = field(default_factory=Peaks)
+    cpu: dict[int, float] = field(default_factory=dict)
     ended: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -74,6 +77,7 @@ class _Sampler:
                 peaks.driver = max(peaks.driver, pss)
                 peaks.driver_anonymous = max(peaks.driver_anonymous, anonymous + shared)
                 tree += pss
+                self.cpu[pid] = _cpu_seconds(pid) or self.cpu.get(pid, 0.0)
             elif any(part in _command_line(pid) for part in _DAEMONS):
                 daemons += pss - shared
                 store += shared
@@ -82,6 +86,7 @@ class _Sampler:
                 peaks.worker_anonymous = max(peaks.worker_anonymous, anonymous + shared)
                 tree += pss
                 processes += 1
+                self.cpu[pid] = _cpu_seconds(pid) or self.cpu.get(pid, 0.0)
         peaks.tree = max(peaks.tree, tree + store)
         peaks.store = max(peaks.store, store)
         peaks.daemons = max(peaks.daemons, daemons)
@@ -106,7 +111,7 @@ def measured(
             thread.join()
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-    return Run(took, code, sampler.peaks)
+    return Run(took, sum(sampler.cpu.values()), code, sampler.peaks)
 
 
 def descendants(root: int) -> list[int]:
@@ -115,8 +120,7 @@ def descendants(root: int) -> list[int]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError, IndexError, ValueError):
-                # The name of the program stands in brackets and may contain anything.
-                parent = int(Path("/proc", name, "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[1])
+                parent = int(_status(int(name))[1])
                 children.setdefault(parent, []).append(int(name))
     found, stack = [], [root]
     while stack:
@@ -124,6 +128,19 @@ def descendants(root: int) -> list[int]:
         found.append(pid)
         stack += children.get(pid, [])
     return found
+
+
+def _status(pid: int) -> list[str]:
+    """The fields of `/proc/PID/stat` from the third on (man 5 proc), behind the program's name in brackets."""
+    return Path("/proc", str(pid), "stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+
+
+def _cpu_seconds(pid: int) -> float | None:
+    try:
+        fields = _status(pid)
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _command_line(pid: int) -> str:

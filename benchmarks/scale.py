@@ -9,7 +9,7 @@ so no shards). MLflow is off.
 Memory is the proportional set size of each process, sampled four times a second (`process_memory.py`): `driver`, the
 largest `worker`, and the whole `tree` at one moment with Ray's object store and without its daemons. `anonymous` leaves
 out pages of files. Seconds are those of the whole command, start of Python and Ray included; `stage_seconds` those of
-the stage in it.
+the stage in it; `cpu_seconds` those of the processors, which a busy machine does not stretch.
 
 Ends with one JSON object: `name`, `machine`, `rows` (number -> stage -> figures), `growth` (peaks at the last number of
 rows over those at the one before).
@@ -179,7 +179,7 @@ class Bench:
         log = self.folder / f"{name}.log"
         threads = {"OMP_NUM_THREADS": str(self.args.cpus)}
         run = measured(command, log, ROOT, {**os.environ, **hushed, **threads})
-        figures: dict[str, Any] = {"seconds": round(run.seconds, 2)}
+        figures: dict[str, Any] = {"seconds": round(run.seconds, 2), "cpu_seconds": round(run.cpu_seconds, 2)}
         peaks = asdict(run.peaks)
         figures |= {f"peak_{key}_mb": round(peaks[key], 1) for key in (*_PEAKS, "store", "daemons")}
         figures["workers"] = run.peaks.processes
@@ -233,18 +233,18 @@ def main() -> int:
 
 
 def _print(results: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> None:
-    heads = ("seconds", "driver MB", "worker MB", "tree MB", "anon. driver")
-    print(f"{'rows':>12} {'stage':12} {heads[0]:>9} {heads[1]:>10} {heads[2]:>10} {heads[3]:>9} {heads[4]:>13}")
+    heads = ("seconds", "CPU s", "driver MB", "worker MB", "tree MB", "driver anon.", "worker anon.")
+    print(f"{'rows':>12} {'stage':12} " + " ".join(f"{head:>10}" for head in heads))
     for rows, stages in results.items():
         for stage, figures in stages.items():
             if "failed" in figures:
                 print(f"{rows:12,} {stage:12} failed: {figures['failed'][:120]}")
                 continue
-            driver, worker, tree = (figures[f"peak_{key}_mb"] for key in ("driver", "worker", "tree"))
-            print(
-                f"{rows:12,} {stage:12} {figures['seconds']:9.1f} {driver:10.0f} {worker:10.0f} {tree:9.0f} "
-                f"{figures['peak_driver_anonymous_mb']:13.0f}"
+            shown = ("seconds", "cpu_seconds", *(f"peak_{key}_mb" for key in _PEAKS))
+            numbers = " ".join(
+                f"{figures.get(key, 0):{max(10, len(head))}.0f}" for key, head in zip(shown, heads, strict=True)
             )
+            print(f"{rows:12,} {stage:12} {numbers}")
 
 
 def _size(folder: Path) -> int:

@@ -146,6 +146,7 @@ def test_peaks_are_of_the_driver_and_of_what_it_starts(tmp_path: Path) -> None:
     assert 80 < run.peaks.worker < 120
     assert 240 < run.peaks.tree < 320
     assert run.peaks.processes == 1
+    assert 0 < run.cpu_seconds < run.seconds + 1
 
 
 def test_growth_leaves_out_what_failed() -> None:
