@@ -183,7 +183,7 @@ class Runner:
         self.progress.started(node.id, len(plan), len(plan) - len(todo), job.scratch)
         observed = type(job.stage).on_commit is not Stage.on_commit
         reports = (
-            [artifact_dir.read_commit(id).report for id in artifact_dir.in_order(committed & set(plan), plan)]
+            [c.report for c in artifact_dir.read_commits(artifact_dir.in_order(committed & set(plan), plan))]
             if observed
             else []
         )
@@ -192,15 +192,19 @@ class Runner:
             job.stage.on_commit(reports)
         if todo:
             made = EXECUTORS[node.stage.executor](job, todo, self.cluster.max_failures)
+            told = 0
             for report in made:
                 self.progress.advanced(node.id)
                 if observed:
                     reports.append(report)
-                    try:
-                        job.stage.on_commit(reports)
-                    except UserError:
-                        made.close()
-                        raise
+                    # Each call goes over all reports: with every commit, a million of them would take for ever.
+                    if len(reports) >= told + told // 100 + 1 or len(reports) == len(plan):
+                        told = len(reports)
+                        try:
+                            job.stage.on_commit(reports)
+                        except UserError:
+                            made.close()
+                            raise
         identity = {
             "stage": node.stage.name,
             "node": node.id,

@@ -14,7 +14,7 @@ import json
 import shutil
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,6 +102,9 @@ class StageContext:
     """What :meth:`Stage.on_commit` receives from this partition; JSON-serialisable, small, kept until the artifact is
     finished and no part of it."""
 
+    each_part: Callable[[str], Iterator[Path]] | None = None
+    """What :meth:`parts` calls; set by the runner."""
+
     def count(self, name: str, n: int = 1) -> None:
         """Add to a counter. Counters are part of the manifest: count only what the inputs determine."""
         self.counts[name] += n
@@ -120,6 +123,11 @@ class StageContext:
         line = json.dumps({"step": step, "total": total, "time": time_unix, "metrics": dict(metrics)})
         with open(self.metrics_file, "a", encoding="utf-8") as history:
             history.write(line + "\n")
+
+    def parts(self, pattern: str) -> Iterator[Path]:
+        """In `finish`: the partitions' files below `intermediate` that match a glob pattern, in order of the partitions;
+        one at a time where :attr:`Stage.reads_parts_singly`, so that each is read before the next is asked for."""
+        return iter(sorted(self.intermediate.glob(pattern))) if self.each_part is None else self.each_part(pattern)
 
     def input(self, role: str) -> Artifact:
         """The single artifact of a role; raises KeyError when there is none, ValueError when there are several."""
@@ -142,6 +150,9 @@ class Stage(ABC, Generic[C]):
     """``ray_tasks``: one Ray task per partition. ``ray_data``: partitions stream through a pool of Ray Data actors,
     each of which called :meth:`setup` once (models are loaded there). ``driver``: in the driver process, for stages
     that start Ray work of their own (Ray tasks over tables, Ray Train)."""
+    reads_parts_singly: ClassVar[bool] = False
+    """Whether :meth:`finish` reads what partitions left through :meth:`StageContext.parts` alone: `intermediate` is
+    empty then, and an object store's parts are never all on the driver's disk."""
     cpus: ClassVar[float] = 1.0
     """CPUs a Ray task or actor of this stage reserves."""
     tracked: ClassVar[tuple[str, ...]] = ()
@@ -231,8 +242,9 @@ class Stage(ABC, Generic[C]):
         byte."""
 
     def on_commit(self, reports: Sequence[Mapping[str, Any]]) -> None:
-        """Called in the driver whenever a partition was committed, with the `StageContext.report` of every one that is,
-        the newest last; and once more where a run finds all partitions committed.
+        """Called in the driver when partitions were committed, with the `StageContext.report` of every one that is, the
+        newest last: after each of the first hundred, then whenever there are a hundredth more, and when all are, also
+        where a run finds them so.
 
         Raises UserError to stop the stage because of how it is going; what is committed stays. So that a run that is
         started again is not finished in spite of it, the last word is on all reports and on nothing else: no file that
@@ -242,7 +254,7 @@ class Stage(ABC, Generic[C]):
 
     def finish(self, context: StageContext) -> None:
         """After all partitions: write what spans them to ``context.out``. Runs in the driver; reads
-        ``context.intermediate`` (all partitions' files, local). Must be repeatable: a kill in the middle runs it
+        ``context.intermediate`` (all partitions' files, local) or :meth:`StageContext.parts`. Must be repeatable: a kill in the middle runs it
         again from the start."""
         return
 

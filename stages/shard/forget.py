@@ -56,7 +56,7 @@ def forget(artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: 
             table = table.filter(pc.invert(forgotten.pair_mask(table["uid"])))
             yield _at(table, pc.is_in(table["shard"], value_set=pa.array(shards, pa.int32())), moved)
 
-    write_index(out / "index.arrow", left)
+    write_index(out / "index.arrow", left(), index.sources())
     (out / "dataset.json").write_text(json.dumps(dataset, indent=1) + "\n", "utf-8")
     return removal
 

@@ -70,26 +70,24 @@ def to_table(rows: Iterable[IndexRow]) -> pa.Table:
     return pa.Table.from_pylist([row._asdict() for row in rows], index_schema())
 
 
-def write_index(path: Path, tables: Sequence[pa.Table] | Callable[[], Iterable[pa.Table]]) -> None:
+def write_index(path: Path, tables: Iterable[pa.Table], sources: Sequence[str] | None = None) -> None:
     """Write `index.arrow` from the tables of its shards, in shard order; one batch of them is in memory at a time.
 
-    A function that gives the tables is called twice: a file has one dictionary of sources, which precedes its rows.
+    `sources`: all sources, in the order in which they first occur; without them, the tables are gone through twice.
     """
-    listed = tables if callable(tables) else lambda: tables
-    names: dict[str, None] = {}
-    for table in listed():
-        for chunk in _whole(table)["source"].chunks:
-            names.update(dict.fromkeys(chunk.dictionary.to_pylist()))
-    sources = pa.array(list(names), pa.string())
+    if sources is None:
+        tables = list(tables)
+        sources = list(dict.fromkeys(name for table in tables for name in _sources(table)))
+    names = pa.array(sources, pa.string())
     with pa.ipc.new_file(str(path), index_schema()) as writer:
         # Few large batches, however many shards there are, because each lookup searches for its batch.
         waiting: list[pa.Table] = []
         rows = 0
-        for table in listed():
+        for table in tables:
             start = 0
             while start < len(table):
                 piece = table.slice(start, _BATCH - rows)
-                waiting.append(_with_sources(_whole(piece), sources))
+                waiting.append(_with_sources(_whole(piece), names))
                 start, rows = start + len(piece), rows + len(piece)
                 if rows == _BATCH:
                     writer.write_table(pa.concat_tables(waiting).combine_chunks())
@@ -105,6 +103,11 @@ def _whole(table: pa.Table) -> pa.Table:
             field = index_schema().field(name)
             table = table.append_column(field, pa.repeat(pa.scalar(default, field.type), len(table)))
     return table.select(index_schema().names)
+
+
+def _sources(table: pa.Table) -> Iterator[str]:
+    for chunk in table["source"].chunks:
+        yield from chunk.dictionary.to_pylist()
 
 
 def _with_sources(table: pa.Table, sources: pa.Array) -> pa.Table:
@@ -200,6 +203,10 @@ class ShardIndex:
                 raise ValueError(f"row {row} (uid {self.table['uid'][row].as_py()}) is not in shard order")
             self._checked[batch] = shards
         return shards
+
+    def sources(self) -> list[str]:
+        """The names of all sources, in order of their numbers."""
+        return list(dict.fromkeys(name for batch in self._batches[:1] for name in _sources(pa.Table.from_batches([batch]))))
 
     @property
     def repeats(self) -> pa.ChunkedArray | None:

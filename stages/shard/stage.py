@@ -21,6 +21,7 @@ class Shard(Stage[ShardConfig]):
     version = 4
     holds_samples = True
     sample_tables = ()
+    reads_parts_singly = True
 
     def plan(self, context: StageContext) -> Sequence[Partition]:
         """One per training shard, with the places of its samples, which are gathered in the scratch folder."""
@@ -74,8 +75,9 @@ class Shard(Stage[ShardConfig]):
             writer.write_table(table)
         size = path.stat().st_size
         entry = {"name": path.name, "samples": len(index), "bytes": size, "sha256": file_sha256(path)}
-        (context.intermediate / f"shard-{partition.id}.json").write_text(json.dumps(entry), "utf-8")
-        (context.intermediate / f"image-only-{partition.id}.json").write_text(json.dumps(image_only), "utf-8")
+        sources = list(dict.fromkeys(row.source for row in index))
+        figures = {"entry": entry, "sources": sources, "image_only": image_only}
+        (context.intermediate / f"shard-{partition.id}.json").write_text(json.dumps(figures), "utf-8")
         context.count("samples", len(index))
         context.count("bytes", size)
         context.count("shards")
@@ -87,16 +89,19 @@ class Shard(Stage[ShardConfig]):
         from stages.shard.index import write_index
         from stages.shard.plan import why_nothing_is_kept
 
-        entries = [json.loads(path.read_text("utf-8")) for path in _numbered(context, "shard-*.json")]
+        entries: list[dict[str, Any]] = []
+        sources: dict[str, None] = {}
+        image_only: Counter[str] = Counter()
+        for part in context.parts("shard-*.json"):
+            figures = json.loads(part.read_text("utf-8"))
+            entries.append(figures["entry"])
+            sources.update(dict.fromkeys(figures["sources"]))
+            image_only.update(figures["image_only"])
         if not entries:
             raise UserError(why_nothing_is_kept(context.inputs))
-        parts = _numbered(context, "index-*.arrow")
-        write_index(
-            context.out / "index.arrow", lambda: (pa.ipc.open_file(pa.memory_map(str(p))).read_all() for p in parts)
-        )
-        image_only: Counter[str] = Counter()
-        for part in _numbered(context, "image-only-*.json"):
-            image_only.update(json.loads(part.read_text("utf-8")))
+        parts = context.parts("index-*.arrow")
+        tables = (pa.ipc.open_file(pa.memory_map(str(part))).read_all() for part in parts)
+        write_index(context.out / "index.arrow", tables, list(sources))
         dataset: dict[str, Any] = {"samples": sum(entry["samples"] for entry in entries), "shards": entries}
         if image_only:
             dataset["image_only"] = dict(sorted(image_only.items()))
@@ -108,8 +113,3 @@ class Shard(Stage[ShardConfig]):
         from stages.shard.forget import forget
 
         return forget(artifact, inputs, forgotten, out)
-
-
-def _numbered(context: StageContext, pattern: str) -> list[Path]:
-    # By number, not by name: the 100,000th shard has one more digit.
-    return sorted(context.intermediate.glob(pattern), key=lambda path: int(path.stem.rpartition("-")[2]))

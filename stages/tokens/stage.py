@@ -31,6 +31,7 @@ class Tokens(Stage[TokensConfig]):
     version = 2
     holds_samples = True
     sample_tables = ()
+    reads_parts_singly = True
     forget_before = ("shard",)  # which names the caption that each run of ids belongs to
 
     def __init__(self, config: TokensConfig) -> None:
@@ -96,7 +97,7 @@ class Tokens(Stage[TokensConfig]):
 
         shards = [shard["name"] for shard in context.input("shards").read_json("dataset.json")["shards"]]
         sources: dict[str, Counter[str]] = {}
-        for part in sorted(context.intermediate.glob("tokens-*.json")):
+        for part in context.parts("tokens-*.json"):
             for source, figures in json.loads(part.read_text("utf-8")).items():
                 sources.setdefault(source, Counter()).update(figures)
         content = {
