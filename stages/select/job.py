@@ -63,7 +63,7 @@ class Job:
 class Passes:
     """Functions over all ranges, in order of the ranges. What a :meth:`change` decides is what the next pass sees.
 
-    A state is written under a new name and the old one removed after all ranges have it, so that a task may be repeated.
+    A state is written under a new name, and the old one removed once all ranges have it: a task may be repeated.
     """
 
     def __init__(self, job: Job, tasks: Tasks) -> None:

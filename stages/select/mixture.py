@@ -118,7 +118,7 @@ def shown(epochs: float, number: int, kept: int) -> Shown:
     if each < 1:
         return Shown(number, 1, 0)
     pairs = min(ceil(number / each), number // int(each))
-    return Shown(pairs, int(each), number - pairs * int(each))
+    return Shown(pairs, int(each), min(pairs, number - pairs * int(each)))
 
 
 def _kept(decision: Decision) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ drops those near it, and so on. What came of its class is sent to every range th
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from stages.base.exchange import Exchange
-from stages.base.uids import UID
 from stages.select.components import component_labels, read_labels
 from stages.select.config import Near
 from stages.select.copies import Answers, Candidates, answer
@@ -52,15 +52,23 @@ def drop_near_copies(passes: Passes, near: Near, candidates: int, edges: int) ->
     passes.clear("near-settled", "near-answers", "near-edges")
 
 
-def edges_file(job: Job, bucket: int) -> Path:
-    """Where the edges are whose `second` belongs to a bucket, once both their classes are known to be there."""
-    return Path(job.folder, "exchange", "near-edges", f"{bucket:05d}.arrow")
+def write_edges(job: Job, bucket: int, edges: pa.Table) -> None:
+    """Leave the edges whose `second` belongs to a bucket, once both their classes are known to be there."""
+    file = _edges_file(job, bucket)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with pa.ipc.new_file(f"{file}.{os.getpid()}.part", EDGES) as out:
+        out.write_table(edges.combine_chunks())
+    os.replace(f"{file}.{os.getpid()}.part", file)
 
 
 def read_edges(job: Job, bucket: int) -> pa.Table:
-    """The table in :func:`edges_file`: `first` < `second`, int64."""
-    with pa.memory_map(str(edges_file(job, bucket))) as mapped:
+    """What :func:`write_edges` has left: `first` < `second`, int64."""
+    with pa.memory_map(str(_edges_file(job, bucket))) as mapped:
         return pa.ipc.open_file(mapped).read_all()
+
+
+def _edges_file(job: Job, bucket: int) -> Path:
+    return Path(job.folder, "exchange", "near-edges", f"{bucket:05d}.arrow")
 
 
 def _concerned(decision: Decision, near: Near) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -96,11 +104,8 @@ def _first_there(job: Job, bucket: int, offers: Exchange, firsts: Exchange, seco
 
 
 def _second_there(job: Job, bucket: int, offers: Exchange, seconds: Exchange) -> int:
-    edges = _there(seconds.read(bucket), "second", _nodes(offers, bucket)).combine_chunks()
-    file = edges_file(job, bucket)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with pa.ipc.new_file(str(file), EDGES) as out:
-        out.write_table(edges)
+    edges = _there(seconds.read(bucket), "second", _nodes(offers, bucket))
+    write_edges(job, bucket, edges)
     return int(edges.num_rows)
 
 

@@ -81,8 +81,8 @@ Histograms = dict[Signal, Histogram]
 def edges_of(passes: Passes) -> dict[Signal, list[float]]:
     """Lower edges of the bins of every numeric column.
 
-    Those of :data:`EDGES` are fixed; any other numeric column (a family from another package) gets equal bins between its
-    smallest and its largest value in all ranges, and none if it has no values.
+    Those of :data:`EDGES` are fixed; any other numeric column (a family from another package) gets equal bins between
+    its smallest and its largest value in all ranges, and none if it has no values.
     """
     index = passes.job.index
     if not index.ranges:

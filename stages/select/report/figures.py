@@ -19,8 +19,8 @@ from stages.select.job import Job, Passes
 from stages.select.report.codes import codes
 from stages.select.report.distributions import Histograms, distributions, edges_of, histograms
 from stages.select.report.groups import clusters, leaks
-from stages.select.report.samples import SampleRow, first_samples, merged_samples
 from stages.select.report.hosts import hosts
+from stages.select.report.samples import SampleRow, first_samples, merged_samples
 
 _STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("fetched", ("forgotten", "download.")),

@@ -24,7 +24,7 @@ COPIES = 100
 KINDS = ("exact", "near")
 _SIZES = (2, 3, 4, 5, 10, 20, 50, 100, 1000)
 
-#: A copy: its cluster's survivor, itself, and how many copies of the cluster the range has (on one of them, 0 elsewhere).
+#: A copy: its cluster's survivor, itself, and how many copies of the cluster the range has (on the first, 0 elsewhere).
 _COPIES = pa.schema(
     [
         ("survivor", pa.int64()),  # global row
@@ -145,12 +145,17 @@ def _gather(job: Job, bucket: int, offers: Exchange) -> _Clusters:
     found.sizes = Counter({int(n): int(count) for n, count in zip(*np.unique(bins, return_counts=True), strict=True)})
     survivors = table["survivor_uid"].take(pa.array(order[starts]))
     largest = np.lexsort((trailing(survivors), leading(survivors), -sizes))[:LISTED]
-    for cluster in largest.tolist():
-        rows = order[starts[cluster] : starts[cluster] + min(int(lengths[cluster]), COPIES)]
-        copies = table.take(pa.array(rows))
-        head = as_hex(copies["survivor_uid"])[0].as_py(), int(survivor[rows[0]])
-        listed = zip(as_hex(copies["uid"]).to_pylist(), copies["row"].to_pylist(), strict=True)
-        found.largest.append(_Cluster(int(sizes[cluster]), [head, *listed]))
+    ends = starts[largest] + np.minimum(lengths[largest], COPIES)
+    spans = list(zip(starts[largest].tolist(), ends.tolist(), strict=True))
+    chosen = table.take(pa.array(np.concatenate([order[start:end] for start, end in spans])))
+    heads, uids = as_hex(chosen["survivor_uid"]).to_pylist(), as_hex(chosen["uid"]).to_pylist()
+    head_rows, rows = chosen["survivor"].to_pylist(), chosen["row"].to_pylist()
+    place = 0
+    for size, (start, end) in zip(sizes[largest].tolist(), spans, strict=True):
+        mine = slice(place, place + end - start)
+        images = [(heads[place], head_rows[place]), *zip(uids[mine], rows[mine], strict=True)]
+        found.largest.append(_Cluster(size, images))
+        place = mine.stop
     return found
 
 

@@ -48,7 +48,9 @@ def buckets_of_texts(texts: Iterable[str], buckets: int) -> NDArray[np.int64]:
     """A bucket per text, int64 [n]."""
     if buckets == 1:
         return np.zeros(len(list(texts)), dtype=np.int64)
-    return np.array([xxhash.xxh3_64_intdigest(text) % buckets for text in texts], dtype=np.int64)
+    return np.array(
+        [xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass")) % buckets for text in texts], dtype=np.int64
+    )
 
 
 def _offer(decision: Decision, counted: Exchange) -> None:

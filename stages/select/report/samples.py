@@ -6,6 +6,7 @@ import base64
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -129,7 +130,9 @@ class Samples:
 
     def by_reason(self, chosen: Mapping[str, list[SampleRow]]) -> dict[str, list[ShownImage]]:
         """Reason -> the pairs chosen for it; what is kept (reason ``""``) comes first."""
-        captions = self._captions([sample for samples in chosen.values() for sample in samples])
+        every = [sample for samples in chosen.values() for sample in samples]
+        self._load(sample.row for sample in every)
+        captions = self._captions(every)
         ordered = sorted(chosen, key=lambda reason: (reason != "", reason))
         return {
             reason: [self._sample(s.image_uid, s.row, captions.get(s.uid, "")) for s in chosen[reason]]
@@ -139,8 +142,9 @@ class Samples:
     def clusters(self, listed: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The largest clusters of copies: `survivor`, `copies` (a few) and `more` (the number that is not shown)."""
         shown = []
-        for cluster in list(listed)[:_CLUSTERS]:
-            uids = [cluster["survivor"], *cluster["copies"]]
+        largest = [([cluster["survivor"], *cluster["copies"]], cluster) for cluster in list(listed)[:_CLUSTERS]]
+        self._load(self._rows[uid] for uids, _ in largest for uid in uids[: _PER_CLUSTER + 1])
+        for uids, cluster in largest:
             # A public copy next to a private image's uid would reveal what the private image looks like.
             hidden = any(self._value(self._rows[uid], "source") in self._private for uid in uids)
             samples = [self._sample(uid, self._rows[uid], hidden=hidden) for uid in uids[: _PER_CLUSTER + 1]]
@@ -150,10 +154,9 @@ class Samples:
 
     def leaks(self, leaked: Iterable[Mapping[str, Any]]) -> list[tuple[ShownImage, str | None]]:
         """Training images that a benchmark contains, with the name of the benchmark's image (None if private)."""
-        first = list(leaked)[:_LEAKS]
-        return [
-            (self._sample(leak["image_uid"], self._rows[leak["image_uid"]]), leak["benchmark_image"]) for leak in first
-        ]
+        first = [(leak["image_uid"], leak["benchmark_image"]) for leak in list(leaked)[:_LEAKS]]
+        self._load(self._rows[uid] for uid, _ in first)
+        return [(self._sample(uid, self._rows[uid]), file) for uid, file in first]
 
     def _value(self, row: int, column: str) -> Any:
         """A value of an image by its global row."""
@@ -164,10 +167,20 @@ class Samples:
         number = self._value(row, "source")
         if hidden or number in self._private:
             return ShownImage(uid, self._index.sources[number], "")
-        if row not in self._pictures:
-            extent = [self._value(row, name) for name in ("shard", "offset", "length")]
-            self._pictures[row] = picture(self._inputs["raw"][number], *extent) if None not in extent else ""
         return ShownImage(uid, self._index.sources[number], self._pictures[row], shortened(caption))
+
+    def _load(self, rows: Iterable[int]) -> None:
+        """Read the pictures of public images, several at a time."""
+        wanted = {}
+        for row in set(rows) - set(self._pictures):
+            number, *extent = (self._value(row, name) for name in ("source", "shard", "offset", "length"))
+            self._pictures[row] = ""
+            if number not in self._private and None not in extent:
+                wanted[row] = (self._inputs["raw"][number], *extent)
+        with ThreadPoolExecutor() as pool:
+            self._pictures |= (
+                zip(wanted, pool.map(picture, *zip(*wanted.values(), strict=True)), strict=True) if wanted else {}
+            )
 
     def _captions(self, samples: Iterable[SampleRow]) -> dict[str, str]:
         """uid of a pair -> caption. A file of pairs has the same number as the raw shard with its images."""
