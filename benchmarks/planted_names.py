@@ -105,7 +105,7 @@ NAMES: dict[NamesHalf, dict[str, tuple[str, str]]] = {
         "english words": ("Joy Ivy", "Banks Field Cross Waters Price Frost"),
     },
 }
-#: Form of the name: sentences. Slots: {full} {family} {given} {family2} {initial}; a form's capitals are its template's.
+#: Form of the name: sentences. Slots: {full} {family} {given} {family2} {initial}; a form's capitals are those around.
 FORMS: dict[NamesHalf, dict[str, tuple[str, ...]]] = {
     "tuning": {
         "running text": (

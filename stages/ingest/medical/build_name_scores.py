@@ -28,13 +28,16 @@ _CENSUS = ("census_2010", "census_2020", "census_2020_first_names")
 _POPULATION = 3e8
 #: Share of a running text's words that one word of a SCOWL level has, by order of magnitude.
 _SHARE = {10: 1e-4, 20: 3e-5, 35: 1e-5, 40: 4e-6, 50: 1.5e-6, 55: 1e-6, 60: 5e-7, 70: 2e-7, 80: 5e-8, 95: 1e-8}
-#: Names and sentences of ordinary people are rarer in a report than in the texts of those shares, by e².
+#: How much rarer, as a natural logarithm, people are in a report than in the texts of those shares.
 _PRIOR = 2.0
 _WORD, _NAME = -6, 4
+# fmt: off
 _PREFIXES = (
-    "hyper hypo peri para retro sub supra infra inter intra pneumo broncho cardio hemi antero postero non post pre"
-    " micro osteo chole angio fibro neuro veno thoraco pleuro"
-).split()
+    "hyper", "hypo", "peri", "para", "retro", "sub", "supra", "infra", "inter", "intra", "pneumo", "broncho",
+    "cardio", "hemi", "antero", "postero", "non", "post", "pre", "micro", "osteo", "chole", "angio", "fibro",
+    "neuro", "veno", "thoraco", "pleuro",
+)
+# fmt: on
 
 
 def census(wheels: Path) -> dict[str, int]:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FILE = Path(__file__).with_name("words") / "name_scores.npz"
+#: Least log-odds of a name that nothing announces, unless configured; docs/medical.md has the curve.
+NAME_THRESHOLD = 1.0
+#: Labels of people in spaCy's pipelines, CoNLL models and the data sets of de-identification (i2b2 2014), any case.
+PERSON_LABELS = ("PERSON", "PER", "NAME", "PATIENT", "DOCTOR", "STAFF", "HCW")
 #: Hashes of n-grams, as bits.
 BITS = 16
 _LENGTHS = (2, 3, 4, 5)
@@ -34,7 +38,7 @@ def folded(word: str) -> str:
 
 
 def hashed_ngrams(word: str) -> list[int]:
-    """Indices below `2**BITS` of the n-grams of a folded word, each once: crc32, so that they are the same everywhere."""
+    """Indices below `2**BITS` of the n-grams of a folded word, each once; crc32 is the same on every machine."""
     framed = f"^{word}$"
     ngrams = {framed[i : i + n] for n in _LENGTHS for i in range(len(framed) - n + 1)}
     return sorted({zlib.crc32(ngram.encode()) & ((1 << BITS) - 1) for ngram in ngrams})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import regex
 
@@ -18,6 +19,8 @@ from stages.ingest.medical.lexicon import (
 )
 from stages.ingest.medical.name_cues import CREDENTIAL, PERSON_PREDICATE, STRONG_CUE, TITLE, WEAK_CUE
 
+#: Start and end of a name as offsets into a text, the end exclusive.
+Span = tuple[int, int]
 PARTICLES = load_words("name_particles")
 #: Capitalisations that names do not have: "GGOs", "C-reactive", "mRNA", "pH".
 FORMULA = regex.compile(r"^\p{Lu}{2,}s$|^\p{Lu}-\p{Ll}+$|^\p{Ll}\p{Lu}|^\p{Lu}\p{Ll}?\p{Lu}{2,}")
@@ -56,6 +59,24 @@ class Word:
         return len(self.bare) > 1 and self.bare.isupper()
 
 
+class NameRecogniser(Protocol):
+    """What detects names in a text."""
+
+    def spans(self, text: str) -> list[Span]:
+        """(start, end) of every name, or part of one, in a text."""
+
+
+def merged(spans: Iterable[Span]) -> list[Span]:
+    """Spans sorted, and those that overlap or touch joined."""
+    disjoint: list[Span] = []
+    for start, end in sorted(spans):
+        if disjoint and start <= disjoint[-1][1]:
+            disjoint[-1] = (disjoint[-1][0], max(end, disjoint[-1][1]))
+        else:
+            disjoint.append((start, end))
+    return disjoint
+
+
 class NameFinder:
     """Detects names by context and, in sentences of ordinary capitalisation, by their absence from the word lists."""
 
@@ -63,22 +84,15 @@ class NameFinder:
         """`keep`: further words in lower case that are not names."""
         self._keep = keep
 
-    def spans(self, text: str) -> list[tuple[int, int]]:
+    def spans(self, text: str) -> list[Span]:
         """(start, end) of every name in a text: sorted and disjoint."""
         words = words_of(text)
-        spans = [*self._after_cue(text, words), *self._credentials(text, words), *self._capitals(text, words)]
-        merged: list[tuple[int, int]] = []
-        for start, end in sorted(spans):
-            if merged and start <= merged[-1][1]:
-                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-            else:
-                merged.append((start, end))
-        return merged
+        return merged([*self._after_cue(text, words), *self._credentials(text, words), *self._capitals(text, words)])
 
     def _known(self, word: Word) -> bool:
         return is_known(word.bare, self._keep)
 
-    def _after_cue(self, text: str, words: list[Word]) -> Iterator[tuple[int, int]]:
+    def _after_cue(self, text: str, words: list[Word]) -> Iterator[Span]:
         """Names after a title, a role or a verb of informing ("discussed with")."""
         at = {word.start: number for number, word in enumerate(words)}
         for pattern, strong in ((TITLE, True), (STRONG_CUE, True), (WEAK_CUE, False)):
@@ -151,7 +165,7 @@ class NameFinder:
             return False
         return certain or word.initial or not self._known(word)
 
-    def _credentials(self, text: str, words: list[Word]) -> Iterator[tuple[int, int]]:
+    def _credentials(self, text: str, words: list[Word]) -> Iterator[Span]:
         """Names before a degree ("MD") together with it; the four words in front of it are considered."""
         for match in CREDENTIAL.finditer(text):
             before = [
@@ -177,7 +191,7 @@ class NameFinder:
             if start is not None:
                 yield start, match.end()
 
-    def _capitals(self, text: str, words: list[Word]) -> Iterator[tuple[int, int]]:
+    def _capitals(self, text: str, words: list[Word]) -> Iterator[Span]:
         """Capitalised words in the middle of a sentence that no list contains; none in title case or all capitals."""
         all_capitals, titled = is_all_capitals(text), is_title_case(words)
         for number, word in enumerate(words):

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import regex
 
-from stages.ingest.medical.lexicon import ABBREVIATIONS, FUNCTION, is_known
+from stages.ingest.medical.lexicon import ABBREVIATIONS, is_known
 from stages.ingest.medical.name_scores import name_score
 from stages.ingest.medical.names import (
     FORMULA,
     PARTICLES,
+    Span,
     Word,
     called_after,
     is_all_capitals,
@@ -23,8 +24,10 @@ from stages.ingest.medical.names import (
 #: Added to a word's score: a capital within a sentence of ordinary capitalisation, a name beside it, an initial beside
 #: it. Chosen on the tuning half of `benchmarks/planted_names.py`.
 _CAPITAL, _BESIDE_NAME, _BESIDE_INITIAL = 3.0, 3.0, 2.0
-#: An abbreviation in capitals is no name: up to this many letters in a text of ordinary capitalisation.
-_ABBREVIATION = 5
+#: Added for few letters in capitals in a text of ordinary capitalisation, which are rather an abbreviation.
+_ABBREVIATED = {2: -8.0, 3: -8.0, 4: -4.0, 5: -2.0}
+#: Between an eponym and what is named after it.
+_STAGE = regex.compile(r"(?:\s+(?:type|grade|stage|class))?(?:\s+(?:[IVX]+|\d)[AB]?)?(?=\s|$)|")
 #: What may stand between the parts of one name.
 _JOINED = regex.compile(r"\s*,?\s*")
 
@@ -38,7 +41,7 @@ class UncuedNameFinder:
         self._threshold = threshold
         self._keep = keep
 
-    def spans(self, text: str) -> list[tuple[int, int]]:
+    def spans(self, text: str) -> list[Span]:
         """(start, end) of every part of a name in a text: sorted and disjoint."""
         words = words_of(text)
         all_capitals, titled = is_all_capitals(text), is_title_case(words)
@@ -58,24 +61,32 @@ class UncuedNameFinder:
             return -float("inf")
         if FORMULA.search(bare) and not word.all_capitals:
             return -float("inf")
-        if word.all_capitals and not all_capitals and len(bare) <= _ABBREVIATION:
-            return -float("inf")
         around = text[word.start - 1 : word.start] + text[word.end : word.end + 1]
-        if regex.search(r"[\d_/+]", around) or called_after(text, word.start, word.end):
+        # "Salter-Harris II fracture"
+        end = word.end + len(_STAGE.match(text, word.end)[0])
+        if (
+            regex.search(r"[\d_/+]", around)
+            or called_after(text, word.start, word.end)
+            or called_after(text, word.start, end)
+        ):
             return -float("inf")
-        score = name_score(bare)
+        parts = bare.split("-")
+        # "Bin-Salman": a particle tells nothing of its own.
+        score = name_score("-".join(part for part in parts[:-1] if part.lower() not in PARTICLES) + "-" + parts[-1])
+        if word.all_capitals and not all_capitals:
+            score += _ABBREVIATED.get(len(bare), 0.0)
         capital = word.capital and not (word.all_capitals or all_capitals or titled)
         if capital and not starts_sentence(text, word.start):
             score += _CAPITAL
-        if regex.search(r"(?<!\p{L})\p{Lu}\.?\s$", text[: word.start]) and not starts_sentence(text, word.start):
+        if regex.search(r"(?<!\p{L})\p{Lu}\.?\s$", text[max(0, word.start - 4) : word.start]) and not starts_sentence(text, word.start):
             score += _BESIDE_INITIAL
         return score
 
-    def _span(self, text: str, words: list[Word], number: int, found: set[int]) -> tuple[int, int]:
+    def _span(self, text: str, words: list[Word], number: int, found: set[int]) -> Span:
         """A word with the particles before it ("van der")."""
         word = words[number]
         start, back = word.start, number - 1
-        while back >= 0 and words[back].bare.lower() in PARTICLES and back not in found:
+        while back >= 0 and words[back].bare.lower() in (*PARTICLES, "st") and back not in found:
             if text[words[back].end : words[back + 1].start].strip():
                 break
             start, back = words[back].start, back - 1
@@ -87,4 +98,4 @@ def _adjacent(text: str, words: list[Word], one: int, other: int) -> bool:
     if not 0 <= other < len(words):
         return False
     left, right = words[min(one, other)], words[max(one, other)]
-    return _JOINED.fullmatch(text[left.end : right.start]) is not None and not left.text.endswith(".")
+    return _JOINED.fullmatch(text[left.end : right.start]) is not None and (left.text == left.bare or left.initial)
