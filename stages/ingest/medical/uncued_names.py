@@ -12,8 +12,8 @@ from stages.ingest.medical.name_scores import name_score
 from stages.ingest.medical.names import (
     FORMULA,
     PARTICLES,
+    ReportWord,
     Span,
-    Word,
     called_after,
     is_all_capitals,
     is_title_case,
@@ -55,7 +55,7 @@ class UncuedNameFinder:
                 found.add(number)
         return [self._span(text, words, number, found) for number in sorted(found)]
 
-    def _score(self, text: str, word: Word, all_capitals: bool, titled: bool) -> float:
+    def _score(self, text: str, word: ReportWord, all_capitals: bool, titled: bool) -> float:
         bare = regex.sub(r"['’][sS]$", "", word.bare)
         if word.initial or len(bare) < 2 or is_known(bare, self._keep) or bare.upper() in ABBREVIATIONS:
             return -float("inf")
@@ -78,11 +78,13 @@ class UncuedNameFinder:
         capital = word.capital and not (word.all_capitals or all_capitals or titled)
         if capital and not starts_sentence(text, word.start):
             score += _CAPITAL
-        if regex.search(r"(?<!\p{L})\p{Lu}\.?\s$", text[max(0, word.start - 4) : word.start]) and not starts_sentence(text, word.start):
+        if regex.search(r"(?<!\p{L})\p{Lu}\.?\s$", text[max(0, word.start - 4) : word.start]) and not starts_sentence(
+            text, word.start
+        ):
             score += _BESIDE_INITIAL
         return score
 
-    def _span(self, text: str, words: list[Word], number: int, found: set[int]) -> Span:
+    def _span(self, text: str, words: list[ReportWord], number: int, found: set[int]) -> Span:
         """A word with the particles before it ("van der")."""
         word = words[number]
         start, back = word.start, number - 1
@@ -94,7 +96,7 @@ class UncuedNameFinder:
         return start, word.end - (2 if possessive else len(word.text) - len(word.bare))
 
 
-def _adjacent(text: str, words: list[Word], one: int, other: int) -> bool:
+def _adjacent(text: str, words: list[ReportWord], one: int, other: int) -> bool:
     if not 0 <= other < len(words):
         return False
     left, right = words[min(one, other)], words[max(one, other)]
