@@ -2,9 +2,9 @@
 
 Names found: those of `planted_names.py`, by form, and of the `hard` sentences of `planted_reports.py`. Words lost: of
 the clean sentences of `planted_reports.py`, and of the real clinical texts in `$PAIRMILL_SHARED` (or `../shared`),
-where it is there: the notes of `data/cxr` (the word lists were extended after a look at them; the threshold was chosen on
-every other one) and the questions and answers of VQA-RAD in `data/vqa_rad`. Most of what the rules alone take from the
-notes are dates.
+where it is there: the notes of `data/cxr` (the word lists were extended after a look at them; the threshold was chosen
+on every other one) and the questions and answers of VQA-RAD in `data/vqa_rad`. Most of what the rules alone take from
+the notes are dates.
 """
 
 from __future__ import annotations
