@@ -19,7 +19,16 @@ from stages.base.artifact import MANIFEST, file_sha256
 from stages.base.pairs import pairs_schema
 from stages.base.uids import packed
 from stages.index.ranges import RANGES, RangePart, as_json, bundled
-from stages.index.schema import BENCHMARK_EXACT, BENCHMARK_NEAR, BENCHMARK_TEXTS, IMAGES, NEAR, PAIRS, file_of
+from stages.index.schema import (
+    BENCHMARK_CROPS,
+    BENCHMARK_EXACT,
+    BENCHMARK_NEAR,
+    BENCHMARK_TEXTS,
+    IMAGES,
+    NEAR,
+    PAIRS,
+    file_of,
+)
 from stages.shard.writer import ShardWriter
 
 PER_SHARD = 10_000
@@ -242,6 +251,7 @@ def write_ranges(
     parts: Sequence[tuple[int, str]],
     range_rows: int,
     hash: str = "phash",
+    crops: pa.Table | None = None,
 ) -> None:
     """The tables of an `index` artifact from plain ones over everything, in which a row is a row of `images` or `pairs`
     and images and uids are in order of their hex digits.
@@ -298,6 +308,7 @@ def write_ranges(
     for name, table, label, schema in (
         ("exact", exact, group, BENCHMARK_EXACT),
         (hash, benchmark_near, classes, BENCHMARK_NEAR),
+        ("crops", BENCHMARK_CROPS.empty_table() if crops is None else crops, group, BENCHMARK_CROPS),
     ):
         image = label[table["image"].to_numpy().astype(np.int64)]
         moved = table.set_column(0, "image", pa.array(image)).cast(schema)

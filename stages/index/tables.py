@@ -42,10 +42,11 @@ def join_range(work: IndexWork, phrases: Phrases, held_pixels: np.ndarray, numbe
     it = work.ranges[number]
     parts: list[dict[str, pa.Table]] = []
     alike, images, pairs = [], 0, 0
-    with work.thumbnails.writing(number) as leave_thumbnails:
+    with work.thumbnails.writing(number) as leave_thumbnails, work.patches.writing(number) as leave_patches:
         for source, digits in it.parts:
-            part = read(work.sources[source], digits, work.measured, work.hashes, phrases)
+            part = read(work.sources[source], digits, work.measured, work.hashes, phrases, work.crops)
             leave_thumbnails(part.thumbnails)
+            leave_patches(part.patches)
             moved = _replaced(part.pairs, "image", part.pairs["image"].to_numpy() + images)
             texts = _replaced(part.texts, "pair", part.texts["pair"].to_numpy() + pairs)
             parts.append({"images": part.images, "pairs": moved, "texts": texts})
