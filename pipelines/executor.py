@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -72,13 +73,13 @@ def in_ray_tasks(job: ArtifactJob, partitions: Sequence[Partition], retries: int
     shared = ray.put(job)
     # Enough to keep every CPU busy; not so many that a failure is only noticed after thousands more.
     window = max(2, 2 * int(ray.cluster_resources().get("CPU", 1) / max(job.stage.cpus, 0.01)))
-    queue = list(partitions)
+    queue = deque(partitions)
     running: list[Any] = []
     failure: BaseException | None = None
     try:
         while queue or running:
             while queue and len(running) < window and failure is None:
-                running.append(remote.remote(shared, queue.pop(0)))
+                running.append(remote.remote(shared, queue.popleft()))
             if not running:
                 break
             done, running = ray.wait(running, num_returns=1)

@@ -5,18 +5,21 @@ Runs inside a Ray task, a Ray Data actor or the driver alike; it knows nothing o
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import shutil
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from pipelines.failures import disk_errors_told
-from pipelines.store import ArtifactDir, Commit, merged_counts
+from pipelines.store import ArtifactDir, Commit
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext
 
@@ -74,6 +77,12 @@ def _working_folder(artifact_dir: ArtifactDir) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def planned(job: ArtifactJob) -> list[Partition]:
+    """The partitions of the artifact (`Stage.plan`)."""
+    with disk_errors_told(*job.folders), _working_folder(job.artifact_dir) as folder:
+        return list(job.stage.plan(job.context(folder)))
+
+
 def run_partition(job: ArtifactJob, partition: Partition) -> dict[str, Any]:
     """Make and commit one partition; returns its report.
 
@@ -96,18 +105,30 @@ def close(job: ArtifactJob, plan: list[str], identity: Mapping[str, Any], run: M
     `identity` (stage, version, config, inputs, fingerprint) goes into the manifest, `run` (start, host, ...) beside it.
     """
     artifact_dir = job.artifact_dir
-    commits = [artifact_dir.read_commit(partition) for partition in plan]
+    files: list[dict[str, Any]] = []
+    parts: list[str] = []
+    counts: Counter[str] = Counter()
+    for commit in artifact_dir.read_commits(plan):
+        files += commit.files
+        parts += [part["name"] for part in commit.parts]
+        counts.update(commit.counts)
     with disk_errors_told(*job.folders), _working_folder(artifact_dir) as folder:
         context = job.context(folder)
-        artifact_dir.fetch([f["name"] for c in commits for f in c.parts], "_parts/", context.intermediate)
+        if job.stage.reads_parts_singly:
+            context.each_part = lambda pattern: artifact_dir.each(
+                (name for name in parts if fnmatch.fnmatchcase(name, pattern)), "_parts/", context.intermediate
+            )
+        else:
+            artifact_dir.fetch(parts, "_parts/", context.intermediate)
         job.stage.finish(context)
-        made = artifact_dir.publish(context.out)
-    names = [f["name"] for c in commits for f in c.files] + [f["name"] for f in made]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise RuntimeError(f"{job.node}: several partitions wrote {twice[0]}; file names must carry the partition id")
-    files = sorted([f for c in commits for f in c.files] + made, key=lambda f: f["name"])
-    manifest = {**identity, "counts": merged_counts(commits, context.counts), "files": files}
-    artifact = artifact_dir.seal(manifest, run)
+        files += artifact_dir.publish(context.out)
+    files.sort(key=lambda file: str(file["name"]))
+    for one, other in pairwise(files):
+        if one["name"] == other["name"]:
+            raise RuntimeError(
+                f"{job.node}: several partitions wrote {one['name']}; file names must carry the partition id"
+            )
+    counts.update(context.counts)
+    artifact = artifact_dir.seal({**identity, "counts": dict(sorted(counts.items())), "files": files}, run)
     shutil.rmtree(job.scratch, ignore_errors=True)
     return artifact

@@ -21,7 +21,7 @@ from pipelines.failures import UserErrors, disk_errors_told, joined, one_line
 from pipelines.fingerprint import fingerprinted
 from pipelines.node import Node
 from pipelines.progress import Progress
-from pipelines.run_partition import ArtifactJob, close
+from pipelines.run_partition import ArtifactJob, close, planned
 from pipelines.state import Workspace
 from pipelines.tracking.tracker import Tracker
 from stages.base.artifact import Artifact
@@ -172,7 +172,9 @@ class Runner:
 
     def _run_partitions(self, node: Node, job: ArtifactJob, started: float) -> Artifact:
         artifact_dir = job.artifact_dir
-        partitions = job.stage.partitions(job.inputs)
+        if type(job.stage).plan is not Stage.plan:
+            self.progress.note(f"{node.id}: planning")
+        partitions = planned(job)
         plan = [partition.id for partition in partitions]
         if artifact_dir.plan() != plan:
             artifact_dir.write("_plan.json", json.dumps(plan))
@@ -181,7 +183,7 @@ class Runner:
         self.progress.started(node.id, len(plan), len(plan) - len(todo), job.scratch)
         observed = type(job.stage).on_commit is not Stage.on_commit
         reports = (
-            [artifact_dir.read_commit(id).report for id in artifact_dir.in_order(committed & set(plan), plan)]
+            [c.report for c in artifact_dir.read_commits(artifact_dir.in_order(committed & set(plan), plan))]
             if observed
             else []
         )
@@ -190,15 +192,19 @@ class Runner:
             job.stage.on_commit(reports)
         if todo:
             made = EXECUTORS[node.stage.executor](job, todo, self.cluster.max_failures)
+            told = 0
             for report in made:
                 self.progress.advanced(node.id)
                 if observed:
                     reports.append(report)
-                    try:
-                        job.stage.on_commit(reports)
-                    except UserError:
-                        made.close()
-                        raise
+                    # Each call goes over all reports: with every commit, a million of them would take for ever.
+                    if len(reports) >= told + told // 100 + 1 or len(reports) == len(plan):
+                        told = len(reports)
+                        try:
+                            job.stage.on_commit(reports)
+                        except UserError:
+                            made.close()
+                            raise
         identity = {
             "stage": node.stage.name,
             "node": node.id,

@@ -16,18 +16,25 @@ import fcntl
 import json
 import os
 import shutil
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from stages.base.artifact import MANIFEST, RUN_RECORD, Artifact, canonical_json, file_sha256, is_remote
 from stages.base.contract import UserError
 
 #: Hex digits of the fingerprint in a folder's name; the whole one is in the manifest.
 SHORT = 12
+
+#: Requests to an object store, or files that are removed, at a time.
+_THREADS = 32
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -89,13 +96,28 @@ class ArtifactDir:
 
     def fetch(self, names: Sequence[str], below: str, folder: Path) -> None:
         """Make files of the artifact readable in a local folder: hard links, or copies from an object store."""
-        for name in names:
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if self.remote:
-                self._fs.get_file(f"{self._root}/{below}{name}", str(target))
-            else:
-                os.link(Path(self.url, below + name), target)
+        for _ in in_threads(lambda name: self._fetch(name, below, folder), names, _THREADS if self.remote else 1):
+            pass
+
+    def each(self, names: Iterable[str], below: str, folder: Path) -> Iterator[Path]:
+        """As :meth:`fetch`, a file at a time: the path of each, which may be gone when the next one is asked for."""
+        if not self.remote:
+            yield from (Path(self.url, below + name) for name in names)
+            return
+        for path in in_threads(lambda name: self._fetch(name, below, folder), names, _THREADS):
+            try:
+                yield path
+            finally:
+                path.unlink()
+
+    def _fetch(self, name: str, below: str, folder: Path) -> Path:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if self.remote:
+            self._fs.get_file(f"{self._root}/{below}{name}", str(target))
+        else:
+            os.link(Path(self.url, below + name), target)
+        return target
 
     # -- state ---------------------------------------------------------------------------------------------------
     def artifact(self) -> Artifact | None:
@@ -142,6 +164,10 @@ class ArtifactDir:
             raise FileNotFoundError(f"{self.url}: partition {partition} has no commit")
         return Commit(**json.loads(text))
 
+    def read_commits(self, partitions: Iterable[str]) -> Iterator[Commit]:
+        """The records of finished partitions, in the order asked for; of an object store many at once."""
+        return in_threads(self.read_commit, partitions, _THREADS if self.remote else 1)
+
     def seal(self, manifest: Mapping[str, Any], run: Mapping[str, Any]) -> Artifact:
         """Write the manifest, from which on the artifact exists; then remove what was only needed to make it."""
         self.write(RUN_RECORD, json.dumps(run, indent=1, sort_keys=True, default=str))
@@ -156,7 +182,7 @@ class ArtifactDir:
                 if self._fs.exists(f"{self._root}/{name}"):
                     self._fs.rm(f"{self._root}/{name}", recursive=True)
             elif Path(self.url, name).is_dir():
-                shutil.rmtree(Path(self.url, name))
+                _remove(Path(self.url, name))
             else:
                 Path(self.url, name).unlink(missing_ok=True)
         if not self.remote:
@@ -226,6 +252,33 @@ class Store:
         ArtifactDir(self._folder("latest")).write(f"{_file_name(node)}.json", canonical_json(record))
 
 
+def in_threads(function: Callable[[T], R], values: Iterable[T], threads: int) -> Iterator[R]:
+    """`function` of each value, in order; no further ahead than twice the number of threads."""
+    if threads == 1:
+        yield from map(function, values)
+        return
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for value in values:
+                waiting.append(pool.submit(function, value))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of many files: some file systems take milliseconds for each, but many at once."""
+    paths = (os.path.join(root, name) for root, _, names in os.walk(folder) for name in names)
+    for _ in in_threads(os.unlink, paths, _THREADS):
+        pass
+    shutil.rmtree(folder)
+
+
 def _moment(entry: Mapping[str, Any]) -> float:
     """Seconds since the epoch at which an object was written, 0 where its store does not state it."""
     for key in ("mtime", "LastModified", "last_modified", "updated", "created"):  # local, s3, abfs, gcs, memory
@@ -241,12 +294,3 @@ def _moment(entry: Mapping[str, Any]) -> float:
 
 def _file_name(node: str) -> str:
     return node.replace("/", ".").replace("[", "-").replace("]", "")
-
-
-def merged_counts(commits: Sequence[Commit], finish: Mapping[str, int]) -> dict[str, int]:
-    """Counters summed over all partitions and the finish."""
-    total: Counter[str] = Counter()
-    for commit in commits:
-        total.update(commit.counts)
-    total.update(finish)
-    return dict(sorted(total.items()))

@@ -42,7 +42,7 @@ def shared() -> Path:
 def run_stage(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """Executes a stage in this process the way the runner does: partitions, run, finish, manifest."""
     from pipelines.fingerprint import fingerprint, fingerprinted
-    from pipelines.run_partition import ArtifactJob, close, run_partition
+    from pipelines.run_partition import ArtifactJob, close, planned, run_partition
     from stages.base.artifact import Artifact
     from stages.base.contract import Stage
 
@@ -78,7 +78,7 @@ def run_stage(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
             str(cache or root / "cache"),
             str(tombstones or root / "forgotten.json"),
         )
-        plan = list(stage.partitions(held))
+        plan = planned(job)
         stage.setup()
         reports: list[Mapping[str, Any]] = []
         for partition in reversed(plan) if reverse else plan:
@@ -94,6 +94,41 @@ def run_stage(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
         return close(job, [p.id for p in plan], identity, {})
 
     return run
+
+
+@pytest.fixture(scope="session")
+def write_verdicts() -> Callable[..., None]:
+    """Writes the files with verdicts of a `select` artifact, from rows in any order.
+
+    Ranges have so many pairs as `range_rows` says, and at least one part each. What is in none of the `pairs`
+    artifacts goes into the last range.
+    """
+    import json
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def write(folder: Path, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Any], range_rows: int = 1) -> None:
+        left = {row["uid"]: row for row in rows}
+        ranges: list[tuple[list[tuple[int, str]], list[Any]]] = []
+        for number, artifact in enumerate(pairs):
+            for name in artifact.names("pairs-*.parquet"):
+                listed = pq.read_table(artifact.path(name), columns=["uid"])["uid"].to_pylist()
+                found = [left.pop(uid) for uid in listed if uid in left]
+                if not ranges or len(ranges[-1][1]) + len(found) > range_rows:
+                    ranges.append(([], []))
+                ranges[-1][0].append((number, name.removeprefix("pairs-").removesuffix(".parquet")))
+                ranges[-1][1].extend(found)
+        if left:
+            ranges = ranges or [([], [])]
+            ranges[-1][1].extend(left.values())
+        schema = pa.Table.from_pylist(list(rows)).schema
+        for number, (_, found) in enumerate(ranges):
+            pq.write_table(pa.Table.from_pylist(found, schema), folder / f"verdicts-{number:05d}.parquet")
+        entries = [{"parts": parts, "images": 0, "pairs": len(found)} for parts, found in ranges]
+        (folder / "ranges.json").write_text(json.dumps(entries))
+
+    return write
 
 
 @pytest.fixture

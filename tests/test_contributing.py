@@ -118,7 +118,7 @@ def test_the_signal_is_measured(checkout: Checkout) -> None:
 
 def test_the_selection_keeps_what_it_describes(checkout: Checkout) -> None:
     checkout.run("A selection")
-    verdicts = checkout.rows("select", "verdicts.parquet")
+    verdicts = checkout.rows("select", "verdicts-*.parquet")
     assert sorted((verdict["keep"], verdict["reason"]) for verdict in verdicts) == [
         (False, "rule.saturation"),
         (True, ""),

@@ -118,8 +118,8 @@ def _count_shards(lineage: Lineage, plan: ForgetPlan) -> None:
 
     forgotten = Forgotten(frozenset(plan.pairs), frozenset())
     for artifact in lineage.of_stage("shard"):
-        uids = ShardIndex.open(artifact.path("index.arrow")).table["uid"]
-        samples = int(pc.sum(forgotten.pair_mask(uids)).as_py() or 0)
+        tables = ShardIndex.open(artifact.path("index.arrow")).tables()
+        samples = sum(int(pc.sum(forgotten.pair_mask(table["uid"])).as_py() or 0) for table in tables)
         if samples:
             plan.shards[artifact.fingerprint] = samples
 

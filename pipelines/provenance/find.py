@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import IO, Any
 
 import pyarrow.compute as pc
@@ -49,6 +50,15 @@ def scan(artifact: Artifact, pattern: str, column: str, value: str) -> list[dict
             if column in parquet.schema_arrow.names:
                 matches += _matching(parquet, column, value)
     return matches
+
+
+def first(artifact: Artifact, names: Iterable[str], column: str, value: str) -> dict[str, Any] | None:
+    """The first row with that value in files that are looked through in turn; None where there is none."""
+    for name in names:
+        with artifact.open(name) as file:
+            if found := _matching(_parquet(file), column, value):
+                return found[0]
+    return None
 
 
 def _parquet(file: IO[bytes]) -> pq.ParquetFile:

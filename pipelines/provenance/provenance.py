@@ -11,10 +11,11 @@ from functools import cached_property
 from typing import Any
 
 from pipelines.lineage import Lineage
-from pipelines.provenance.find import located, rows, scan
+from pipelines.provenance.find import first, located, rows, scan
 from pipelines.provenance.reasons import explain
 from pipelines.state import Workspace
 from pipelines.tracking.config import backend
+from stages.base import verdicts
 from stages.base.artifact import Artifact
 from stages.base.pairs import image_uid
 from stages.base.tombstones import Tombstones
@@ -45,6 +46,8 @@ class ProvenanceReader:
     private: frozenset[str]
     stale: list[str] = field(default_factory=list)
     """Nodes read from an earlier configuration's artifact, because this one's does not exist yet."""
+    _known: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    """uid -> its verdict, as far as it was looked for."""
 
     @cached_property
     def lineage(self) -> Lineage:
@@ -106,11 +109,9 @@ class ProvenanceReader:
         assert source.pairs is not None
         if rows(source.pairs, "pairs-*.parquet", "image_uid", uid):
             return [uid], None
-        if self._verdicts is not None:
-            # Sorted by uid, and over all sources.
-            held = rows(self._verdicts, "verdicts.parquet", "uid", uid)
-            if held:
-                return ([held[0]["image_uid"]], uid) if held[0]["source"] == source.name else ([], None)
+        held = self._held(uid)
+        if held:
+            return ([held["image_uid"]], uid) if held["source"] == source.name else ([], None)
         return [row["image_uid"] for row in scan(source.pairs, "pairs-*.parquet", "uid", uid)], uid
 
     def _by_content(self, source: SourceArtifacts, digest: str) -> list[str]:
@@ -146,10 +147,8 @@ class ProvenanceReader:
 
     def _verdict_of_image(self, source: SourceArtifacts, image: str, only: str | None) -> list[dict[str, Any]]:
         """Verdicts on a forgotten pair, which the lists no longer contain."""
-        if self._verdicts is None or only is None:
-            return []
-        held = rows(self._verdicts, "verdicts.parquet", "uid", only)
-        return [{name: row[name] for name in _IDENTITY} for row in held if row["source"] == source.name]
+        held = self._held(only) if only is not None else None
+        return [{name: held[name] for name in _IDENTITY}] if held and held["source"] == source.name else []
 
     def _attempts(self, source: SourceArtifacts, image: str) -> list[dict[str, Any]]:
         if source.raw is None:
@@ -178,24 +177,42 @@ class ProvenanceReader:
             "uid": uid,
             "listed": _public({key: value for key, value in row.items() if key not in _IDENTITY}, source.private),
             "signals": _public(signals, source.private),
-            "verdict": self._verdict(uid, {**image, **signals}, attempt, source.private),
+            "verdict": self._verdict(self._held(uid, source, file), {**image, **signals}, attempt, source.private),
             "shards": locations,
             "models": self._models([location["artifact"] for location in locations]),
         }
 
     @cached_property
     def _verdicts(self) -> Artifact | None:
-        return self._artifact("select")
+        artifact = self._artifact("select")
+        return artifact if artifact is not None and artifact.names(verdicts.FILES) else None
 
-    def _verdict(
-        self, uid: str, signals: dict[str, Any], attempt: dict[str, Any], private: bool
-    ) -> dict[str, Any] | None:
+    def _held(self, uid: str, source: SourceArtifacts | None = None, file: str | None = None) -> dict[str, Any] | None:
+        """The verdict on a pair, with its uids and source; looked for first beside the file of pairs that lists it.
+
+        Verdicts lie in the order of the lists, not of uids: where it is not known who lists a pair, all are read, up
+        to that one.
+        """
         if self._verdicts is None:
             return None
-        held = rows(self._verdicts, "verdicts.parquet", "uid", uid)
-        if not held:
+        if uid not in self._known:
+            part = (self._number(source), (file or "").removeprefix("pairs-").removesuffix(".parquet"))
+            ranges = sorted(verdicts.verdict_ranges(self._verdicts), key=lambda each: part not in each.parts)
+            self._known[uid] = first(self._verdicts, (each.file for each in ranges), "uid", uid)
+        return self._known[uid]
+
+    def _number(self, source: SourceArtifacts | None) -> int:
+        """Number of the source in the ranges of the verdicts; -1 where they were made from another list."""
+        listed = self._verdicts.manifest["inputs"].get("pairs", []) if self._verdicts else []
+        mark = source.pairs.fingerprint if source and source.pairs else None
+        return listed.index(mark) if mark in listed else -1
+
+    def _verdict(
+        self, held: dict[str, Any] | None, signals: dict[str, Any], attempt: dict[str, Any], private: bool
+    ) -> dict[str, Any] | None:
+        if self._verdicts is None or held is None:
             return None
-        row = {key: value for key, value in held[0].items() if key not in _IDENTITY}
+        row = {key: value for key, value in held.items() if key not in _IDENTITY}
         selection = self._verdicts.manifest["config"]["selection"]
         shown = {} if private else attempt
         words = explain(row["reason"], row["detail"], signals, shown, selection)
@@ -203,15 +220,13 @@ class ProvenanceReader:
 
     def _locations(self, uid: str) -> list[dict[str, Any]]:
         """Shard and offsets of the pair in each `shard` artifact that holds it, with its tokens."""
-        import pyarrow.compute as pc
-
         from stages.shard.index import ShardIndex
 
         locations = []
         for artifact in self.lineage.of_stage("shard"):
             index = ShardIndex.open(artifact.path("index.arrow"))
-            sample = pc.index(index.table["uid"], uid).as_py()
-            if sample < 0:
+            sample = index.find(uid)
+            if sample is None:
                 continue
             row = index[sample]
             position = sample - index.of_shard(row.shard).start

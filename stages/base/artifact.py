@@ -55,6 +55,10 @@ class Artifact:
 
     url: str
 
+    def __reduce__(self) -> tuple[type[Artifact], tuple[str]]:
+        # Without the manifest, which may list a million files: a worker that needs it reads it once.
+        return Artifact, (self.url,)
+
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """The parsed `manifest.json`. Raises FileNotFoundError when the artifact is not finished."""

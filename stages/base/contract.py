@@ -1,8 +1,8 @@
 """What every stage implements: its typed config, its partitions, and how one partition is made.
 
-A stage defines only what is specific to it: `partitions`, `run` and `finish`, and where it needs them `check`, `setup`,
-`on_commit`, `summary` and `forget`. Retry, commit, progress, counters, MLflow and Ray belong to the runner
-(`pipelines/runner.py`).
+A stage defines only what is specific to it: `partitions` (or `plan`), `run` and `finish`, and where it needs them
+`check`, `setup`, `on_commit`, `summary` and `forget`. Retry, commit, progress, counters, MLflow and Ray belong to the
+runner (`pipelines/runner.py`).
 
 Modules that define a stage are imported by every `pairmill` command, `--help` included: import heavy packages
 (torch, ray, pyarrow, PIL, ...) inside the methods, not at module level.
@@ -14,7 +14,7 @@ import json
 import shutil
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,7 +76,8 @@ class Partition:
 
 @dataclass
 class StageContext:
-    """What the runner hands to :meth:`Stage.run` (one partition) and :meth:`Stage.finish` (the whole)."""
+    """What the runner hands to :meth:`Stage.plan`, :meth:`Stage.run` (one partition) and :meth:`Stage.finish` (the
+    whole)."""
 
     inputs: Inputs
     out: Path
@@ -101,6 +102,9 @@ class StageContext:
     """What :meth:`Stage.on_commit` receives from this partition; JSON-serialisable, small, kept until the artifact is
     finished and no part of it."""
 
+    each_part: Callable[[str], Iterator[Path]] | None = None
+    """What :meth:`parts` calls; set by the runner."""
+
     def count(self, name: str, n: int = 1) -> None:
         """Add to a counter. Counters are part of the manifest: count only what the inputs determine."""
         self.counts[name] += n
@@ -119,6 +123,12 @@ class StageContext:
         line = json.dumps({"step": step, "total": total, "time": time_unix, "metrics": dict(metrics)})
         with open(self.metrics_file, "a", encoding="utf-8") as history:
             history.write(line + "\n")
+
+    def parts(self, pattern: str) -> Iterator[Path]:
+        """In `finish`: the partitions' files below `intermediate` that match a glob pattern, by name; with
+        :attr:`Stage.reads_parts_singly` in order of the partitions, each of which may be gone when the next is asked
+        for."""
+        return iter(sorted(self.intermediate.glob(pattern))) if self.each_part is None else self.each_part(pattern)
 
     def input(self, role: str) -> Artifact:
         """The single artifact of a role; raises KeyError when there is none, ValueError when there are several."""
@@ -141,6 +151,9 @@ class Stage(ABC, Generic[C]):
     """``ray_tasks``: one Ray task per partition. ``ray_data``: partitions stream through a pool of Ray Data actors,
     each of which called :meth:`setup` once (models are loaded there). ``driver``: in the driver process, for stages
     that start Ray work of their own (Ray tasks over tables, Ray Train)."""
+    reads_parts_singly: ClassVar[bool] = False
+    """Whether :meth:`finish` reads what partitions left through :meth:`StageContext.parts` alone: `intermediate` is
+    empty then, and an object store's parts are never all on the driver's disk."""
     cpus: ClassVar[float] = 1.0
     """CPUs a Ray task or actor of this stage reserves."""
     tracked: ClassVar[tuple[str, ...]] = ()
@@ -206,9 +219,19 @@ class Stage(ABC, Generic[C]):
         checked quickly. Called for every stage that is going to run, before any of them runs."""
         return
 
-    @abstractmethod
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
-        """The work, split. Runs in the driver; reads inputs' manifests and small tables only."""
+        """The work, split. Runs in the driver; reads inputs' manifests and small tables only. A stage implements this
+        or :meth:`plan`."""
+        raise NotImplementedError(f"{type(self).__name__} implements neither `partitions` nor `plan`")
+
+    def plan(self, context: StageContext) -> Sequence[Partition]:
+        """:meth:`partitions` of the inputs; a stage that must go through large tables to split its work implements it.
+
+        Runs in the driver at the start of every run that finds the artifact unfinished, and gives the same partitions
+        every time. It may start Ray tasks, and leave in ``context.scratch`` what :meth:`run` needs: each file whole or
+        not at all, so that a plan that was interrupted goes on from there.
+        """
+        return self.partitions(context.inputs)
 
     def setup(self) -> None:
         """Load what all partitions share (models); called once per process before the first `run`."""
@@ -220,8 +243,9 @@ class Stage(ABC, Generic[C]):
         byte."""
 
     def on_commit(self, reports: Sequence[Mapping[str, Any]]) -> None:
-        """Called in the driver whenever a partition was committed, with the `StageContext.report` of every one that is,
-        the newest last; and once more where a run finds all partitions committed.
+        """Called in the driver when partitions were committed, with the `StageContext.report` of every one that is, the
+        newest last: after each of the first hundred, then whenever there are a hundredth more, and when all are, also
+        where a run finds them so.
 
         Raises UserError to stop the stage because of how it is going; what is committed stays. So that a run that is
         started again is not finished in spite of it, the last word is on all reports and on nothing else: no file that
@@ -231,8 +255,8 @@ class Stage(ABC, Generic[C]):
 
     def finish(self, context: StageContext) -> None:
         """After all partitions: write what spans them to ``context.out``. Runs in the driver; reads
-        ``context.intermediate`` (all partitions' files, local). Must be repeatable: a kill in the middle runs it
-        again from the start."""
+        ``context.intermediate`` (all partitions' files, local) or :meth:`StageContext.parts`. Must be repeatable: a
+        kill in the middle runs it again from the start."""
         return
 
     def summary(self, artifact: Artifact) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
@@ -62,3 +63,13 @@ class OnRay:
         import ray
 
         return ray.put(value)
+
+
+def tasks_for(calls: int) -> Tasks:
+    """Where to do so many calls: on Ray if it runs in this process and there is more than one."""
+    if calls > 1 and "ray" in sys.modules:
+        import ray
+
+        if ray.is_initialized():
+            return OnRay()
+    return InProcess()

@@ -148,8 +148,10 @@ def _index_faults(reader: ShardReader) -> Iterator[ShardFault]:
     if len(index) != dataset["samples"]:
         what = f"has {len(index)} rows, dataset.json {dataset['samples']} samples"
         yield ShardFault("index.arrow", what, RESTORE)
-    for i in np.flatnonzero((index.shards < 0) | (index.shards >= len(reader.shards))):
-        row = index[int(i)]
+    index.check_order()
+    first, last = index.of_shard(0).start, index.of_shard(len(reader.shards)).start
+    for i in (*range(first), *range(last, len(index))):
+        row = index[i]
         yield ShardFault("index.arrow", f"row {i} refers to shard {row.shard}, which does not exist", RESTORE, row.uid)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,8 @@ def forget(artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: 
 
     from stages.shard.index import ShardIndex, write_index
 
-    table = ShardIndex.open(artifact.path("index.arrow")).table
-    lost = forgotten.pair_mask(table["uid"])
-    rows = table.filter(lost)
+    index = ShardIndex.open(artifact.path("index.arrow"))
+    rows = pa.concat_tables(table.filter(forgotten.pair_mask(table["uid"])) for table in index.tables())
     removal = Removal(samples=rows.num_rows)
     if not rows.num_rows:
         return removal
@@ -33,7 +33,6 @@ def forget(artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: 
     removal.counts.update({"samples": -rows.num_rows, "image_bytes": -image_bytes})
     if out is None:
         return removal
-    left = table.filter(pc.invert(lost))
     moved: dict[str, dict[str, int]] = {}
     for shard in shards:
         entry = dataset["shards"][shard]
@@ -51,8 +50,13 @@ def forget(artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: 
         image_only = {name: count - lost_of[name] for name, count in dataset.pop("image_only").items()}
         if any(image_only.values()):
             dataset["image_only"] = {name: count for name, count in image_only.items() if count}
-    concerned = pc.is_in(left["shard"], value_set=pa.array(shards, pa.int32()))
-    write_index(out / "index.arrow", [_at(left, concerned, moved)])
+
+    def left() -> Iterator[Any]:
+        for table in index.tables():
+            table = table.filter(pc.invert(forgotten.pair_mask(table["uid"])))
+            yield _at(table, pc.is_in(table["shard"], value_set=pa.array(shards, pa.int32())), moved)
+
+    write_index(out / "index.arrow", left(), index.sources())
     (out / "dataset.json").write_text(json.dumps(dataset, indent=1) + "\n", "utf-8")
     return removal
 
@@ -67,6 +71,8 @@ def _at(table: Any, concerned: Any, moved: dict[str, dict[str, int]]) -> Any:
     import pyarrow as pa
 
     places = np.flatnonzero(concerned.to_numpy().astype(bool))
+    if not len(places):
+        return table
     chosen = table.take(pa.array(places))
     uids, extensions = chosen["uid"].to_pylist(), chosen["image_ext"].to_pylist()
     for part in _PARTS:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable
-from functools import cached_property, partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
@@ -69,12 +70,30 @@ def to_table(rows: Iterable[IndexRow]) -> pa.Table:
     return pa.Table.from_pylist([row._asdict() for row in rows], index_schema())
 
 
-def write_index(path: Path, tables: Iterable[pa.Table]) -> None:
-    """Write `index.arrow` from the tables of its shards, in shard order."""
-    table = pa.concat_tables([index_schema().empty_table(), *map(_whole, tables)]).unify_dictionaries()
-    with pa.ipc.new_file(str(path), table.schema) as writer:
+def write_index(path: Path, tables: Iterable[pa.Table], sources: Sequence[str] | None = None) -> None:
+    """Write `index.arrow` from the tables of its shards, in shard order; one batch of them is in memory at a time.
+
+    `sources`: all sources, in the order in which they first occur; without them, the tables are gone through twice.
+    """
+    if sources is None:
+        tables = list(tables)
+        sources = list(dict.fromkeys(name for table in tables for name in _sources(table)))
+    names = pa.array(sources, pa.string())
+    with pa.ipc.new_file(str(path), index_schema()) as writer:
         # Few large batches, however many shards there are, because each lookup searches for its batch.
-        writer.write_table(table.combine_chunks(), max_chunksize=_BATCH)
+        waiting: list[pa.Table] = []
+        rows = 0
+        for table in tables:
+            start = 0
+            while start < len(table):
+                piece = table.slice(start, _BATCH - rows)
+                waiting.append(_with_sources(_whole(piece), names))
+                start, rows = start + len(piece), rows + len(piece)
+                if rows == _BATCH:
+                    writer.write_table(pa.concat_tables(waiting).combine_chunks())
+                    waiting, rows = [], 0
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting).combine_chunks())
 
 
 def _whole(table: pa.Table) -> pa.Table:
@@ -86,21 +105,36 @@ def _whole(table: pa.Table) -> pa.Table:
     return table.select(index_schema().names)
 
 
+def _sources(table: pa.Table) -> Iterator[str]:
+    for chunk in table["source"].chunks:
+        yield from chunk.dictionary.to_pylist()
+
+
+def _with_sources(table: pa.Table, sources: pa.Array) -> pa.Table:
+    """The table with these sources as the dictionary of its column `source`."""
+    place = table.schema.get_field_index("source")
+    chunks = []
+    for chunk in table.column(place).chunks:
+        codes = pc.index_in(chunk.dictionary, value_set=sources).take(chunk.indices)
+        chunks.append(pa.DictionaryArray.from_arrays(codes, sources))
+    column = pa.chunked_array(chunks, index_schema().field(place).type)
+    return table.set_column(place, index_schema().field(place), column)
+
+
 class ShardIndex:
-    """Rows by sample number."""
+    """Rows by sample number. Reads the rows that are asked for and no other, however many there are."""
 
     def __init__(self, table: pa.Table) -> None:
-        """Raises ValueError naming the first row that is not in shard order."""
+        """Whatever first uses a row checks that its batch is in shard order, and raises ValueError naming the first
+        row that is not (:meth:`check_order` goes through all)."""
         self.table = table
-        self._batches = table.to_batches()
+        self._batches = [batch for batch in table.to_batches() if len(batch)]
         self._starts = [0]
         for batch in self._batches:
             self._starts.append(self._starts[-1] + len(batch))
+        self._first_shards = [int(integers(batch.column("shard"))[0]) for batch in self._batches]
         self._getters: dict[int, list[Getter]] = {}
-        shards = self.shards
-        if (shards[1:] < shards[:-1]).any():
-            row = int((shards[1:] < shards[:-1]).argmax()) + 1
-            raise ValueError(f"row {row} (uid {self[row].uid}) is not in shard order")
+        self._checked: dict[int, NDArray[np.int32]] = {}
 
     @classmethod
     def open(cls, path: Path) -> ShardIndex:
@@ -118,6 +152,7 @@ class ShardIndex:
         row = sample - self._starts[batch]
         getters = self._getters.get(batch)
         if getters is None:
+            self._shards(batch)
             getters = self._getters[batch] = self._views(self._batches[batch])
         return IndexRow(*[get(row) for get in getters])
 
@@ -129,28 +164,56 @@ class ShardIndex:
             for name in IndexRow._fields
         ]
 
-    @cached_property
-    def shards(self) -> NDArray[np.int32]:
-        """Number of each sample's shard, int32 [samples], ascending."""
-        return np.concatenate([np.empty(0, np.int32), *map(integers, self.table["shard"].chunks)])
+    def tables(self) -> Iterator[pa.Table]:
+        """All rows in order, some 10⁶ at a time."""
+        for number, batch in enumerate(self._batches):
+            self._shards(number)
+            yield pa.Table.from_batches([batch])
 
-    def sources(self) -> tuple[NDArray[np.int32], list[str]]:
-        """Number of each sample's source, int32 [samples], and the sources' names by number."""
-        column = self.table["source"].unify_dictionaries()
-        if not column.num_chunks:
-            return np.empty(0, np.int32), []
-        codes = np.concatenate([integers(chunk.indices) for chunk in column.chunks])
-        return codes, column.chunk(0).dictionary.to_pylist()
+    def find(self, uid: str) -> int | None:
+        """Number of the sample with a uid, which is looked for from the first on; None where there is none."""
+        for start, batch in zip(self._starts, self._batches, strict=False):
+            if (row := pc.index(batch.column("uid"), uid).as_py()) >= 0:
+                return start + int(row)
+        return None
+
+    def check_order(self) -> None:
+        """Raises ValueError naming the first row that is not in shard order."""
+        for batch in range(len(self._batches)):
+            self._shards(batch)
+
+    def of_shard(self, shard: int) -> range:
+        """Numbers of the samples in a shard."""
+        return range(self._lower(shard), self._lower(shard + 1))
+
+    def _lower(self, shard: int) -> int:
+        """Number of the first sample in this shard or a later one."""
+        batch = bisect.bisect_left(self._first_shards, shard) - 1
+        return 0 if batch < 0 else self._starts[batch] + int(self._shards(batch).searchsorted(shard))
+
+    def _shards(self, batch: int) -> NDArray[np.int32]:
+        """Shard of each row of a batch, int32 [rows of the batch], ascending."""
+        shards = self._checked.get(batch)
+        if shards is None:
+            shards = integers(self._batches[batch].column("shard"))
+            before = int(integers(self._batches[batch - 1].column("shard"))[-1]) if batch else int(shards[0])
+            wrong = np.flatnonzero(np.diff(shards, prepend=np.int32(before)) < 0)
+            if len(wrong):
+                row = self._starts[batch] + int(wrong[0])
+                raise ValueError(f"row {row} (uid {self.table['uid'][row].as_py()}) is not in shard order")
+            self._checked[batch] = shards
+        return shards
+
+    def sources(self) -> list[str]:
+        """The names of all sources, in order of their numbers."""
+        return list(
+            dict.fromkeys(name for batch in self._batches[:1] for name in _sources(pa.Table.from_batches([batch])))
+        )
 
     @property
     def repeats(self) -> pa.ChunkedArray | None:
         """How often an epoch shows each sample, int16 [samples]; null in an index without such a column."""
         return self.table["repeats"] if "repeats" in self.table.column_names else None
-
-    def of_shard(self, shard: int) -> range:
-        """Numbers of the samples in a shard."""
-        first, last = self.shards.searchsorted([shard, shard + 1])
-        return range(int(first), int(last))
 
 
 def _constant(value: Any, row: int) -> Any:

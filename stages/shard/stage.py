@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.base.artifact import Artifact, file_sha256
-from stages.base.contract import Inputs, Partition, Stage, StageContext, UserError
+from stages.base.contract import Partition, Stage, StageContext, UserError
 from stages.base.forgetting import ForgetInputs, Forgotten, Removal
 from stages.shard.config import ShardConfig
 
@@ -21,24 +21,27 @@ class Shard(Stage[ShardConfig]):
     version = 4
     holds_samples = True
     sample_tables = ()
+    reads_parts_singly = True
 
-    def partitions(self, inputs: Inputs) -> Sequence[Partition]:
-        """One per training shard: samples `start` to `stop` of the shuffled order."""
-        from stages.shard.plan import plan_shards
+    def plan(self, context: StageContext) -> Sequence[Partition]:
+        """One per training shard, with the places of its samples, which are gathered in the scratch folder."""
+        from stages.shard.gather import gather, samples_of
+        from stages.shard.plan import cut
 
-        ranges = plan_shards(inputs, self.config)
-        return [Partition(f"{n:05d}", {"start": a, "stop": b}) for n, (a, b) in enumerate(ranges)]
+        samples = samples_of(context.input("verdicts"), context.scratch)
+        gather(context.inputs, self.config.seed, samples)
+        shards = cut(samples.lengths(), self.config.max_bytes, self.config.max_samples)
+        return [Partition(f"{number:05d}", {"samples": places}) for number, places in enumerate(shards)]
 
     def run(self, partition: Partition, context: StageContext) -> None:
         """Write `train-NNNNN.tar`, and its rows of the index for :meth:`finish`."""
         import pyarrow as pa
 
+        from stages.shard.gather import samples_of
         from stages.shard.index import IndexRow, checksum, to_table
-        from stages.shard.plan import gather_samples
         from stages.shard.writer import NO_PART, ImageResizer, RawImages, ShardWriter, as_rgb_jpeg
 
-        start, stop = partition.spec["start"], partition.spec["stop"]
-        chosen = gather_samples(context.inputs, self.config, context.scratch).slice(start, stop - start)
+        samples = samples_of(context.input("verdicts"), context.scratch)
         read = RawImages(context.inputs["raw"])
         side = self.config.longest_side
         one_format, quality = self.config.one_format, self.config.quality
@@ -47,7 +50,7 @@ class Shard(Stage[ShardConfig]):
         index = []
         image_only: Counter[str] = Counter()
         with ShardWriter(path) as shard:
-            for sample in chosen.to_pylist():
+            for sample in samples.rows(partition.spec["samples"]):
                 image = read(sample)
                 image = bound(image) if bound else image
                 image = as_rgb_jpeg(image, quality) if one_format else image
@@ -72,8 +75,9 @@ class Shard(Stage[ShardConfig]):
             writer.write_table(table)
         size = path.stat().st_size
         entry = {"name": path.name, "samples": len(index), "bytes": size, "sha256": file_sha256(path)}
-        (context.intermediate / f"shard-{partition.id}.json").write_text(json.dumps(entry), "utf-8")
-        (context.intermediate / f"image-only-{partition.id}.json").write_text(json.dumps(image_only), "utf-8")
+        sources = list(dict.fromkeys(row.source for row in index))
+        figures = {"entry": entry, "sources": sources, "image_only": image_only}
+        (context.intermediate / f"shard-{partition.id}.json").write_text(json.dumps(figures), "utf-8")
         context.count("samples", len(index))
         context.count("bytes", size)
         context.count("shards")
@@ -85,14 +89,19 @@ class Shard(Stage[ShardConfig]):
         from stages.shard.index import write_index
         from stages.shard.plan import why_nothing_is_kept
 
-        entries = [json.loads(path.read_text("utf-8")) for path in _numbered(context, "shard-*.json")]
+        entries: list[dict[str, Any]] = []
+        sources: dict[str, None] = {}
+        image_only: Counter[str] = Counter()
+        for part in context.parts("shard-*.json"):
+            figures = json.loads(part.read_text("utf-8"))
+            entries.append(figures["entry"])
+            sources.update(dict.fromkeys(figures["sources"]))
+            image_only.update(figures["image_only"])
         if not entries:
             raise UserError(why_nothing_is_kept(context.inputs))
-        tables = (pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in _numbered(context, "index-*.arrow"))
-        write_index(context.out / "index.arrow", tables)
-        image_only: Counter[str] = Counter()
-        for part in _numbered(context, "image-only-*.json"):
-            image_only.update(json.loads(part.read_text("utf-8")))
+        parts = context.parts("index-*.arrow")
+        tables = (pa.ipc.open_file(pa.memory_map(str(part))).read_all() for part in parts)
+        write_index(context.out / "index.arrow", tables, list(sources))
         dataset: dict[str, Any] = {"samples": sum(entry["samples"] for entry in entries), "shards": entries}
         if image_only:
             dataset["image_only"] = dict(sorted(image_only.items()))
@@ -104,8 +113,3 @@ class Shard(Stage[ShardConfig]):
         from stages.shard.forget import forget
 
         return forget(artifact, inputs, forgotten, out)
-
-
-def _numbered(context: StageContext, pattern: str) -> list[Path]:
-    # By number, not by name: the 100,000th shard has one more digit.
-    return sorted(context.intermediate.glob(pattern), key=lambda path: int(path.stem.rpartition("-")[2]))

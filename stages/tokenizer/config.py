@@ -74,7 +74,8 @@ class TokenizerConfig(StageConfig):
     """Name -> a tokenizer to measure on the same texts, for the report alone. Part of what makes the artifact, so
     decide on it before models are trained on the tokenizer."""
     bytes_per_partition: Annotated[int, NotFingerprinted, Field(ge=1)] = 16_000_000
-    """Most bytes of a text file that one task counts, but for the end of a line. Captions are counted file by file."""
+    """Most bytes of a text file that one task counts, but for the end of a line. Captions are counted by range of the
+    index."""
 
     @model_validator(mode="before")
     @classmethod

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, UserError
 from stages.base.external_files import local_path
 from stages.base.pairs import is_image_only
+from stages.base.tasks import tasks_for
+from stages.base.uids import bytes_of, packed
+from stages.base.verdicts import VerdictRange, read_verdicts, verdict_ranges
 from stages.tokenizer.config import TokenizerConfig
 
-_ROWS_AT_ONCE = 500_000
 _LINES_AT_ONCE = 10_000
 _BLOCK = 1 << 20
+_LEADING_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Corpus:
     private: bool = False
     """Whether it is excluded from training unless `include_private` is set; only figures of it are reported."""
     pairs: Artifact | None = None
+    source: int | None = None
+    """Number of the source among the inputs `pairs`; None for a file."""
     verdicts: Artifact | None = None
     last_uid: str | None = None
     """The largest uid to take; None for all."""
@@ -38,7 +45,10 @@ class Corpus:
     """Lines of the text file to take; None for all."""
 
     def batches(self, most: int | None = None) -> Iterator[list[str]]:
-        """All texts in a fixed order, or the first `most`: captions by uid, lines as they stand."""
+        """All texts in a fixed order, or the first `most`: captions by uid, lines as they stand.
+
+        Captions come in the order of their files, those of a range at a time, from Ray tasks where Ray runs.
+        """
         if self.file is not None:
             left = most
             for lines in read_lines(self.file, 0, self.bytes()):
@@ -46,38 +56,38 @@ class Corpus:
                 left = None if left is None else max(0, left - len(lines))
                 if left == 0:
                     return
-        else:
-            yield from self._captions(most)
+            return
+        assert self.verdicts is not None
+        last = None if most is None else _kept_uid(self.verdicts, self.ranges(), [self.name], most)
+        if last is not None and (self.last_uid is None or last < self.last_uid):
+            yield from replace(self, last_uid=last).batches()
+            return
+        ranges = self.ranges()
+        for captions in tasks_for(len(ranges)).map(Corpus.captions, ((self, each) for each in ranges)):
+            for start in range(0, len(captions), _LINES_AT_ONCE):
+                yield captions.slice(start, _LINES_AT_ONCE).to_pylist()
 
-    def _captions(self, most: int | None) -> Iterator[list[str]]:
+    def ranges(self) -> list[VerdictRange]:
+        """The ranges with pairs of this source, in order."""
+        assert self.verdicts is not None
+        return [each for each in verdict_ranges(self.verdicts) if self.has(each)]
+
+    def has(self, of: VerdictRange) -> bool:
+        """Whether a range has pairs of this source."""
+        return any(source == self.source for source, _ in of.parts)
+
+    def captions(self, of: VerdictRange) -> pa.ChunkedArray:
+        """Captions (strings) of this source in one range that were kept and belong to the training sample."""
         assert self.pairs is not None
         assert self.verdicts is not None
-        if most is None:
-            chosen = (self.captions(name) for name in self.pairs.names("pairs-*.parquet"))
-        else:
-            uids = _first_kept(self.verdicts, self.name, self.last_uid, most)
-            tables = (_read_pairs(self.pairs, name) for name in self.pairs.names("pairs-*.parquet"))
-            chosen = (table.filter(pc.is_in(table["uid"], value_set=uids))["caption"] for table in tables)
-        for captions in chosen:
-            for batch in captions.chunks:
-                for start in range(0, len(batch), _LINES_AT_ONCE):
-                    yield batch[start : start + _LINES_AT_ONCE].to_pylist()
+        kept = _kept(self.verdicts, of, [self.name], self.last_uid)
+        tables = [_read_pairs(self.pairs, part) for source, part in of.parts if source == self.source]
+        table = pa.concat_tables(tables)
+        return table.filter(pc.is_in(table["uid"], value_set=kept))["caption"]
 
     def bytes(self) -> int:
         """Number of bytes of the text file to use: up to the end of line `max_lines`. 0 for a source."""
         return 0 if self.file is None else _end(self.file, self.max_lines)
-
-    def captions(self, name: str) -> pa.ChunkedArray:
-        """Captions (strings) in one file of pairs that were kept and belong to the training sample."""
-        assert self.pairs is not None
-        assert self.verdicts is not None
-        table = _read_pairs(self.pairs, name)
-        kept = [
-            uids.filter(pc.is_in(uids, value_set=table["uid"]))
-            for uids in _kept(self.verdicts, self.name, self.last_uid)
-        ]
-        sampled = pa.concat_arrays(kept) if kept else pa.array([], pa.string())
-        return table.filter(pc.is_in(table["uid"], value_set=sampled))["caption"]
 
 
 def open_corpora(config: TokenizerConfig, inputs: Inputs, last_uid: str | None) -> list[Corpus]:
@@ -87,12 +97,12 @@ def open_corpora(config: TokenizerConfig, inputs: Inputs, last_uid: str | None) 
     """
     verdicts = inputs["verdicts"][0]
     corpora: list[Corpus] = []
-    for pairs in inputs["pairs"]:
+    for source, pairs in enumerate(inputs["pairs"]):
         if is_image_only(pairs):
             continue
         made = pairs.manifest["config"]
         private = bool(made["source"].get("private", False))
-        corpora.append(Corpus(str(made["name"]), private, pairs=pairs, verdicts=verdicts, last_uid=last_uid))
+        corpora.append(Corpus(str(made["name"]), private, pairs, source, verdicts, last_uid))
     for text in config.text:
         path = local_path(text.path, inputs)
         if not path.is_file():
@@ -155,47 +165,58 @@ def _end(file: Path, max_lines: int | None) -> int:
     return size if max_lines else 0
 
 
-def _read_pairs(pairs: Artifact, name: str) -> pa.Table:
-    return pq.read_table(pairs.path(name), columns=["uid", "caption"])
+def _read_pairs(pairs: Artifact, part: str) -> pa.Table:
+    with pairs.open(f"pairs-{part}.parquet") as file:
+        return pq.read_table(file, columns=["uid", "caption"])
 
 
 def find_last_uid(config: TokenizerConfig, inputs: Inputs) -> str | None:
     """The largest uid that `max_captions` admits; None where it admits all."""
-    most = config.max_captions
-    if most is None:
+    if config.max_captions is None:
         return None
-    image_only = [str(pairs.manifest["config"]["name"]) for pairs in inputs["pairs"] if is_image_only(pairs)]
-    # Sorted by uid, a hash: the first rows are a random sample that does not depend on the order of the list.
-    seen, table = 0, pq.ParquetFile(inputs["verdicts"][0].path("verdicts.parquet"))
-    for batch in table.iter_batches(_ROWS_AT_ONCE, columns=["uid", "source", "keep"]):
-        kept = batch["uid"].filter(batch["keep"])
-        if image_only:  # they have no captions to take
-            captioned = pc.invert(pc.is_in(batch["source"], value_set=pa.array(image_only, pa.string())))
-            kept = batch["uid"].filter(pc.and_(batch["keep"], captioned))
-        if most <= seen + len(kept) and most > seen:
-            return str(kept[most - seen - 1])
-        seen += len(kept)
-    return None if most else ""
+    # Image-only sources have no captions to take.
+    names = [str(pairs.manifest["config"]["name"]) for pairs in inputs["pairs"] if not is_image_only(pairs)]
+    (verdicts,) = inputs["verdicts"]
+    return _kept_uid(verdicts, verdict_ranges(verdicts), names, config.max_captions)
 
 
-def _kept(verdicts: Artifact, source: str, last_uid: str | None) -> Iterator[pa.Array]:
-    """Uids (strings, ascending) of a source's kept pairs, a batch of the table at a time."""
-    table = pq.ParquetFile(verdicts.path("verdicts.parquet"))
-    for batch in table.iter_batches(_ROWS_AT_ONCE, columns=["uid", "source", "keep"]):
-        chosen = pc.and_(batch["keep"], pc.equal(batch["source"], source))
-        if last_uid is not None:
-            chosen = pc.and_(chosen, pc.less_equal(batch["uid"], last_uid))
-        yield batch["uid"].filter(chosen)
-        if last_uid is not None and len(batch) and batch["uid"][-1].as_py() > last_uid:
-            return
+def _kept_uid(verdicts: Artifact, ranges: Sequence[VerdictRange], sources: Sequence[str], rank: int) -> str | None:
+    """The uid of that rank (1: the smallest) among all kept pairs of some sources; None where there are fewer.
+
+    A uid is a hash: the first ones are a random sample that does not depend on the order of the list. Found by counting
+    the uids by their first digits, and sorting those among which it must be.
+    """
+    if not rank:
+        return ""
+    counts = np.zeros(1 << 8 * _LEADING_BYTES, np.int64)
+    for counted in tasks_for(len(ranges)).map(_count_leading, ((verdicts, each, sources) for each in ranges)):
+        counts += counted
+    ends = np.cumsum(counts)
+    if rank > ends[-1]:
+        return None
+    first = int(np.searchsorted(ends, rank))
+    digits = f"{first:0{2 * _LEADING_BYTES}x}"
+    found = tasks_for(len(ranges)).map(_starting_with, ((verdicts, each, sources, digits) for each in ranges))
+    return str(sorted(uid for uids in found for uid in uids)[rank - int(ends[first] - counts[first]) - 1])
 
 
-def _first_kept(verdicts: Artifact, source: str, last_uid: str | None, most: int) -> pa.Array:
-    batches: list[pa.Array] = []
-    left = most
-    for uids in _kept(verdicts, source, last_uid):
-        batches.append(uids[:left])
-        left -= len(batches[-1])
-        if left <= 0:
-            break
-    return pa.concat_arrays(batches) if batches else pa.array([], pa.string())
+def _count_leading(verdicts: Artifact, of: VerdictRange, sources: Sequence[str]) -> NDArray[np.int64]:
+    """Kept pairs by the leading bytes of their uids, int64 [256**bytes]."""
+    data = bytes_of(packed(_kept(verdicts, of, sources, None)))[:, :_LEADING_BYTES].astype(np.int64)
+    places = data @ (256 ** np.arange(_LEADING_BYTES)[::-1])
+    return np.bincount(places, minlength=1 << 8 * _LEADING_BYTES)
+
+
+def _starting_with(verdicts: Artifact, of: VerdictRange, sources: Sequence[str], digits: str) -> list[str]:
+    uids = _kept(verdicts, of, sources, None)
+    chosen: list[str] = uids.filter(pc.starts_with(uids, digits)).to_pylist()
+    return chosen
+
+
+def _kept(verdicts: Artifact, of: VerdictRange, sources: Sequence[str], last_uid: str | None) -> pa.ChunkedArray:
+    """Uids (strings) of the kept pairs of some sources in a range, up to the last."""
+    table = read_verdicts(verdicts, of, ("uid", "source", "keep"))
+    chosen = pc.and_(table["keep"], pc.is_in(table["source"], value_set=pa.array(list(sources), pa.string())))
+    if last_uid is not None:
+        chosen = pc.and_(chosen, pc.less_equal(table["uid"], last_uid))
+    return table["uid"].filter(chosen)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext
 from stages.base.external_files import local_path
 from stages.tokenizer.config import TokenizerConfig
+
+if TYPE_CHECKING:
+    from stages.tokenizer.corpus import Corpus
 
 
 class Tokenizer(Stage[TokenizerConfig]):
@@ -24,19 +28,20 @@ class Tokenizer(Stage[TokenizerConfig]):
     holds_samples = False  # it keeps words and their counts, of no caption in particular
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
-        """One per file of pairs and per piece of a text file; none for an imported tokenizer."""
+        """One per range of the verdicts and per piece of a text file; none for an imported tokenizer."""
         return [] if self.config.brought else list(self._pieces(inputs))
 
     def _pieces(self, inputs: Inputs) -> Iterator[Partition]:
+        from stages.base.verdicts import verdict_ranges
         from stages.tokenizer.corpus import find_last_uid, open_corpora
 
         size, last = self.config.bytes_per_partition, find_last_uid(self.config, inputs)
-        for number, corpus in enumerate(open_corpora(self.config, inputs, last)):
-            if corpus.private and not self.config.include_private:
-                continue
-            if corpus.pairs is not None:
-                for position, name in enumerate(corpus.pairs.names("pairs-*.parquet")):
-                    yield Partition(f"{number:04d}-{position:05d}", {"corpus": number, "pairs": name, "last_uid": last})
+        corpora = open_corpora(self.config, inputs, last)
+        captions = [corpus for corpus in corpora if self._counts(corpus) and corpus.pairs is not None]
+        for of in verdict_ranges(inputs["verdicts"][0]) if captions else ():
+            if any(corpus.has(of) for corpus in captions):
+                yield Partition(f"range-{of.number:05d}", {"range": of.number, "last_uid": last})
+        for number, corpus in enumerate(corpora):
             end = corpus.bytes()
             step = max(1, -(-end // -(-end // size))) if end else 1  # as few pieces as possible, of equal size
             for start in range(0, end, step):
@@ -44,24 +49,34 @@ class Tokenizer(Stage[TokenizerConfig]):
                 # The range is in the id: a run resumed with another piece size must not reuse these partitions.
                 yield Partition(f"{number:04d}-{start}-{stop}", {"corpus": number, "start": start, "stop": stop})
 
+    def _counts(self, corpus: Corpus) -> bool:
+        """Whether the vocabulary is learnt from it."""
+        return self.config.include_private or not corpus.private
+
     def run(self, partition: Partition, context: StageContext) -> None:
         """Count one piece's words. Raises UserError for text that is not UTF-8."""
+        from stages.base.verdicts import verdict_ranges
         from stages.tokenizer.corpus import open_corpora, read_lines
         from stages.tokenizer.counting import WordCounter, write_counts
         from stages.tokenizer.pieces import texts_array
 
         spec = partition.spec
-        corpus = open_corpora(self.config, context.inputs, spec.get("last_uid"))[spec["corpus"]]
+        corpora = open_corpora(self.config, context.inputs, spec.get("last_uid"))
         counter = WordCounter()
-        if corpus.file is not None:
-            for lines in read_lines(corpus.file, spec["start"], spec["stop"]):
+        if "range" in spec:
+            of = verdict_ranges(context.input("verdicts"))[spec["range"]]
+            for corpus in corpora:
+                if self._counts(corpus) and corpus.has(of):
+                    captions = corpus.captions(of)
+                    for chunk in captions.chunks:
+                        counter.add(chunk)
+                    context.count("captions", len(captions))
+        else:
+            file = corpora[spec["corpus"]].file
+            assert file is not None
+            for lines in read_lines(file, spec["start"], spec["stop"]):
                 counter.add(texts_array(lines))
                 context.count("text_lines", len(lines))
-        else:
-            captions = corpus.captions(spec["pairs"])
-            for chunk in captions.chunks:
-                counter.add(chunk)
-            context.count("captions", len(captions))
         write_counts(counter.table(), context.intermediate / f"words-{partition.id}.parquet")
 
     def finish(self, context: StageContext) -> None:

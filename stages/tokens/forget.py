@@ -17,6 +17,7 @@ def forget(artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: 
     Raises RuntimeError when ids and samples do not belong together.
     """
     import numpy as np
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     from stages.shard.index import ShardIndex
@@ -26,12 +27,14 @@ def forget(artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: 
     if shards is None:
         return removal
     index = ShardIndex.open(shards.path("index.arrow"))
-    lost = forgotten.pair_mask(index.table["uid"]).to_numpy().astype(bool)
+    concerned: set[int] = set()
+    for table in index.tables():
+        concerned.update(pc.unique(table["shard"].filter(forgotten.pair_mask(table["uid"]))).to_pylist())
     content = artifact.read_json("tokens.json")
-    names = index.table["source"]
-    for shard in pc.unique(index.table["shard"].filter(lost)).to_pylist():
+    for shard in sorted(concerned):
         samples = index.of_shard(shard)
-        mine = lost[samples.start : samples.stop]
+        table = index.table.slice(samples.start, len(samples))
+        mine = forgotten.pair_mask(table["uid"]).to_numpy().astype(bool)
         stem = content["shards"][shard]
         offsets = np.load(artifact.path(f"{stem}.offsets.npy"))
         if len(offsets) - 1 == len(mine) - int(mine.sum()):
@@ -44,7 +47,8 @@ def forget(artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: 
         removal.rewritten += [f"{stem}.ids.npy", f"{stem}.offsets.npy"]
         removal.counts.update({"samples": -int(mine.sum()), "tokens": -int(lengths[mine].sum())})
         rows = np.flatnonzero(mine)
-        for source, length in zip(names.take(samples.start + rows).to_pylist(), lengths[rows].tolist(), strict=True):
+        names = table["source"].take(pa.array(rows)).to_pylist()
+        for source, length in zip(names, lengths[rows].tolist(), strict=True):
             # `round_trip_failed` and `unknown` stay as they were when the ids were made.
             if figures := content.get("sources", {}).get(source):
                 figures["samples"] -= 1

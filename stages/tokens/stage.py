@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from stages.shard.reader import ShardReader
     from stages.tokenizer.load import LoadedTokenizer
+    from stages.tokens.cache import TokenCache
     from stages.tokens.encode import Encoded
 
 _LOSSES = ("round_trip_failed", "unknown")
@@ -30,7 +31,13 @@ class Tokens(Stage[TokensConfig]):
     version = 2
     holds_samples = True
     sample_tables = ()
+    reads_parts_singly = True
     forget_before = ("shard",)  # which names the caption that each run of ids belongs to
+
+    def __init__(self, config: TokensConfig) -> None:
+        super().__init__(config)
+        # Kept for the next partition of the same process: index and list of the shards grow with the data set.
+        self._opened: dict[tuple[str, ...], tuple[ShardReader, LoadedTokenizer, TokenCache]] = {}
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One per shard."""
@@ -40,23 +47,21 @@ class Tokens(Stage[TokensConfig]):
             for i, s in enumerate(shards)
         ]
 
+    def setup(self) -> None:
+        """Open shards and tokenizer anew."""
+        self._opened.clear()
+
     def run(self, partition: Partition, context: StageContext) -> None:
         """Encode one shard's captions, and decode each of them again.
 
         Raises UserError for a damaged shard, RuntimeError if a tokenizer trained here loses text.
         """
-        from stages.shard.reader import ShardReader
-        from stages.tokenizer.load import load
-        from stages.tokenizer.special import tokenizer_json
-        from stages.tokens.cache import TokenCache, tokenizer_digest
-
-        tokenizer, folder = context.input("tokenizer"), context.input("tokenizer").path()
+        tokenizer = context.input("tokenizer")
         shard, name = partition.spec["shard"], str(partition.spec["name"])
-        reader, loaded = ShardReader(context.input("shards")), load(folder)
+        reader, loaded, cache = self._open(context)
         samples = reader.of_shard(shard)
         rows = reader.index.table.slice(samples.start, len(samples))
         uids = rows["uid"].combine_chunks()
-        cache = TokenCache(context.cache, tokenizer_digest(tokenizer_json(folder)))
         encoded = cache.get(partition.spec["sha256"], uids)
         if encoded is None:
             encoded = _encoded(reader, shard, loaded)
@@ -72,13 +77,27 @@ class Tokens(Stage[TokensConfig]):
         for loss, number in lost.items():
             context.count(loss, number)
 
+    def _open(self, context: StageContext) -> tuple[ShardReader, LoadedTokenizer, TokenCache]:
+        from stages.shard.reader import ShardReader
+        from stages.tokenizer.load import load
+        from stages.tokenizer.special import tokenizer_json
+        from stages.tokens.cache import TokenCache, tokenizer_digest
+
+        shards, tokenizer = context.input("shards"), context.input("tokenizer")
+        key = (shards.fingerprint, tokenizer.fingerprint, context.cache)
+        if key not in self._opened:
+            folder = tokenizer.path()
+            cache = TokenCache(context.cache, tokenizer_digest(tokenizer_json(folder)))
+            self._opened = {key: (ShardReader(shards), load(folder), cache)}
+        return self._opened[key]
+
     def finish(self, context: StageContext) -> None:
         """Write `tokens.json`."""
         from stages.tokenizer.load import load
 
         shards = [shard["name"] for shard in context.input("shards").read_json("dataset.json")["shards"]]
         sources: dict[str, Counter[str]] = {}
-        for part in sorted(context.intermediate.glob("tokens-*.json")):
+        for part in context.parts("tokens-*.json"):
             for source, figures in json.loads(part.read_text("utf-8")).items():
                 sources.setdefault(source, Counter()).update(figures)
         content = {

@@ -56,7 +56,8 @@ def accounts_for_every_planted_fault(mill: Any) -> None:
 
     (world,) = mill.folder("world")
     (select,) = mill.folder("select")
-    verdicts = {row["uid"]: row for row in pq.read_table(select / "verdicts.parquet").to_pylist()}
+    tables = [pq.read_table(file) for file in sorted(select.glob("verdicts-*.parquet"))]
+    verdicts = {row["uid"]: row for table in tables for row in table.to_pylist()}
     pairs: dict[tuple[str, str | None, str], list[str]] = {}
     for folder in mill.folder("ingest"):
         for file in sorted(folder.glob("pairs-*.parquet")):

@@ -252,7 +252,7 @@ def check_attempts(found: Mapping[str, Path], lists: Lists) -> None:
 
 def check_verdicts(workspace: Path, lists: Lists) -> None:
     (selected,) = (workspace / "artifacts/select").glob("*")
-    verdicts = {row["uid"]: row for row in table(selected, "verdicts.parquet")}
+    verdicts = {row["uid"]: row for row in table(selected, "verdicts-*.parquet")}
     listed = {
         pair_uid(source, url, caption): (source, url, caption)
         for source, rows in lists.rows.items()
@@ -285,7 +285,7 @@ def check_images_without_text(workspace: Path, lists: Lists) -> None:
     (selected,) = (workspace / "artifacts/select").glob("*")
     (tokens,) = (workspace / "artifacts/tokens").glob("*")
     (tokenizer,) = (workspace / "artifacts/tokenizer").glob("*")
-    kept = {row["uid"] for row in table(selected, "verdicts.parquet") if row["keep"] and row["source"] == "pictures"}
+    kept = {row["uid"] for row in table(selected, "verdicts-*.parquet") if row["keep"] and row["source"] == "pictures"}
     assert len(kept) == PICTURES - 1
     reader = ShardReader(str(shards))
     rows = [reader.index[number] for number in range(len(reader))]

@@ -23,7 +23,7 @@ from pipelines.dag import build
 from pipelines.fingerprint import fingerprinted
 from pipelines.lineage import artifact_dirs
 from pipelines.main import main
-from pipelines.run_partition import ArtifactJob, close, run_partition
+from pipelines.run_partition import ArtifactJob, close, planned, run_partition
 from pipelines.state import Workspace
 from pipelines.store import ArtifactDir, Store
 from stages.base.artifact import Artifact, file_sha256
@@ -85,7 +85,7 @@ class Mill:
                 store.tombstones,
             )
             stage.setup()
-            partitions = list(stage.partitions(inputs))
+            partitions = planned(job)
             for partition in partitions:
                 run_partition(job, partition)
             prints = {role: [a.fingerprint for a in artifacts] for role, artifacts in inputs.items()}
@@ -129,7 +129,9 @@ class Mill:
 
     def verdicts(self) -> dict[str, dict[str, Any]]:
         """Verdicts by uid."""
-        return {r["uid"]: r for r in pq.read_table(self.of("select").path("verdicts.parquet")).to_pylist()}
+        select = self.of("select")
+        tables = [pq.read_table(select.path(name)) for name in select.names("verdicts-*.parquet")]
+        return {row["uid"]: row for table in tables for row in table.to_pylist()}
 
     def files(self) -> dict[str, tuple[str, int]]:
         """sha256 and time of every file of the artifacts."""

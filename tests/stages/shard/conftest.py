@@ -47,16 +47,19 @@ class World:
     images: dict[str, bytes]
     """By uid of pair."""
     folder: Path
+    write_verdicts: Callable[..., None]
 
     def inputs(
         self,
         drop: Collection[str] | Mapping[str, str] = (),
         extra: Collection[str] = (),
         repeats: Mapping[str, int] | None = None,
+        range_rows: int = 1,
     ) -> dict[str, list[Artifact]]:
         """The stage's inputs, with verdicts that drop the given pairs and keep some that do not exist.
 
-        `drop` may have the reason of each; `repeats` says of some how often an epoch shows them.
+        `drop` may have the reason of each; `repeats` says of some how often an epoch shows them; `range_rows` is the
+        size of the ranges.
         """
         rows: list[dict[str, Any]] = [{"uid": uid, "image_uid": uid, "source": "none", "keep": True} for uid in extra]
         for pairs in self.pairs:
@@ -67,10 +70,9 @@ class World:
         for row in rows:
             reason = "" if row["keep"] else drop[row["uid"]] if isinstance(drop, Mapping) else "rule.min_words"
             row |= {"reason": reason, "detail": "", "repeats": (repeats or {}).get(row["uid"], int(row["keep"]))}
-        rows.sort(key=lambda row: str(row["uid"]))
-        target = self.folder / f"verdicts{len(drop)}-{len(extra)}-{len(repeats or {})}"
+        target = self.folder / f"verdicts{len(drop)}-{len(extra)}-{len(repeats or {})}-{range_rows}"
         target.mkdir()
-        pq.write_table(pa.Table.from_pylist(rows), target / "verdicts.parquet")
+        self.write_verdicts(target, rows, self.pairs, range_rows)
         verdicts = seal(target, repr(sorted(drop)) + repr(extra) + repr(sorted((repeats or {}).items())))
         return {"pairs": list(self.pairs), "raw": list(self.raw), "verdicts": [verdicts]}
 
@@ -122,8 +124,8 @@ def _source(
 
 
 @pytest.fixture
-def world(run_stage: Callable[..., Artifact], tmp_path: Path) -> World:
-    world = World((), (), {}, {}, tmp_path)
+def world(run_stage: Callable[..., Artifact], tmp_path: Path, write_verdicts: Callable[..., None]) -> World:
+    world = World((), (), {}, {}, tmp_path, write_verdicts)
     for source, count in (("alpha", 13), ("beta", 9)):
         _source(run_stage, world, source, count)
     return world
@@ -137,9 +139,11 @@ def mixed_world(run_stage: Callable[..., Artifact], world: World) -> World:
 
 
 @pytest.fixture
-def world_without_images(run_stage: Callable[..., Artifact], tmp_path: Path) -> World:
+def world_without_images(
+    run_stage: Callable[..., Artifact], tmp_path: Path, write_verdicts: Callable[..., None]
+) -> World:
     """Two sources whose images are all missing."""
-    world = World((), (), {}, {}, tmp_path)
+    world = World((), (), {}, {}, tmp_path, write_verdicts)
     for source, count in (("delta", 7), ("epsilon", 8)):
         _source(run_stage, world, source, count, missing=True)
     return world

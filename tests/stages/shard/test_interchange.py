@@ -58,7 +58,9 @@ def test_tars_of_img2dataset_are_read_and_checked(tmp_path: Path) -> None:
 
 @pytest.fixture
 def photographs(
-    tmp_path_factory: pytest.TempPathFactory, run_stage: Callable[..., Artifact]
+    tmp_path_factory: pytest.TempPathFactory,
+    run_stage: Callable[..., Artifact],
+    write_verdicts: Callable[..., None],
 ) -> tuple[dict[str, list[Artifact]], dict[str, bytes]]:
     """Inputs of the shard stage over downloaded JPEGs, and the bytes as they lay at the source, by uid.
 
@@ -82,11 +84,15 @@ def photographs(
     rows.sort(key=lambda row: (row["image_uid"], row["uid"]))
     pq.write_table(pa.Table.from_pylist(rows, pairs_schema()), tmp_path / "pairs-00000.parquet")
     kept = [{**{k: r[k] for k in ("uid", "image_uid", "source")}, "keep": True, "repeats": 1} for r in rows]
-    verdicts, judged = tmp_path / "verdicts", "verdicts.parquet"
+    verdicts = tmp_path / "verdicts"
     verdicts.mkdir()
-    pq.write_table(pa.Table.from_pylist(kept), verdicts / judged)
-    sealed = []
-    for folder, names in ((tmp_path, ["pairs-00000.parquet", *(r["path"] for r in rows)]), (verdicts, [judged])):
+    sealed: list[Artifact] = []
+    for folder, names in (
+        (tmp_path, ["pairs-00000.parquet", *(r["path"] for r in rows)]),
+        (verdicts, ["verdicts-00000.parquet", "ranges.json"]),
+    ):
+        if sealed:
+            write_verdicts(verdicts, kept, sealed)
         mark = hashlib.sha256(names[0].encode()).hexdigest()
         manifest = {"fingerprint": mark, "counts": {}, "files": [{"name": name} for name in names]}
         (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -57,7 +57,9 @@ PICTURES: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
 
 
 @pytest.fixture
-def inputs(tmp_path: Path, run_stage: Callable[..., Artifact]) -> dict[str, list[Artifact]]:
+def inputs(
+    tmp_path: Path, run_stage: Callable[..., Artifact], write_verdicts: Callable[..., None]
+) -> dict[str, list[Artifact]]:
     """Inputs of the shard stage over images of every kind, really downloaded."""
     (tmp_path / "images").mkdir()
     rows = []
@@ -71,12 +73,13 @@ def inputs(tmp_path: Path, run_stage: Callable[..., Artifact]) -> dict[str, list
     verdicts = tmp_path / "verdicts"
     verdicts.mkdir()
     kept = [{**{k: r[k] for k in ("uid", "image_uid", "source")}, "keep": True, "repeats": 1} for r in rows]
-    pq.write_table(pa.Table.from_pylist(kept), verdicts / "verdicts.parquet")
-    sealed = []
+    sealed: list[Artifact] = []
     for folder, names in (
         (tmp_path, ["pairs-00000.parquet", *(r["path"] for r in rows)]),
-        (verdicts, ["verdicts.parquet"]),
+        (verdicts, ["verdicts-00000.parquet", "ranges.json"]),
     ):
+        if sealed:
+            write_verdicts(verdicts, kept, sealed)
         mark = hashlib.sha256(names[0].encode()).hexdigest()
         manifest = {"fingerprint": mark, "counts": {}, "files": [{"name": name} for name in names]}
         (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -24,11 +24,14 @@ def _finish(folder: Path, stage: str, config: Mapping[str, Any]) -> Artifact:
 
 
 @pytest.fixture
-def corpus_inputs(tmp_path: Path) -> Callable[..., dict[str, list[Artifact]]]:
+def corpus_inputs(tmp_path: Path, write_verdicts: Callable[..., None]) -> Callable[..., dict[str, list[Artifact]]]:
     """`pairs` and `verdicts` from source -> captions; captions that start with `-` were dropped by selection. A
-    source of empty captions is image-only."""
+    source of empty captions is image-only. `files` are the files of pairs per source, `range_rows` is the size of the
+    ranges."""
 
-    def make(sources: Mapping[str, Sequence[str]], private: Sequence[str] = ()) -> dict[str, list[Artifact]]:
+    def make(
+        sources: Mapping[str, Sequence[str]], private: Sequence[str] = (), files: int = 1, range_rows: int = 1
+    ) -> dict[str, list[Artifact]]:
         pairs, verdicts = [], []
         root = Path(mkdtemp(dir=tmp_path))
         for name, captions in sources.items():
@@ -41,15 +44,17 @@ def corpus_inputs(tmp_path: Path) -> Callable[..., dict[str, list[Artifact]]]:
             folder = root / f"pairs-{name}"
             folder.mkdir()
             columns = [list(column) for column in zip(*sorted(rows, key=lambda r: (r[1], r[0])), strict=True)]
-            pq.write_table(pa.table(columns, schema=pairs_schema()), folder / "pairs-00000.parquet")
+            table = pa.table(columns, schema=pairs_schema())
+            size = -(-len(table) // files)
+            for part in range(files):
+                pq.write_table(table.slice(part * size, size), folder / f"pairs-{part:05d}.parquet")
             source = {"kind": "laion", "private": name in private}
             config = {"name": name, "source": source if any(captions) else {**source, "captions": "none"}}
             pairs.append(_finish(folder, "ingest", config))
         folder = root / "verdicts"
         folder.mkdir()
         names = ["uid", "image_uid", "source", "keep", "reason", "detail"]
-        columns = [list(column) for column in zip(*sorted(verdicts), strict=True)]
-        pq.write_table(pa.table(dict(zip(names, columns, strict=True))), folder / "verdicts.parquet")
+        write_verdicts(folder, [dict(zip(names, row, strict=True)) for row in verdicts], pairs, range_rows)
         return {"pairs": pairs, "verdicts": [_finish(folder, "select", {})]}
 
     return make

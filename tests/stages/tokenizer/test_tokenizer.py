@@ -107,20 +107,22 @@ def test_only_the_first_lines_of_a_text_file_are_trained_on(run_stage, corpus_in
 
 
 @pytest.mark.parametrize("most", [0, 1, 67, 150, len(CAPTIONS), len(CAPTIONS) + 5])
+@pytest.mark.parametrize("range_rows", [1, 200])
 def test_a_sample_of_the_captions_is_that_of_the_smallest_uids_over_all_sources(
-    run_stage, corpus_inputs, most, monkeypatch
+    run_stage, corpus_inputs, most, range_rows
 ):
     import pyarrow.parquet as pq
 
     from stages.tokenizer import corpus
 
-    monkeypatch.setattr(corpus, "_ROWS_AT_ONCE", 50)
     half = len(CAPTIONS) // 2
-    inputs = corpus_inputs({"web": CAPTIONS[:half], "shop": CAPTIONS[half:], "ward": ["-dropped"]})
+    sources = {"web": CAPTIONS[:half], "shop": CAPTIONS[half:], "ward": ["-dropped"]}
+    inputs = corpus_inputs(sources, files=3, range_rows=range_rows)
     config = TokenizerConfig(vocabulary=260, max_captions=most, allow_smaller=True)
     made = run_stage(Tokenizer(config), inputs)
     assert made.counts.get("captions", 0) == min(most, len(CAPTIONS))
-    pairs = [row for table in inputs["pairs"] for row in pq.read_table(table.path("pairs-00000.parquet")).to_pylist()]
+    tables = [pq.read_table(pairs.path(name)) for pairs in inputs["pairs"] for name in pairs.names("pairs-*")]
+    pairs = [row for table in tables for row in table.to_pylist()]
     kept = sorted((row["uid"], row["caption"]) for row in pairs if not row["caption"].startswith("-"))
     last = corpus.find_last_uid(config, inputs)
     opened = corpus.open_corpora(config, inputs, last)
@@ -161,6 +163,19 @@ def test_private_captions_are_not_even_counted(corpus_inputs):
         for include in (False, True)
     )
     assert [len(closed), len(opened)] == [1, 2]
+
+
+def test_private_captions_are_not_counted_in_a_range_of_several_sources(run_stage, corpus_inputs):
+    sources = {"web": CAPTIONS, "clinic": ["Zyzzyva"] * 9, "images": [""] * 5}
+    made = {}
+    for include in (False, True):
+        for range_rows in (1, 10**6):
+            inputs = corpus_inputs(sources, private=["clinic"], files=2, range_rows=range_rows)
+            config = TokenizerConfig(vocabulary=300, include_private=include)
+            assert len(Tokenizer(config).partitions(inputs)) == (1 if range_rows > 1 else 4 if include else 2)
+            made[include, range_rows] = run_stage(Tokenizer(config), inputs)
+        assert made[include, 1].manifest["files"] == made[include, 10**6].manifest["files"]
+    assert made[True, 1].counts["captions"] - made[False, 1].counts["captions"] == 9
 
 
 def test_private_captions_leave_no_trace_unless_included(run_stage, corpus_inputs):
