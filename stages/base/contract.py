@@ -1,8 +1,8 @@
 """What every stage implements: its typed config, its partitions, and how one partition is made.
 
 A stage defines only what is specific to it: `partitions` (or `plan`), `run` and `finish`, and where it needs them
-`check`, `setup`, `on_commit`, `summary` and `forget`. Retry, commit, progress, counters, MLflow and Ray belong to the runner
-(`pipelines/runner.py`).
+`check`, `setup`, `on_commit`, `summary` and `forget`. Retry, commit, progress, counters, MLflow and Ray belong to the
+runner (`pipelines/runner.py`).
 
 Modules that define a stage are imported by every `pairmill` command, `--help` included: import heavy packages
 (torch, ray, pyarrow, PIL, ...) inside the methods, not at module level.
