@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,18 @@ from PIL import Image
 
 from stages.base.artifact import MANIFEST, file_sha256
 from stages.base.pairs import pairs_schema
-from stages.index.schema import BENCHMARK_EXACT, BENCHMARK_NEAR, BENCHMARK_TEXTS, IMAGES, NEAR, PAIRS
+from stages.base.uids import packed
+from stages.index.ranges import RANGES, RangePart, as_json, bundled
+from stages.index.schema import (
+    BENCHMARK_CROPS,
+    BENCHMARK_EXACT,
+    BENCHMARK_NEAR,
+    BENCHMARK_TEXTS,
+    IMAGES,
+    NEAR,
+    PAIRS,
+    file_of,
+)
 from stages.shard.writer import ShardWriter
 
 PER_SHARD = 10_000
@@ -58,7 +69,7 @@ class Pool:
         return pa.array(values, kind, mask=~there)
 
     def images(self, extents: list[tuple[int, int]]) -> pa.Table:
-        """`images.arrow`; `extents` are the places of the pictures in every raw shard."""
+        """All images, sorted by uid; `extents` are the places of the pictures in every raw shard."""
         random, rows, there = self.random, self.rows, self.fetched
         picture = random.integers(0, len(extents), rows)
         offset, length = (np.array(part)[picture] for part in zip(*extents, strict=True))
@@ -92,10 +103,10 @@ class Pool:
         first = {
             "image_uid": pa.array(self.image_uids, pa.string()),
             "source": pa.array(self.source),
-            "status": pa.array(status, pa.string()).dictionary_encode().cast(IMAGES.field("status").type),
-            "host": pa.array([f"host{n}.example" for n in random.zipf(1.4, rows) % 5000], pa.string())
-            .dictionary_encode()
-            .cast(IMAGES.field("host").type),
+            "status": pa.array(status, pa.string()).dictionary_encode(),
+            "host": pa.array(
+                [f"host{n}.example" for n in random.zipf(1.4, rows) % 5000], pa.string()
+            ).dictionary_encode(),
             "shard": self._null(self.shard, pa.int32(), there),
             "offset": self._null(offset, pa.int64(), there),
             "length": self._null(length, pa.int64(), there),
@@ -105,7 +116,7 @@ class Pool:
         return pa.table({**first, **{n: self._null(v, kind, there) for n, (v, kind) in measured.items()}})
 
     def pairs(self) -> pa.Table:
-        """`pairs.arrow`."""
+        """All pairs, sorted by uid; `image` is a row of :meth:`images`."""
         random, rows = self.random, self.rows
         there = self.fetched[self.image_of]
         words = random.poisson(9, rows).astype(np.int32)
@@ -138,7 +149,7 @@ class Pool:
         return pa.table(columns)
 
     def near(self) -> pa.Table:
-        """`near-phash.arrow`: every pair within each cluster of near copies, a third of them not confirmed."""
+        """Every pair within each cluster of near copies, a third of them not confirmed, as rows of :meth:`images`."""
         random, leaders = self.random, self.leaders
         chosen = np.sort(random.permutation(leaders)[: int(0.06 * self.rows)])
         firsts, seconds = [], []
@@ -189,14 +200,14 @@ class Pool:
             )
         )
 
-    def write_index(self, folder: Path, extents: list[tuple[int, int]]) -> None:
+    def write_index(self, folder: Path, extents: list[tuple[int, int]], range_rows: int = 1_000_000) -> None:
         """The files of the `index` artifact."""
-        files = {"images.arrow": self.images(extents), "pairs.arrow": self.pairs(), "near-phash.arrow": self.near()}
+        tables = self.images(extents), self.pairs(), self.near()
         exact, near, texts = self.benchmark()
-        files |= {"benchmark-exact.arrow": exact, "benchmark-phash.arrow": near, "benchmark-texts.arrow": texts}
-        for name, table in files.items():
-            with pa.ipc.new_file(str(folder / name), table.schema) as writer:
-                writer.write_table(table)
+        parts = [
+            (source, f"{shard:05d}") for source, shard in zip(self.source.tolist(), self.shard.tolist(), strict=True)
+        ]
+        write_ranges(folder, *tables, exact, near, texts, parts, range_rows)
         listed = [{"name": name, "private": False} for name in self.sources]
         (folder / "sources.json").write_text(json.dumps(listed))
 
@@ -227,6 +238,125 @@ class Pool:
             else:
                 (raw / f"raw-{part:05d}.tar").hardlink_to(raw / "raw-00000.tar")
         return extents
+
+
+def write_ranges(
+    folder: Path,
+    images: pa.Table,
+    pairs: pa.Table,
+    near: pa.Table,
+    exact: pa.Table,
+    benchmark_near: pa.Table,
+    texts: pa.Table,
+    parts: Sequence[tuple[int, str]],
+    range_rows: int,
+    hash: str = "phash",
+    crops: pa.Table | None = None,
+) -> None:
+    """The tables of an `index` artifact from plain ones over everything, in which a row is a row of `images` or `pairs`
+    and images and uids are in order of their hex digits.
+
+    `parts` names the part of every image. Images of a class are those of groups that `near` joins with distance and
+    difference 0.
+    """
+    names = sorted(set(parts))
+    number = {part: place for place, part in enumerate(names)}
+    part = np.array([number[one] for one in parts], dtype=np.int64)
+    order = np.argsort(part, kind="stable")
+    row = np.empty(len(order), dtype=np.int64)
+    row[order] = np.arange(len(order))
+    group, classes = _labels(images["group"].to_numpy().astype(np.int64), near, row)
+    image_of = pairs["image"].to_numpy()
+    per_part = np.bincount(part, minlength=len(names)), np.bincount(part[image_of], minlength=len(names))
+    counted = zip(names, *(counts.tolist() for counts in per_part), strict=True)
+    ranges = bundled((RangePart(*name, *sizes) for name, *sizes in counted), range_rows)
+    first, second = (classes[near[name].to_numpy().astype(np.int64)] for name in ("first", "second"))
+    between = np.flatnonzero(first != second)
+    edges = near.take(pa.array(between))
+    low, high = np.minimum(first, second)[between], np.maximum(first, second)[between]
+    edges = edges.set_column(0, "first", pa.array(low)).set_column(1, "second", pa.array(high)).cast(NEAR)
+    edges = edges.sort_by([("first", "ascending"), ("second", "ascending")])
+    linked = np.isin(classes, np.concatenate([low, high]))
+    columns = {
+        "group": group,
+        "copies": _shared(group),
+        f"class_{hash}": classes,
+        f"similar_{hash}": (_shared(classes) | linked) & (classes >= 0),
+    }
+    whole = pa.table({**{name: images[name] for name in IMAGES.names if name in images.column_names}, **columns})
+    whole = _first_columns(whole, {n: images[n] for n in images.column_names if n not in columns}, IMAGES).take(
+        pa.array(order)
+    )
+    pair_order = np.lexsort((np.arange(len(image_of)), row[image_of]))
+    pair_row = np.empty(len(pair_order), dtype=np.int64)
+    pair_row[pair_order] = np.arange(len(pair_order))
+    listed = pairs.set_column(pairs.schema.get_field_index("image"), "image", pa.array(row[image_of]))
+    listed = _first_columns(pa.table({}), {n: listed[n] for n in listed.column_names}, PAIRS).take(pa.array(pair_order))
+    text_rows = pair_row[texts["pair"].to_numpy().astype(np.int64)]
+    for range in ranges:
+        mine = whole.slice(range.first_image, range.images)
+        _write(folder / file_of("images", range.number), mine)
+        own = listed.slice(range.first_pair, range.pairs)
+        local = pa.array(own["image"].to_numpy() - range.first_image, pa.int32())
+        _write(folder / file_of("pairs", range.number), own.set_column(1, "image", local))
+        ends = np.searchsorted(edges["first"].to_numpy(), [range.first_image, range.first_image + range.images])
+        _write(folder / file_of(f"near-{hash}", range.number), edges.slice(ends[0], ends[1] - ends[0]))
+        here = np.flatnonzero((text_rows >= range.first_pair) & (text_rows < range.first_pair + range.pairs))
+        here = here[np.argsort(text_rows[here], kind="stable")]
+        found = texts.take(pa.array(here)).set_column(0, "pair", pa.array(text_rows[here] - range.first_pair))
+        _write(folder / file_of("benchmark-texts", range.number), found.cast(BENCHMARK_TEXTS))
+    for name, table, label, schema in (
+        ("exact", exact, group, BENCHMARK_EXACT),
+        (hash, benchmark_near, classes, BENCHMARK_NEAR),
+        ("crops", BENCHMARK_CROPS.empty_table() if crops is None else crops, group, BENCHMARK_CROPS),
+    ):
+        image = label[table["image"].to_numpy().astype(np.int64)]
+        moved = table.set_column(0, "image", pa.array(image)).cast(schema)
+        _write(folder / f"benchmark-{name}.arrow", moved.take(pa.array(np.argsort(image, kind="stable"))))
+    (folder / RANGES).write_text(json.dumps(as_json(ranges)))
+
+
+def _labels(
+    group: NDArray[np.int64], near: pa.Table, row: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Group and class of every image by their first new row; -1 where not decoded."""
+    leader = np.arange(len(group))
+    same = (near["distance"].to_numpy() == 0) & (near["difference"].to_numpy() == 0)
+    leader[near["second"].to_numpy()[same]] = near["first"].to_numpy()[same]
+    decoded = np.flatnonzero(group >= 0)
+    labels = []
+    for old in (group[decoded], leader[group[decoded]]):
+        first = np.full(len(group), len(group), dtype=np.int64)
+        np.minimum.at(first, old, row[decoded])
+        label = np.full(len(group), -1, dtype=np.int64)
+        label[decoded] = first[old]
+        labels.append(label)
+    return labels[0], labels[1]
+
+
+def _shared(label: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which have the label of another."""
+    _, place, count = np.unique(label, return_inverse=True, return_counts=True)
+    return (count[place] > 1) & (label >= 0)
+
+
+def _first_columns(made: pa.Table, others: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+    """The columns of the schema, in its types, then those made, then the others."""
+    columns = {**{name: made[name] for name in made.column_names if name not in others}, **others}
+    for field in schema:
+        column = columns[field.name]
+        if field.name.endswith("uid"):
+            columns[field.name] = packed(column)
+        elif field.name != "image":  # a row of everything, made local by range
+            columns[field.name] = column.cast(field.type)
+    ordered = [*schema.names, *(n for n in made.column_names if n not in schema.names)]
+    return pa.table({name: columns[name] for name in dict.fromkeys([*ordered, *others])})
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    whole = table.unify_dictionaries().combine_chunks()
+    with pa.ipc.new_file(str(path), whole.schema) as out:
+        out.write_table(whole)
 
 
 def _pictures(path: Path) -> list[tuple[int, int]]:

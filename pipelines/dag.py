@@ -155,8 +155,10 @@ class _Builder:
         held_out = config.held_out.items() if selection.contamination.enabled else ()
         index = IndexConfig(
             search_radius=search_radius(config.index, [selection.duplicates.near, selection.contamination.near]),
+            crops=selection.contamination.enabled and selection.contamination.crops is not None,
             ngram=config.index.ngram,
             max_near=config.index.max_near,
+            range_rows=config.index.range_rows,
             benchmarks={name: BenchmarkImages.model_validate(it.held_out()) for name, it in held_out},
             private_sources=self.private,
         )

@@ -69,7 +69,7 @@ class Runner:
         After a failure nothing more is started; it is raised once what runs beside it has finished, together with the
         failures of that.
         """
-        if any(node.stage.needs_ray for node in todo.values()):
+        if any(self._needs_ray(node, todo) for node in todo.values()):
             self._start_ray()
         sorter = TopologicalSorter(
             {node.id: [parent for parent in node.parents() if parent in todo] for node in todo.values()}
@@ -104,6 +104,10 @@ class Runner:
                         failures[node_id] = error
         if failures:
             raise joined(failures)
+
+    def _needs_ray(self, node: Node, todo: Mapping[str, Node]) -> bool:
+        made = not any(parent in todo for parent in node.parents())
+        return node.stage(node.config).needs_ray(self._inputs(node) if made else None)
 
     def _start_ray(self) -> None:
         cpus = self.cluster.cpus or max(

@@ -151,8 +151,6 @@ class Stage(ABC, Generic[C]):
     """``ray_tasks``: one Ray task per partition. ``ray_data``: partitions stream through a pool of Ray Data actors,
     each of which called :meth:`setup` once (models are loaded there). ``driver``: in the driver process, for stages
     that start Ray work of their own (Ray tasks over tables, Ray Train)."""
-    needs_ray: ClassVar[bool] = True
-    """Whether Ray must run. False for a ``driver`` stage of a few array operations, which alone starts no cluster."""
     reads_parts_singly: ClassVar[bool] = False
     """Whether :meth:`finish` reads what partitions left through :meth:`StageContext.parts` alone: `intermediate` is
     empty then, and an object store's parts are never all on the driver's disk."""
@@ -203,6 +201,13 @@ class Stage(ABC, Generic[C]):
 
     def __init__(self, config: C) -> None:
         self.config = config
+
+    def needs_ray(self, inputs: Inputs | None) -> bool:
+        """Whether Ray must run. False for a ``driver`` stage of a few array operations, which alone starts no cluster.
+
+        `inputs` are None where they are still to be made; stages that make them are asked themselves.
+        """
+        return True
 
     @property
     def gpus(self) -> float:

@@ -45,7 +45,7 @@ class Exchange:
 
         Raises FileNotFoundError if no task has written anything, an empty table of the right schema included.
         """
-        parts = []
+        parts: list[pa.Table] = []
         for file in sorted(Path(self.folder).glob("*.npy")):
             starts = np.load(file, mmap_mode="r")
             begin, end = int(starts[bucket]), int(starts[bucket + 1])

@@ -30,11 +30,11 @@ class Forgotten:
     """image_uids that no remaining pair of this artifact refers to."""
 
     def pair_mask(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Boolean per uid of a column: whether it is that of a forgotten pair."""
+        """Boolean per uid of a column (hex digits, or 16 bytes): whether it is that of a forgotten pair."""
         return _is_in(column, self._pairs)
 
     def image_mask(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Boolean per image_uid of a column: whether it is that of a forgotten image."""
+        """Boolean per image_uid of a column (hex digits, or 16 bytes): whether it is that of a forgotten image."""
         return _is_in(column, self._images)
 
     @cached_property
@@ -51,8 +51,13 @@ class Forgotten:
 
 
 def _is_in(column: pa.ChunkedArray, values: pa.Array) -> pa.ChunkedArray:
+    import pyarrow as pa
     import pyarrow.compute as pc
 
+    if pa.types.is_fixed_size_binary(column.type):
+        from stages.base.uids import packed
+
+        values = packed(values)
     return pc.is_in(column, value_set=values)
 
 

@@ -16,32 +16,35 @@ from numpy.typing import NDArray
 UID = pa.binary(16)
 
 _DIGITS = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)
+#: The two digits of every byte, side by side.
+_PAIRS = np.stack([_DIGITS.repeat(16), np.tile(_DIGITS, 16)], axis=1).view(np.uint16).ravel()
 _VALUE = np.full(256, 255, dtype=np.uint8)
 _VALUE[_DIGITS] = np.arange(16, dtype=np.uint8)
 
 
-def packed(uids: pa.Array | pa.ChunkedArray) -> pa.Array:
+def packed(uids: pa.Array | pa.ChunkedArray, width: int = 16) -> pa.Array:
     """A column of 32 hex digits (string or large_string, no nulls) as `UID`, in one piece.
 
-    Raises ValueError for a value that is not 32 lower-case hex digits.
+    With another `width` any column of twice as many digits, such as digests. Raises ValueError for a value that is not
+    that many lower-case hex digits.
     """
     chunks = uids.chunks if isinstance(uids, pa.ChunkedArray) else [uids]
-    pieces = [_packed(chunk) for chunk in chunks if len(chunk)]
+    pieces = [_packed(chunk, 2 * width) for chunk in chunks if len(chunk)]
     data = np.concatenate([np.empty(0, dtype=np.uint8), *pieces])
-    return pa.FixedSizeBinaryArray.from_buffers(UID, len(data) // 16, [None, pa.py_buffer(data)])
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(data) // width, [None, pa.py_buffer(data)])
 
 
-def _packed(chunk: pa.Array) -> NDArray[np.uint8]:
+def _packed(chunk: pa.Array, digits: int) -> NDArray[np.uint8]:
     wide = pa.types.is_large_string(chunk.type)
     offsets = np.frombuffer(chunk.buffers()[1], dtype=np.int64 if wide else np.int32)
     offsets = offsets[chunk.offset : chunk.offset + len(chunk) + 1].astype(np.int64)
-    if chunk.null_count or not (np.diff(offsets) == 32).all():
-        raise ValueError("a uid is not 32 hex digits")
+    if chunk.null_count or not (np.diff(offsets) == digits).all():
+        raise ValueError(f"a uid is not {digits} hex digits")
     text = np.frombuffer(chunk.buffers()[2], dtype=np.uint8)[offsets[0] : offsets[-1]]
     values = _VALUE[text]
     if (values == 255).any():
-        raise ValueError("a uid is not 32 lower-case hex digits")
-    return (values[0::2] << 4) | values[1::2]
+        raise ValueError(f"a uid is not {digits} lower-case hex digits")
+    return ((values[0::2] << 4) | values[1::2]).astype(np.uint8, copy=False)
 
 
 def as_hex(uids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
@@ -49,8 +52,7 @@ def as_hex(uids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     if isinstance(uids, pa.ChunkedArray):
         return pa.chunked_array([as_hex(chunk) for chunk in uids.chunks], pa.string())
     data = bytes_of(uids)
-    text = np.empty((len(data), 32), dtype=np.uint8)
-    text[:, 0::2], text[:, 1::2] = _DIGITS[data >> 4], _DIGITS[data & 15]
+    text = _PAIRS[data]
     offsets = np.arange(0, 32 * len(data) + 1, 32, dtype=np.int32)
     plain = pa.Array.from_buffers(pa.string(), len(data), [None, pa.py_buffer(offsets), pa.py_buffer(text)])
     if not uids.null_count:

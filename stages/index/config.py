@@ -24,7 +24,10 @@ class IndexSettings(StageConfig):
     ngram: Annotated[int, Field(ge=3, le=32)] = 8
     """Words in a row that a caption must share with a benchmark's text to count as a hit."""
     max_near: Annotated[int, NotFingerprinted, Field(ge=1)] = 100_000_000
-    """Near pairs above which the index gives up instead of filling the memory (18 bytes each in the artifact)."""
+    """Near pairs above which the index gives up instead of filling the disk (26 bytes each in the artifact)."""
+    range_rows: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1_000_000
+    """Pairs that are worked on at a time: what a process of `index`, `select` and `shard` holds in memory. A part of a
+    source that has more is taken whole. Divides the tables into files; what they say does not depend on it."""
 
 
 class BenchmarkImages(ExternalFilesConfig):
@@ -57,6 +60,8 @@ class IndexConfig(StageConfig):
 
     search_radius: Annotated[dict[Hash, Annotated[int, Field(ge=0, le=48)]], FingerprintedAs("radius")]
     """Perceptual hash -> bits up to which its near copies are searched, among the images and in the benchmarks."""
+    crops: bool = False
+    """Whether crops of the benchmarks' images are looked for, and images of which theirs are crops."""
     ngram: Annotated[int, Field(ge=3, le=32)] = 8
     """As in :class:`IndexSettings`."""
     benchmarks: dict[str, BenchmarkImages] = {}
@@ -64,6 +69,8 @@ class IndexConfig(StageConfig):
     private_sources: list[str] = []
     """Sources whose hosts are not shown."""
     max_near: Annotated[int, NotFingerprinted, Field(ge=1)] = 100_000_000
+    """As in :class:`IndexSettings`."""
+    range_rows: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1_000_000
     """As in :class:`IndexSettings`."""
 
 

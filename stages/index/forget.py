@@ -1,7 +1,9 @@
-"""Removes forgotten samples from an `index` artifact, whose tables refer to one another by row."""
+"""Removes forgotten samples from an `index` artifact, whose tables refer to one another by row; one range at a time."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,130 +14,173 @@ from numpy.typing import NDArray
 
 from stages.base.artifact import Artifact
 from stages.base.forgetting import ForgetInputs, Forgotten, Removal
-
-Rows = NDArray[np.int64]
+from stages.base.uids import packed
+from stages.index.columns import Rows
+from stages.index.ranges import RANGES, Range
+from stages.index.reader import Index
+from stages.index.renumber import Renumbered
+from stages.index.schema import file_of
+from stages.index.tables import write
 
 
 def forget(artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:
-    """Remove rows of all tables and renumber what refers to a row; a forgotten picture that represented its copies is
-    replaced by the next one with its pixels. Offsets are read again from the inputs `raw`, whose tars were rewritten
-    before (`BuildIndex.forget_after`)."""
-    images, pairs = _read(artifact, "images.arrow"), _read(artifact, "pairs.arrow")
-    lost_images = forgotten.image_mask(images["image_uid"]).to_numpy().astype(bool)
-    lost_pairs = forgotten.pair_mask(pairs["uid"]).to_numpy().astype(bool)
-    removal = Removal(samples=int(lost_pairs.sum()))
-    if not (lost_images.any() or lost_pairs.any()):
+    """Remove rows of all tables and renumber what refers to a row; a forgotten picture that stood for its copies or its
+    class is replaced by the next one. Offsets are read again from the inputs `raw`, whose tars were rewritten before
+    (`BuildIndex.forget_after`).
+
+    An index of an earlier layout, which nothing reads any more, loses its tables if they hold a forgotten sample.
+    """
+    if RANGES not in artifact.names():
+        return _emptied(artifact, forgotten)
+    return _Forgetting(artifact, forgotten).run(inputs, out)
+
+
+class _Forgetting:
+    """Removal of some samples from an index. What it holds in memory is of the size of what is lost, and of a range."""
+
+    def __init__(self, artifact: Artifact, forgotten: Forgotten) -> None:
+        self.artifact, self.index, self.forgotten = artifact, Index(artifact), forgotten
+        names = self.index.images(0).column_names if self.index.ranges else []
+        self.hashes = [name.removeprefix("class_") for name in names if name.startswith("class_phash")]
+        rows = [np.empty(0, dtype=np.int64)]
+        self.pairs: dict[int, NDArray[np.bool_]] = {}
+        """Range -> which of its pairs are lost; of the ranges that lose any."""
+        for it in self.index.ranges:
+            images = self.forgotten.image_mask(self.index.images(it.number)["image_uid"])
+            rows.append(np.flatnonzero(_bools(images)) + it.first_image)
+            pairs = _bools(self.forgotten.pair_mask(self.index.pairs(it.number)["uid"]))
+            if pairs.any():
+                self.pairs[it.number] = pairs
+        self.rows: Rows = np.concatenate(rows)
+        """Global rows of the images that are lost, ascending."""
+
+    def run(self, inputs: ForgetInputs, out: Path | None) -> Removal:
+        """Write what changes below `out`, if there is one."""
+        removal = Removal(samples=sum(int(lost.sum()) for lost in self.pairs.values()))
+        if not removal.samples and not len(self.rows):
+            return removal
+        removal.counts.update({"images": -len(self.rows), "pairs": -removal.samples})
+        removal.rewritten = [RANGES]
+        for it in self.index.ranges:
+            if it.number in self.pairs or self._lost_in(it).any():
+                removal.rewritten += [file_of("pairs", it.number), file_of("benchmark-texts", it.number)]
+        if len(self.rows):  # all rows after the first lost one are renumbered
+            removal.rewritten += self.artifact.names("images-*.arrow") + self.artifact.names("near-*.arrow")
+            removal.rewritten += [name for name in self.artifact.names("benchmark-*.arrow") if "-texts-" not in name]
+        if out is not None:
+            self._write(inputs, out, removal)
         return removal
-    removal.counts.update({"images": -int(lost_images.sum()), "pairs": -removal.samples})
-    tables = [name for name in artifact.names("*.arrow") if name not in ("images.arrow", "pairs.arrow")]
-    removal.rewritten = ["images.arrow", "pairs.arrow", *tables]
-    if out is None:
-        return removal
-    moved = _Moved(images, ~lost_images)
-    removal.counts["pictures"] = len(np.unique(moved.leader[moved.leader >= 0])) - _pictures(images)
-    _write(out / "images.arrow", _located(moved.images(images), inputs))
-    pair_rows = np.cumsum(~lost_pairs) - 1
-    left = pairs.filter(pa.array(~lost_pairs))
-    _write(out / "pairs.arrow", _set(left, "image", moved.row[left["image"].to_numpy()]))
-    classes: dict[str, NDArray[np.int64]] = {}
-    for name in tables:
-        if name.startswith("near-"):
-            table = _read(artifact, name)
-            near = moved.near(table)
-            _write(out / name, near)
-            removal.counts[_count(name)] = near.num_rows - table.num_rows
-            classes[name.removeprefix("near-")] = moved.standing(table)
-    for name in tables:
-        table = _read(artifact, name)
-        before = table.num_rows
-        if name == "benchmark-texts.arrow":
-            there = ~lost_pairs[table["pair"].to_numpy()]
-            table = table.filter(pa.array(there))
-            _write(out / name, _set(table, "pair", pair_rows[table["pair"].to_numpy()]))
-        elif name.startswith("benchmark-"):
-            standing = classes.get(name.removeprefix("benchmark-"), moved.leader)
-            image = standing[table["image"].to_numpy()]
-            table = _set(table.filter(pa.array(image >= 0)), "image", moved.row[image[image >= 0]])
-            _write(out / name, _sorted(table))
-        if name.startswith("benchmark-"):
-            removal.counts[_count(name)] = table.num_rows - before
-    return removal
+
+    def _write(self, inputs: ForgetInputs, out: Path, removal: Removal) -> None:
+        for it in self.index.ranges:
+            if file_of("pairs", it.number) in removal.rewritten:
+                removal.counts["benchmark.texts"] += self._write_pairs(it, out)
+        listed = self.artifact.read_json(RANGES)
+        for entry, it in zip(listed, self.index.ranges, strict=True):
+            entry["images"] -= int(self._lost_in(it).sum())
+            entry["pairs"] -= int(self.pairs[it.number].sum()) if it.number in self.pairs else 0
+        (out / RANGES).write_text(json.dumps(listed), encoding="utf-8")
+        if not len(self.rows):
+            return
+        groups = Renumbered.of(self.index, "group", self.rows)
+        removal.counts["pictures"] = -groups.vanished
+        removal.counts["benchmark.exact"] = self._write_matches("benchmark-exact.arrow", groups, out)
+        if (crops := "benchmark-crops.arrow") in self.artifact.names():
+            removal.counts["benchmark.crops"] = self._write_matches(crops, groups, out)
+        classes = {}
+        for name in self.hashes:
+            classes[name] = Renumbered.of(self.index, f"class_{name}", self.rows)
+            removal.counts[f"near.{name}"] = classes[name].write_edges(name, out)
+            removal.counts[f"benchmark.{name}"] = self._write_matches(f"benchmark-{name}.arrow", classes[name], out)
+        for it in self.index.ranges:
+            self._write_images(it, groups, classes, inputs, out)
+
+    def _write_images(
+        self, it: Range, groups: Renumbered, classes: dict[str, Renumbered], inputs: ForgetInputs, out: Path
+    ) -> None:
+        table = self.index.images(it.number)
+        lost = self._lost_in(it)
+        if lost.any():
+            table = _located(table, it, inputs)
+        table = table.filter(pa.array(~lost))
+        group = table["group"].to_numpy()
+        copies = groups.others(group, _bools(table["copies"]))
+        for name, moved in classes.items():
+            label = table[f"class_{name}"].to_numpy()
+            similar = moved.others(label, _bools(table[f"similar_{name}"])) | moved.touched(label)
+            table = _set(_set(table, f"class_{name}", moved.rows(label)), f"similar_{name}", similar)
+        table = _set(_set(table, "group", groups.rows(group)), "copies", copies)
+        write(table.unify_dictionaries().combine_chunks(), out / file_of("images", it.number))
+
+    def _write_pairs(self, it: Range, out: Path) -> int:
+        """Write a range's pairs and texts; returns the change of the number of texts."""
+        table = self.index.pairs(it.number)
+        keep = ~self.pairs.get(it.number, np.zeros(table.num_rows, dtype=bool))
+        image = np.cumsum(~self._lost_in(it)) - 1
+        left = table.filter(pa.array(keep))
+        left = _set(left, "image", image[left["image"].to_numpy()])
+        write(left.combine_chunks(), out / file_of("pairs", it.number))
+        texts = self.index.benchmark_texts(it.number)
+        there = texts.filter(pa.array(keep[texts["pair"].to_numpy()]))
+        row = np.cumsum(keep) - 1
+        there = _set(there, "pair", row[there["pair"].to_numpy()])
+        write(there.unify_dictionaries().combine_chunks(), out / file_of("benchmark-texts", it.number))
+        return there.num_rows - texts.num_rows
+
+    def _write_matches(self, name: str, moved: Renumbered, out: Path) -> int:
+        """Write matches in the benchmarks' images; returns the change of their number."""
+        with pa.memory_map(str(self.artifact.path(name))) as mapped:
+            table = pa.ipc.open_file(mapped).read_all()
+        image = moved.rows(table["image"].to_numpy())
+        left = _set(table.filter(pa.array(image >= 0)), "image", image[image >= 0])
+        write(_sorted(left).unify_dictionaries().combine_chunks(), out / name)
+        return left.num_rows - table.num_rows
+
+    def _lost_in(self, it: Range) -> NDArray[np.bool_]:
+        """Which of a range's images are lost."""
+        lost = np.zeros(it.images, dtype=bool)
+        begin, end = np.searchsorted(self.rows, [it.first_image, it.first_image + it.images])
+        lost[self.rows[begin:end] - it.first_image] = True
+        return lost
 
 
-def _pictures(images: pa.Table) -> int:
-    group = images["group"].to_numpy()
-    return int((group == np.arange(len(group))).sum())
+def _emptied(artifact: Artifact, forgotten: Forgotten) -> Removal:
+    """Drop all tables of an index of the layout before ranges, where they hold a forgotten sample."""
+    tables = artifact.names("*.arrow")
+    samples = images = 0
+    for name, column, mask in (
+        ("pairs.arrow", "uid", forgotten.pair_mask),
+        ("images.arrow", "image_uid", forgotten.image_mask),
+    ):
+        if name not in tables:
+            return Removal()
+        with pa.memory_map(str(artifact.path(name))) as mapped:
+            found = int(_bools(mask(pa.ipc.open_file(mapped).read_all()[column])).sum())
+        samples, images = (found, images) if column == "uid" else (samples, found)
+    if not samples and not images:
+        return Removal()
+    return Removal(samples=samples, deleted=tables)
 
 
-def _count(table: str) -> str:
-    """The counter of a table's rows: `near-phash.arrow` -> `near.phash`."""
-    return table.removesuffix(".arrow").replace("-", ".", 1)
+def _located(images: pa.Table, it: Range, inputs: ForgetInputs) -> pa.Table:
+    """The table of a range with the offsets that the raw shards have now."""
+    fetched = _bools(images["offset"].is_valid())
+    offset = pc.fill_null(images["offset"], 0).to_numpy().copy()
+    uids = images["image_uid"].combine_chunks()
+    for table in _attempts(it, inputs):
+        rows = pc.index_in(packed(table["image_uid"]), value_set=uids)
+        there = rows.is_valid()
+        offset[rows.filter(there).to_numpy()] = table["offset"].combine_chunks().filter(there).to_numpy()
+    return _set(images, "offset", pa.array(offset, pa.int64(), mask=~fetched))
 
 
-class _Moved:
-    """New positions of the images' rows, and the picture that represents a removed one now. Old row numbers throughout,
-    except for `row`."""
-
-    def __init__(self, images: pa.Table, keep: NDArray[np.bool_]) -> None:
-        self.keep = keep
-        self.row: Rows = np.cumsum(keep) - 1
-        group = images["group"].to_numpy()
-        left = np.flatnonzero(keep & (group >= 0))
-        groups, first = np.unique(group[left], return_index=True)
-        self.leader: Rows = np.full(len(keep), -1, dtype=np.int64)
-        """Old leader of a group -> the first of it that is left, or -1."""
-        self.leader[groups] = left[first]
-
-    def images(self, table: pa.Table) -> pa.Table:
-        """The rows that are left, with their new leaders."""
-        left = table.filter(pa.array(self.keep))
-        group = left["group"].to_numpy()
-        leader = self.leader[np.where(group >= 0, group, 0)]
-        return _set(left, "group", np.where(group >= 0, self.row[leader], -1))
-
-    def standing(self, near: pa.Table) -> Rows:
-        """Old leader -> the first left of its class (pictures of equal hash and thumbnail, which a hash's tables name
-        by their first, see `stages/index/schema.py`), or -1."""
-        classes = self._classes(near)
-        return self._first_of_class(classes)[classes]
-
-    def near(self, table: pa.Table) -> pa.Table:
-        """The rows between pictures that are left, in the form the schema states: stars inside a class, and rows
-        between classes carried by the first member."""
-        first, second, same = _ends(table)
-        classes = self._classes(table)
-        hubs = self._first_of_class(classes)
-        between = np.flatnonzero(~same)
-        a, b = hubs[classes[first[between]]], hubs[classes[second[between]]]
-        there = (a >= 0) & (b >= 0)
-        between, a, b = between[there], a[there], b[there]
-        # A class of k members has k-1 rows: of its members that are left, all but the new first keep or get one.
-        stars = np.flatnonzero(same)
-        of_class, sample = np.unique(first[stars], return_index=True)
-        members = np.concatenate([of_class, second[stars]])
-        rows = np.concatenate([stars[sample], stars])
-        place = self.leader[members]
-        hub = hubs[classes[members]]
-        inside = (place >= 0) & (place != hub)
-        new = table.take(pa.array(np.concatenate([between, rows[inside]])))
-        low = np.concatenate([np.minimum(a, b), hub[inside]])
-        high = np.concatenate([np.maximum(a, b), place[inside]])
-        new = _set(_set(new, "first", self.row[low]), "second", self.row[high])
-        return new.sort_by([("first", "ascending"), ("second", "ascending")])
-
-    def _classes(self, near: pa.Table) -> Rows:
-        """Leader -> first member of its class."""
-        first, second, same = _ends(near)
-        classes = np.arange(len(self.keep), dtype=np.int64)
-        classes[second[same]] = first[same]
-        return classes
-
-    def _first_of_class(self, classes: Rows) -> Rows:
-        """First member -> first member that is left, or -1."""
-        first = np.full(len(classes), len(classes), dtype=np.int64)
-        leaders = np.flatnonzero(self.leader >= 0)
-        np.minimum.at(first, classes[leaders], self.leader[leaders])
-        return np.where(first == len(classes), -1, first)
+def _attempts(it: Range, inputs: ForgetInputs) -> Iterator[pa.Table]:
+    raw = inputs.get("raw", ())
+    for source, digits in it.parts:
+        artifact = raw[source] if source < len(raw) else None
+        if artifact is not None and (names := artifact.names(f"attempts-{digits}.parquet")):
+            with artifact.open(names[0]) as file:
+                yield pq.read_table(file, columns=["image_uid", "offset"]).drop_null()
 
 
 def _sorted(matches: pa.Table) -> pa.Table:
@@ -145,41 +190,15 @@ def _sorted(matches: pa.Table) -> pa.Table:
     return matches.take(pc.sort_indices(keys, [(name, "ascending") for name in keys.column_names]))
 
 
-def _ends(near: pa.Table) -> tuple[Rows, Rows, NDArray[np.bool_]]:
-    first, second = (near[name].to_numpy().astype(np.int64) for name in ("first", "second"))
-    same = (near["distance"].to_numpy() == 0) & (near["difference"].to_numpy() == 0)
-    return first, second, same
+def _bools(column: pa.ChunkedArray | pa.Array) -> NDArray[np.bool_]:
+    return column.to_numpy(zero_copy_only=False).astype(bool) if isinstance(column, pa.Array) else _bools(_one(column))
 
 
-def _located(images: pa.Table, inputs: ForgetInputs) -> pa.Table:
-    """The table with the offsets that the raw shards have now."""
-    fetched = images["offset"].is_valid().to_numpy()
-    offset = pc.fill_null(images["offset"], 0).to_numpy().copy()
-    uids = images["image_uid"].combine_chunks()
-    for raw in inputs.get("raw", ()):
-        for name in raw.names("attempts-*.parquet") if raw is not None else ():
-            assert raw is not None
-            with raw.open(name) as file:
-                table = pq.read_table(file, columns=["image_uid", "offset"]).drop_null()
-            rows = pc.index_in(table["image_uid"], value_set=uids)
-            there = rows.is_valid()
-            offset[rows.filter(there).to_numpy()] = table["offset"].filter(there).to_numpy()
-    return _set(images, "offset", pa.array(offset, pa.int64(), mask=~fetched))
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks()
 
 
-def _set(table: pa.Table, name: str, values: NDArray[np.int64] | pa.Array) -> pa.Table:
+def _set(table: pa.Table, name: str, values: NDArray[np.generic] | pa.Array) -> pa.Table:
     place = table.schema.get_field_index(name)
     column = values if isinstance(values, pa.Array) else pa.array(values)
     return table.set_column(place, table.schema.field(place), column.cast(table.schema.field(place).type))
-
-
-def _read(artifact: Artifact, name: str) -> pa.Table:
-    with pa.memory_map(str(artifact.path(name))) as mapped:
-        return pa.ipc.open_file(mapped).read_all()
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    # One batch a column: lookups by row then never have to find theirs.
-    table = table.unify_dictionaries().combine_chunks()
-    with pa.ipc.new_file(str(path), table.schema) as writer:
-        writer.write_table(table)

@@ -6,6 +6,10 @@ keys (Manku, Jain, Das Sarma: "Detecting near-duplicates for web crawling", WWW 
 compared only there. A pair that agrees in more blocks meets in several tables and is reported by the first of them
 alone, so nothing is kept to weed out repeats. Sorting short keys is what numpy does fastest, and neighbours in a run
 lie side by side in memory.
+
+More hashes than fit are divided into *cells*: of the tables that start with the same blocks, each needs to see only
+rows that are equal in these. Some bits of a table's leading blocks name the cell (`shared`), the others make the keys
+within it, so that the rows pass through as many tables as without cells (`stages/index/cells.py`).
 """
 
 from __future__ import annotations
@@ -28,8 +32,8 @@ _STEP = 1 << 15  # rows compared at a time: what they need stays in a core's cac
 _KEY_BITS = 16  # numpy sorts integers of 16 bits by radix, three times as fast as wider ones
 _MOST_TABLES = 20_000
 # Measured nanoseconds, whose ratio is all that matters: one row through one table, one comparison within a run, one
-# comparison with what a lookup found.
-_ROW_COST, _RUN_COST, _LOOKUP_COST = 100.0, 4.0, 40.0
+# comparison with what a lookup found, one row handed to its cell.
+_ROW_COST, _RUN_COST, _LOOKUP_COST, _MOVE_COST = 100.0, 4.0, 40.0, 300.0
 
 
 @dataclass(frozen=True)
@@ -49,16 +53,43 @@ class Blocks:
         """The tables of the search, in order."""
         return list(combinations(range(len(self.values)), self.agree))
 
-    def key(self, table: Table) -> NDArray[np.uint16]:
-        """Bits of a table's blocks, uint16 [n]: as many of each as fit. Equal blocks have equal keys."""
+    def key(self, table: Table, shared: Sequence[int] = ()) -> NDArray[np.uint16]:
+        """Bits of a table's blocks, uint16 [n]: as many of each as fit. Equal blocks have equal keys.
+
+        Left out are the lowest bits of its leading blocks, as many of each as `shared` says: rows of a cell share them.
+        """
         key = np.zeros(len(self.words), dtype=np.uint16)
         room = _KEY_BITS
         for place, block in enumerate(table):
-            width = min(self.widths[block], room // (len(table) - place))
+            known = shared[place] if place < len(shared) else 0
+            width = min(self.widths[block] - known, room // (len(table) - place))
             room -= width
-            part = self.values[block].astype(np.uint16) & np.uint16((1 << width) - 1)
+            value = self.values[block] >> self.values[block].dtype.type(known) if known else self.values[block]
+            part = value.astype(np.uint16) & np.uint16((1 << width) - 1)
             key = part if width == _KEY_BITS else (key << np.uint16(width)) | part
         return key
+
+    def cell(self, blocks: Table, shared: Sequence[int]) -> Rows:
+        """The bits that name a cell, int64 [n]: of each of these blocks as many of the lowest as `shared` says."""
+        value, above = np.zeros(len(self.words), dtype=np.int64), 0
+        for block, width in zip(blocks, shared, strict=True):
+            value |= (self.values[block].astype(np.int64) & ((1 << width) - 1)) << above
+            above += width
+        return value
+
+
+def shared_bits(bits: int, radius: int, agree: int, rows: int, cell_rows: int) -> tuple[int, ...]:
+    """Bits of each leading block of a table that name a cell, so that of `rows` rows about `cell_rows` at most share
+    one. Empty if all may lie in one cell; whole blocks except for the last, so that few tables start differently."""
+    return extended((), -(-rows // cell_rows), bits, radius, agree)
+
+
+def extended(shared: Sequence[int], times: int, bits: int, radius: int, agree: int) -> tuple[int, ...]:
+    """More bits than `shared`, for `times` as many cells or more, as far as `agree` blocks have bits."""
+    wanted = sum(shared) + max(0, times - 1).bit_length()
+    width = bits // (radius + agree) if radius + agree else bits  # of the narrowest block
+    whole, rest = divmod(wanted, width)
+    return (*(width,) * whole, *((rest,) if rest else ()))[:agree]
 
 
 def cut(words: Words, radius: int, agree: int) -> Blocks:
@@ -81,9 +112,13 @@ def cut(words: Words, radius: int, agree: int) -> Blocks:
     return Blocks(words, tuple(values), tuple(widths), agree)
 
 
-def plan(words: Words, radius: int) -> Blocks:
-    """The cut that finds all near pairs of a set in the least time, judged by a few tables of each candidate."""
-    bits, count = 64 * words.shape[1], len(words)
+def plan(words: Words, radius: int, rows: int | None = None, cell_rows: int = 1 << 62) -> Blocks:
+    """The cut that finds all near pairs of a set in the least time, judged by a few tables of each candidate.
+
+    `words` may be a sample of `rows` hashes, which are searched in cells of about `cell_rows`.
+    """
+    bits, count = 64 * words.shape[1], len(words) if rows is None else rows
+    pairs_each = (count / max(1, len(words))) ** 2
     best, cheapest = cut(words, radius, 0), _RUN_COST * count**2 / 2
     for agree in range(1, bits - radius + 1):
         number = comb(radius + agree, agree)
@@ -92,23 +127,27 @@ def plan(words: Words, radius: int) -> Blocks:
         blocks = cut(words, radius, agree)
         tables = blocks.tables()
         judged = tables[:: max(1, number // 3)][:3]
-        met = sum(_meetings(blocks.key(table)) for table in judged) / len(judged)
-        cost = number * (count * _ROW_COST + met * _RUN_COST)
+        shared = shared_bits(bits, radius, agree, count, cell_rows)
+        met = sum(_meetings_in_cells(blocks, table, shared) for table in judged) / len(judged) * pairs_each
+        passes = len({table[: len(shared)] for table in tables}) if shared else 0
+        cost = number * (count * _ROW_COST + met * _RUN_COST) + passes * count * _MOVE_COST
         if cost < cheapest:
             best, cheapest = blocks, cost
     return best
 
 
-def near_within(blocks: Blocks, tables: Sequence[Table], radius: int) -> Iterator[tuple[Rows, Rows]]:
+def near_within(
+    blocks: Blocks, tables: Sequence[Table], radius: int, shared: Sequence[int] = ()
+) -> Iterator[tuple[Rows, Rows]]:
     """Parts of (row, other row) of the near pairs that some of :meth:`Blocks.tables` report.
 
     All tables together report each pair of rows that differ in at most `radius` bits once, in one of its two orders.
-    An equal hash in another row counts as near.
+    An equal hash in another row counts as near. The rows may be a cell of all tables given, named by `shared` bits.
     """
     if len(blocks.words) < 2:
         return
     for table in tables:
-        key = blocks.key(table)
+        key = blocks.key(table, shared)
         order = np.argsort(key, kind="stable")
         for row, other in _runs(key[order], order, blocks.words, radius):
             row, other = _reported(blocks, row, blocks, other, table)
@@ -220,6 +259,16 @@ def _meetings(keys: NDArray[np.uint16], others: NDArray[np.uint16] | None = None
     if others is None:
         return float((held * (held - 1)).sum() / 2)
     return float(held @ np.bincount(others, minlength=1 << _KEY_BITS))
+
+
+def _meetings_in_cells(blocks: Blocks, table: Table, shared: Sequence[int]) -> float:
+    """Pairs with equal keys in the same cell."""
+    key = blocks.key(table, shared)
+    if not shared:
+        return _meetings(key)
+    whole = (blocks.cell(table[: len(shared)], shared) << _KEY_BITS) | key
+    held = np.unique(whole, return_counts=True)[1].astype(np.float64)
+    return float((held * (held - 1)).sum() / 2)
 
 
 def _lookup_plan(queries: Words, base: Words, radius: int) -> Blocks:

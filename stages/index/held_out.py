@@ -13,9 +13,20 @@ from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, UserError
 from stages.base.external_files import find_in_worlds, is_system_file
 from stages.formats.vqa import Question, parse_questions
+from stages.imaging.formats import FORMATS
 from stages.index.config import BenchmarkImages
 
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+#: What files of the decoders' formats are called: by the extensions that raw shards use, and others in use.
+_EXTENSIONS = (
+    *(f".{it.extension}" for it in FORMATS.values()),
+    ".jpeg",
+    ".tiff",
+    ".jpe",
+    ".jfif",
+    ".j2k",
+    ".pgm",
+    ".pbm",
+)
 
 
 @dataclass(frozen=True)

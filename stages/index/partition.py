@@ -1,4 +1,4 @@
-"""One partition of a source as the index reads it: its pairs, attempts and signals, joined."""
+"""One part of a source as the index reads it: its pairs, attempts and signals, joined."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from stages.base.artifact import Artifact
 from stages.base.contract import UserError
-from stages.imaging.perceptual_hash import BITS, THUMBNAIL_BYTES
+from stages.base.uids import as_hex, bytes_of, packed, sort_order
+from stages.imaging.perceptual_hash import BITS, PATCH_BYTES, THUMBNAIL_BYTES
+from stages.index.columns import Rows
 from stages.index.config import Hash
 from stages.index.schema import IMAGES, PAIRS
 from stages.index.texts import Phrases, overlaps
@@ -22,83 +26,173 @@ _HOST = r"^[a-zA-Z][a-zA-Z0-9+.\-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]/?#]*\]|[^/?#
 
 
 @dataclass(frozen=True)
-class PartitionInputs:
-    """The artifacts that hold one partition of a source."""
+class SourceInputs:
+    """The artifacts of one source."""
 
-    source: int
-    """Number of the source."""
+    number: int
     name: str
-    """Name of the source."""
     private: bool
-    number: str
-    """The digits in the files' names."""
     pairs: Artifact
     raw: Artifact
     signals: Artifact
 
 
 @dataclass(frozen=True)
-class JoinedPartition:
-    """Rows as in `stages/index/schema.py`, before those of all partitions are concatenated."""
+class Measured:
+    """The scalar columns that the signals of any source have."""
+
+    images: pa.Schema
+    pairs: pa.Schema
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What tells copies, of the images of a part that were decoded."""
+
+    rows: Rows
+    """Rows of the part's images."""
+    pixel_sha256: NDArray[np.uint8]
+    """[rows, 32]"""
+    hashes: dict[Hash, NDArray[np.uint64]]
+    """[rows, bits / 64]"""
+
+
+@dataclass(frozen=True)
+class JoinedPart:
+    """Rows as in `stages/index/schema.py`."""
 
     images: pa.Table
-    """Without `group`; with `pixel_sha256` and the hashes searched by as fixed-size binary, and `thumbnail`; these are
-    zero where the image was not decoded."""
+    """Up to `decoded`, then the measured columns. `status` and `host` as plain text."""
+    identity: Identity
+    thumbnails: NDArray[np.uint8]
+    """[images, 192]; zero where an image was not decoded."""
+    patches: NDArray[np.uint8]
+    """[images, 256], likewise; [0, 256] where no crops are looked for."""
     pairs: pa.Table
-    """`image` counts within the partition."""
+    """`image` counts within the part."""
     texts: pa.Table
-    """As `benchmark-texts.arrow`; `pair` counts within the partition."""
+    """As `benchmark-texts`; `pair` counts within the part."""
 
 
-def read(inputs: PartitionInputs, hashes: Sequence[Hash], phrases: Phrases) -> JoinedPartition:
-    """Join the tables of one partition. Raises UserError where they disagree, or lack a hash that is needed."""
-    number = f"{inputs.number}.parquet"
-    listed = _table(inputs.pairs, f"pairs-{number}", "ingest", ["uid", "image_uid", "url", "caption"])
-    tried = _table(inputs.raw, f"attempts-{number}", "download", ["image_uid", "status", "offset", "length"])
-    measured = _table(inputs.signals, f"images-{number}", "signals")
-    texts = _table(inputs.signals, f"pairs-{number}", "signals")
+def rows_of(source: SourceInputs, digits: str) -> tuple[int, int]:
+    """Images and pairs of one part, by the ends of its files."""
+    counts = []
+    for artifact, stem, stage in ((source.raw, "attempts", "download"), (source.pairs, "pairs", "ingest")):
+        with _opened(artifact, f"{stem}-{digits}.parquet", stage) as file:
+            counts.append(pq.ParquetFile(file).metadata.num_rows)
+    return counts[0], counts[1]
+
+
+def measured_columns(source: SourceInputs, digits: str) -> Measured:
+    """The scalar columns of one source, whose parts all have the same.
+
+    Raises UserError for one that is called like a column of the index.
+    """
+    schemas = []
+    for stem, left_out, taken in (
+        ("images", {"image_uid", "source", "decoded", "thumbnail"}, set(IMAGES.names)),
+        ("pairs", {"uid", "image_uid", "source"}, set(PAIRS.names)),
+    ):
+        with _opened(source.signals, f"{stem}-{digits}.parquet", "signals") as file:
+            schemas.append(pa.schema(_scalars(pq.read_schema(file), left_out, taken, source.name)))
+    return Measured(*schemas)
+
+
+def read(
+    source: SourceInputs,
+    digits: str,
+    measured: Measured,
+    hashes: Sequence[Hash],
+    phrases: Phrases,
+    patches: bool = False,
+) -> JoinedPart:
+    """Join the tables of one part. Raises UserError where they disagree, list something twice or lack a hash."""
+    file = f"{digits}.parquet"
+    listed = _table(source.pairs, f"pairs-{file}", "ingest", ["uid", "image_uid", "url", "caption"])
+    tried = _table(source.raw, f"attempts-{file}", "download", ["image_uid", "status", "offset", "length"])
+    alike = ["pixel_sha256", *hashes, "thumbnail", *(["patch"] if patches else [])]
+    signals = _table(
+        source.signals, f"images-{file}", "signals", ["image_uid", "decoded", *measured.images.names, *alike]
+    )
+    said = _table(source.signals, f"pairs-{file}", "signals", ["uid", *measured.pairs.names])
+    listed = _in_order(listed, ["image_uid", "uid"], "uid", "pair")
+    tried = _in_order(tried, ["image_uid"], "image_uid", "image")
     image_of = _position(listed["image_uid"], tried["image_uid"])
-    _refuse(listed["image_uid"], pc.is_null(image_of), inputs, "image {} was never tried", "download")
-    row = _position(tried["image_uid"], measured["image_uid"])
-    fetched = pc.equal(tried["status"], "success")
+    _refuse(listed["image_uid"], pc.is_null(image_of), source, "image {} was never tried", "download")
+    row = _position(tried["image_uid"], packed(signals["image_uid"]))
+    fetched = _whole(pc.equal(tried["status"], "success"))
     unmeasured = pc.and_(fetched, pc.is_null(row))
-    _refuse(tried["image_uid"], unmeasured, inputs, "image {} was fetched but not measured", "signals")
-    caption = _position(listed["uid"], texts["uid"])
+    _refuse(tried["image_uid"], unmeasured, source, "image {} was fetched but not measured", "signals")
+    caption = _position(listed["uid"], packed(said["uid"]))
     silent = pc.and_(pc.is_null(caption), pc.take(fetched, image_of))
-    _refuse(listed["uid"], silent, inputs, "the caption of {} was not measured", "signals")
-    measured_of_image = measured.take(row)
+    _refuse(listed["uid"], silent, source, "the caption of {} was not measured", "signals")
+    decoded = _whole(signals["decoded"].take(row))
     images = {
         "image_uid": tried["image_uid"],
-        "source": _constant(inputs.source, tried.num_rows, pa.int16()),
+        "source": _constant(source.number, tried.num_rows, pa.int16()),
         "status": tried["status"],
-        "host": _hosts(tried["image_uid"], listed, inputs.private),
-        "shard": pc.if_else(fetched, pa.scalar(int(inputs.number), pa.int32()), pa.scalar(None, pa.int32())),
+        "host": _hosts(image_of, tried.num_rows, listed["url"], source.private),
+        "shard": pc.if_else(fetched, pa.scalar(int(digits), pa.int32()), pa.scalar(None, pa.int32())),
         "offset": tried["offset"],
         "length": tried["length"],
-        "decoded": measured_of_image["decoded"],
-        **_scalars(measured_of_image, {"image_uid", "source", "decoded"}, {*IMAGES.names, "thumbnail"}, inputs),
-        **_identity(measured_of_image, hashes, inputs),
+        "decoded": decoded,
+        **_measured(signals, measured.images, row),
     }
     pairs = {
         "uid": listed["uid"],
         "image": image_of,
-        "source": _constant(inputs.source, listed.num_rows, pa.int16()),
+        "source": _constant(source.number, listed.num_rows, pa.int16()),
         "measured": pc.is_valid(caption),
-        **_scalars(texts.take(caption), {"uid", "image_uid", "source"}, set(PAIRS.names), inputs),
+        **_measured(said, measured.pairs, caption),
     }
-    return JoinedPartition(pa.table(images), pa.table(pairs), overlaps(listed["caption"], phrases))
+    there = np.flatnonzero(pc.fill_null(decoded, False).to_numpy(zero_copy_only=False))
+    for name in alike:
+        if name not in signals.column_names:
+            raise UserError(
+                f"index: the images of source {source.name} have no {name}; add the family `hashes` to signals.families"
+            )
+    rows, count = row.take(pa.array(there)), tried.num_rows
+    identity = _identity(signals, hashes, rows, there)
+    thumbnails = _pixels(signals["thumbnail"], rows, there, THUMBNAIL_BYTES, count)
+    none = np.empty((0, PATCH_BYTES), dtype=np.uint8)
+    seen = _pixels(signals["patch"], rows, there, PATCH_BYTES, count) if patches else none
+    texts = overlaps(listed["caption"], phrases)
+    return JoinedPart(pa.table(images), identity, thumbnails, seen, pa.table(pairs), texts)
 
 
-def _table(artifact: Artifact, name: str, stage: str, columns: list[str] | None = None) -> pa.Table:
-    """One parquet file of an artifact, each column in one piece."""
+def _opened(artifact: Artifact, name: str, stage: str) -> Any:
     try:
-        with artifact.open(name) as file:
-            return pq.read_table(file, columns=columns).combine_chunks()
+        return artifact.open(name)
     except FileNotFoundError:
         raise UserError(f"index: {stage} made no {name}, though ingest did; run `pairmill run {stage}` again") from None
 
 
-def _position(keys: pa.ChunkedArray, among: pa.ChunkedArray) -> pa.Array:
+def _table(artifact: Artifact, name: str, stage: str, columns: Sequence[str]) -> pa.Table:
+    """One parquet file of an artifact: those of the columns that it has."""
+    with _opened(artifact, name, stage) as file:
+        parquet = pq.ParquetFile(file)
+        return parquet.read([column for column in columns if column in parquet.schema_arrow.names])
+
+
+def _in_order(table: pa.Table, keys: Sequence[str], uid: str, what: str) -> pa.Table:
+    """The rows sorted by some columns of uids, which become 16 bytes. Raises UserError where one is there twice."""
+    short = {key: packed(table[key]) for key in dict.fromkeys([*keys, uid])}
+    for key, column in short.items():
+        table = table.set_column(table.schema.get_field_index(key), key, column)
+    by_uid = sort_order(short[uid])
+    data = bytes_of(short[uid])[by_uid]
+    twice = np.flatnonzero((data[1:] == data[:-1]).all(axis=1))
+    if len(twice):
+        name = as_hex(short[uid].take(pa.array(by_uid[twice[:1]])))[0]
+        raise UserError(f"index: {what} {name} is listed twice; run `pairmill run ingest` again")
+    halves = [column for key in keys for column in bytes_of(short[key]).view(">u8").reshape(-1, 2).T]
+    order = np.lexsort(halves[::-1])
+    if (order == np.arange(len(order))).all():
+        return table
+    return table.take(pa.array(order))
+
+
+def _position(keys: pa.ChunkedArray, among: pa.ChunkedArray | pa.Array) -> pa.Array:
     """Row of each key, int32; null where it is not there."""
     return _whole(pc.index_in(keys, value_set=_whole(among)))
 
@@ -107,61 +201,69 @@ def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _refuse(uids: pa.ChunkedArray, wrong: Any, inputs: PartitionInputs, message: str, stage: str) -> None:
+def _refuse(uids: pa.ChunkedArray, wrong: Any, source: SourceInputs, message: str, stage: str) -> None:
     wrong_uids = uids.filter(pc.fill_null(wrong, False))
     if len(wrong_uids):
-        problem = message.format(wrong_uids[0].as_py())
-        raise UserError(f"index: {problem} (source {inputs.name}); run `pairmill run {stage}` again")
+        problem = message.format(as_hex(wrong_uids)[0].as_py())
+        raise UserError(f"index: {problem} (source {source.name}); run `pairmill run {stage}` again")
 
 
 def _constant(value: int, count: int, kind: pa.DataType) -> pa.Array:
     return pa.repeat(pa.scalar(value, kind), count)
 
 
-def _hosts(uids: pa.ChunkedArray, listed: pa.Table, private: bool) -> pa.Array:
+def _hosts(image_of: pa.Array, images: int, urls: pa.ChunkedArray, private: bool) -> pa.Array:
     """Host of each image's URL, lower-case; null for local files and private sources."""
     if private:
-        return pa.nulls(len(uids), pa.string())
-    urls = listed["url"].take(_position(uids, listed["image_uid"]))
-    host = pc.struct_field(pc.extract_regex(pc.utf8_trim_whitespace(urls), _HOST), "host")
-    host = _whole(pc.utf8_trim(pc.utf8_rtrim(pc.utf8_lower(host), "."), "[]"))
-    return pc.if_else(pc.equal(host, ""), pa.scalar(None, pa.string()), host)
+        return pa.nulls(images, pa.string())
+    image = image_of.to_numpy()
+    first = np.full(images, -1, dtype=np.int64)
+    first[image[::-1]] = np.arange(len(image))[::-1]  # the last write wins: the first pair
+    mine = first[image] == np.arange(len(image))
+    host = pc.struct_field(pc.extract_regex(pc.utf8_trim_whitespace(urls.filter(pa.array(mine))), _HOST), "host")
+    host = pc.utf8_trim(pc.utf8_rtrim(pc.utf8_lower(host), "."), "[]")
+    host = _whole(pc.if_else(pc.equal(host, ""), pa.scalar(None, pa.string()), host))
+    place = np.cumsum(mine) - 1
+    return host.take(pa.array(place[first] if len(place) else first, mask=first < 0))
 
 
-def _scalars(
-    table: pa.Table, left_out: Collection[str], taken: Collection[str], inputs: PartitionInputs
-) -> dict[str, Any]:
+def _scalars(schema: pa.Schema, left_out: Collection[str], taken: Collection[str], source: str) -> list[pa.Field]:
     """The measured columns with one value per row, but the hashes."""
-    columns = {}
-    for field in table.schema:
+    fields = []
+    for field in schema:
         kind = field.type
         if field.name in left_out or field.name == "pixel_sha256" or field.name.startswith("phash"):
             continue
         if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind):
             continue
-        if field.name in taken:
-            raise UserError(f"index: signals of source {inputs.name} call a column {field.name!r}, a name of the index")
-        columns[field.name] = table[field.name]
-    return columns
+        if field.name in taken or field.name.startswith(("class_phash", "similar_phash")):
+            raise UserError(f"index: signals of source {source} call a column {field.name!r}, a name of the index")
+        fields.append(pa.field(field.name, kind))
+    return fields
 
 
-def _identity(table: pa.Table, hashes: Sequence[Hash], inputs: PartitionInputs) -> dict[str, pa.Array]:
-    """Digest, hashes and thumbnail of each image as fixed-size binary."""
-    digits: dict[str, int] = {"pixel_sha256": 64}
-    digits.update({name: BITS[name] // 4 for name in hashes})
-    for name in [*digits, "thumbnail"]:
-        if name not in table.column_names:
-            raise UserError(
-                f"index: the images of source {inputs.name} have no {name}; add the family `hashes` to signals.families"
-            )
-    columns = {}
-    for name, length in digits.items():
-        packed = bytes.fromhex("".join(pc.fill_null(table[name], "0" * length).to_pylist()))
-        columns[name] = _packed(packed, length // 2, table.num_rows)
-    thumbnails = b"".join(pc.fill_null(table["thumbnail"].cast(pa.binary()), bytes(THUMBNAIL_BYTES)).to_pylist())
-    columns["thumbnail"] = _packed(thumbnails, THUMBNAIL_BYTES, table.num_rows)
-    return columns
+def _measured(table: pa.Table, schema: pa.Schema, rows: pa.Array) -> dict[str, Any]:
+    """The columns of a schema, some rows of them; null where the table does not have one."""
+    there = table.select([name for name in schema.names if name in table.column_names]).take(rows)
+    return {
+        field.name: there[field.name].cast(field.type)
+        if field.name in there.column_names
+        else pa.nulls(len(rows), field.type)
+        for field in schema
+    }
 
 
-def _packed(data: bytes, width: int, rows: int) -> pa.Array:
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), rows, [None, pa.py_buffer(data)])
+def _identity(table: pa.Table, hashes: Sequence[Hash], rows: pa.Array, images: Rows) -> Identity:
+    """Digest and hashes of the decoded `images`, which are `rows` of the table."""
+    digests = bytes_of(packed(table["pixel_sha256"].take(rows), 32))
+    words = {
+        name: bytes_of(packed(table[name].take(rows), BITS[name] // 8)).view(">u8").astype(np.uint64) for name in hashes
+    }
+    return Identity(images, digests, words)
+
+
+def _pixels(column: pa.ChunkedArray, rows: pa.Array, images: Rows, width: int, count: int) -> NDArray[np.uint8]:
+    """Bytes of all images, [count, width]: of the decoded ones as for :func:`_identity`, zeros of the others."""
+    values = np.zeros((count, width), dtype=np.uint8)
+    values[images] = bytes_of(column.take(rows).cast(pa.binary(width)))
+    return values

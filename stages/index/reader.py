@@ -1,33 +1,53 @@
-"""Reading an `index` artifact: its tables, memory-mapped."""
+"""Reading an `index` artifact: its tables by range, memory-mapped."""
 
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from stages.base.artifact import Artifact
+from stages.index import ranges
 from stages.index.config import Hash
-from stages.index.schema import BENCHMARK_EXACT, BENCHMARK_NEAR, BENCHMARK_TEXTS, NEAR
+from stages.index.ranges import Range as Range  # what `Index.ranges` lists
+from stages.index.schema import BENCHMARK_CROPS, BENCHMARK_EXACT, BENCHMARK_NEAR, BENCHMARK_TEXTS, NEAR, file_of
 
 
 class Index:
-    """The tables that `stages/index/schema.py` describes; a column costs memory when it is looked at."""
+    """The tables that `stages/index/schema.py` describes; a column costs memory when it is looked at.
+
+    Picklable: a task receives the artifact's address and nothing that was read.
+    """
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
 
-    @cached_property
-    def images(self) -> pa.Table:
-        """Every image listed."""
-        return self._table("images.arrow")
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Index, (Artifact(self.artifact.url),)
 
     @cached_property
-    def pairs(self) -> pa.Table:
-        """Every pair listed."""
-        return self._table("pairs.arrow")
+    def ranges(self) -> list[Range]:
+        """What the tables are divided into, in order of their rows."""
+        return ranges.from_json(self.artifact.read_json(ranges.RANGES))
+
+    def images(self, range: int) -> pa.Table:
+        """The images of one range."""
+        return self._table(file_of("images", range))
+
+    def pairs(self, range: int) -> pa.Table:
+        """The pairs of one range; `image` is a row of :meth:`images`."""
+        return self._table(file_of("pairs", range))
+
+    def range_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Number of the range in which each global row of an image lies, int64; -1 for row -1."""
+        return np.searchsorted(self._first_images, rows, side="right") - 1
+
+    @cached_property
+    def _first_images(self) -> NDArray[np.int64]:
+        return np.array([it.first_image for it in self.ranges], dtype=np.int64)
 
     @cached_property
     def sources(self) -> list[str]:
@@ -49,26 +69,13 @@ class Index:
         """Perceptual hash -> bits up to which it was searched."""
         return dict(self.artifact.manifest["config"]["radius"])
 
-    def near(self, hash: Hash) -> pa.Table:
-        """Pairs of near pictures by one hash. Raises KeyError when the index was not made with it."""
-        self.radius[hash]
-        return self._table(f"near-{hash}.arrow", NEAR)
+    def near(self, hash: Hash, range: int) -> pa.Table:
+        """Pairs of near classes by one hash whose first lies in the range.
 
-    def classes(self, hash: Hash) -> NDArray[np.int32]:
-        """Per row of :attr:`images` the first row with the same hash and thumbnail, int32 [images].
-
-        Only the first of a class carries rows of :meth:`near` to other classes: map each image to its class, and each
-        row of :meth:`near` holds for all members of its two classes. A row that leads no group has its leader's class;
-        an image that was not decoded is its own.
+        Raises KeyError when the index was not made with that hash.
         """
-        near = self.near(hash)
-        same = (near["distance"].to_numpy() == 0) & (near["difference"].to_numpy() == 0)
-        leaders = np.arange(self.images.num_rows, dtype=np.int32)
-        leaders[near["second"].to_numpy()[same]] = near["first"].to_numpy()[same]
-        group = self.images["group"].to_numpy()
-        decoded = group >= 0
-        leaders[decoded] = leaders[group[decoded]]
-        return leaders
+        self.radius[hash]
+        return self._table(file_of(f"near-{hash}", range), NEAR)
 
     @cached_property
     def benchmark_exact(self) -> pa.Table:
@@ -76,14 +83,20 @@ class Index:
         return self._table("benchmark-exact.arrow", BENCHMARK_EXACT)
 
     def benchmark_near(self, hash: Hash) -> pa.Table:
-        """Pictures near a benchmark's image. Raises KeyError when the index was not made with that hash."""
+        """Classes near a benchmark's image. Raises KeyError when the index was not made with that hash."""
         self.radius[hash]
         return self._table(f"benchmark-{hash}.arrow", BENCHMARK_NEAR)
 
     @cached_property
-    def benchmark_texts(self) -> pa.Table:
-        """Pairs whose caption shares n-grams with a benchmark's texts."""
-        return self._table("benchmark-texts.arrow", BENCHMARK_TEXTS)
+    def benchmark_crops(self) -> pa.Table:
+        """Pictures of which a benchmark has a crop, or which are one. Raises KeyError if none were looked for."""
+        if "benchmark-crops.arrow" not in self.artifact.names():
+            raise KeyError("crops")
+        return self._table("benchmark-crops.arrow", BENCHMARK_CROPS)
+
+    def benchmark_texts(self, range: int) -> pa.Table:
+        """Pairs of one range whose caption shares n-grams with a benchmark's texts."""
+        return self._table(file_of("benchmark-texts", range), BENCHMARK_TEXTS)
 
     def _table(self, name: str, schema: pa.Schema | None = None) -> pa.Table:
         with pa.memory_map(str(self.artifact.path(name))) as mapped:

@@ -1,8 +1,8 @@
-"""The tables over all sources, put together from their shards, and how they are written."""
+"""The tables of one range: put together from its parts, finished with what all ranges have in common, and written."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,123 +10,119 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
-from stages.base.artifact import Artifact
-from stages.base.contract import Inputs, UserError
-from stages.index.config import Hash, IndexConfig
-from stages.index.near import bytes_of, first_of
-from stages.index.partition import JoinedPartition, PartitionInputs, read
-from stages.index.ray_tasks import in_order
-from stages.index.schema import BENCHMARK_TEXTS, IMAGES, PAIRS
+from stages.index.columns import Rows, first_of
+from stages.index.equal import send_firsts
+from stages.index.near import NearCopies
+from stages.index.partition import read
+from stages.index.schema import BENCHMARK_TEXTS, IMAGES, PAIRS, images_schema
 from stages.index.texts import Phrases
+from stages.index.work import IndexWork
 
 _BATCH = 1 << 24  # rows of one record batch: columns in one piece up to that, so that numpy can map them
 
 
 @dataclass(frozen=True)
-class Tables:
-    """Everything listed, as `stages/index/schema.py` describes it."""
+class Joined:
+    """What the driver learns of a range that was put together."""
 
-    images: pa.Table
-    pairs: pa.Table
-    texts: pa.Table
-    leaders: pa.Table
-    """What identifies each picture, one row per group: `pixel_sha256`, hashes and `thumbnail`, fixed-size binary."""
-    rows: np.ndarray
-    """Per row of `leaders` its row of `images`, int64, ascending."""
-
-
-def shard_inputs(inputs: Inputs, config: IndexConfig) -> list[PartitionInputs]:
-    """All shards of all sources. Raises UserError when two inputs carry one source."""
-    shards = []
-    names: list[str] = []
-    for number, (pairs, raw, signals) in enumerate(zip(*(inputs[r] for r in ("pairs", "raw", "signals")), strict=True)):
-        name = str(pairs.manifest["config"]["name"])
-        if name in names:
-            raise UserError(f"index: two inputs are source {name}; name each source once in `source`")
-        names.append(name)
-        private = name in config.private_sources
-        # Fresh ones, without the manifests: every task gets its own copy.
-        artifacts = [Artifact(artifact.url) for artifact in (pairs, raw, signals)]
-        for file in pairs.names("pairs-*.parquet"):
-            digits = file.removeprefix("pairs-").removesuffix(".parquet")
-            shards.append(PartitionInputs(number, name, private, digits, *artifacts))
-    return shards
+    texts: int
+    """Captions that share n-grams with a benchmark's texts."""
+    rows: Rows
+    """Global rows of pictures with the pixels of a benchmark's image."""
+    held: Rows
+    """Row of each one's image in the table of those held out."""
 
 
-def load(shards: Sequence[PartitionInputs], hashes: Sequence[Hash], phrases: Phrases) -> Tables:
-    """Read and join all shards. Raises UserError where inputs disagree or list something twice."""
-    shared = ray.put(phrases)
-    parts = list(in_order(read, ((shard, list(hashes), shared) for shard in shards)))
-    images, order = _sorted([part.images for part in parts], "image_uid", "image")
-    new_row = np.empty(len(order), dtype=np.int32)
-    new_row[order] = np.arange(len(order), dtype=np.int32)
-    starts = np.cumsum([0, *(part.images.num_rows for part in parts)])
-    image_of = [new_row[part.pairs["image"].to_numpy() + start] for part, start in zip(parts, starts[:-1], strict=True)]
-    linked = [_replaced(part.pairs, "image", rows) for part, rows in zip(parts, image_of, strict=True)]
-    pairs, pair_order = _sorted(linked, "uid", "pair")
-    texts = _texts(parts, pair_order)
-    hidden = ["pixel_sha256", *hashes, "thumbnail"]
-    identity = images.select(hidden)
-    images, leads = _grouped(images.drop_columns(hidden), identity["pixel_sha256"])
-    rows = np.flatnonzero(leads)
-    return Tables(
-        _first_columns(images, IMAGES), _first_columns(pairs, PAIRS), texts, identity.take(pa.array(rows)), rows
-    )
+def join_range(work: IndexWork, phrases: Phrases, held_pixels: np.ndarray, number: int) -> Joined:
+    """Read the parts of a range and write its pairs and texts; leave its images and what tells copies for later passes.
+
+    `held_pixels` are the digests of the benchmarks' images, uint8 [images, 32]. Raises UserError where inputs disagree.
+    """
+    it = work.ranges[number]
+    parts: list[dict[str, pa.Table]] = []
+    alike, images, pairs = [], 0, 0
+    with work.thumbnails.writing(number) as leave_thumbnails, work.patches.writing(number) as leave_patches:
+        for source, digits in it.parts:
+            part = read(work.sources[source], digits, work.measured, work.hashes, phrases, work.crops)
+            leave_thumbnails(part.thumbnails)
+            leave_patches(part.patches)
+            moved = _replaced(part.pairs, "image", part.pairs["image"].to_numpy() + images)
+            texts = _replaced(part.texts, "pair", part.texts["pair"].to_numpy() + pairs)
+            parts.append({"images": part.images, "pairs": moved, "texts": texts})
+            alike.append((part.identity, part.identity.rows + images))
+            images, pairs = images + part.images.num_rows, pairs + part.pairs.num_rows
+    assert (images, pairs) == (it.images, it.pairs), "a file has other rows than its end says"
+    listed = [part.pop("pairs") for part in parts]
+    write(_first_columns(listed, PAIRS, work.measured.pairs), work.made("pairs", number))
+    texts = pa.concat_tables([BENCHMARK_TEXTS.empty_table(), *(part["texts"].cast(BENCHMARK_TEXTS) for part in parts)])
+    write(texts.unify_dictionaries().combine_chunks(), work.made("benchmark-texts", number))
+    before = pa.schema(list(IMAGES)[: IMAGES.get_field_index("group")])
+    listed = [part.pop("images") for part in parts]
+    write(_first_columns(listed, before, work.measured.images), work.path("images", number))
+    rows = np.concatenate([np.empty(0, np.int64), *(rows for _, rows in alike)]) + it.first_image
+    work.column("decoded").write(number, rows)
+    for name in work.hashes:
+        work.words(name).write(number, np.concatenate([identity.hashes[name] for identity, _ in alike]))
+    digests = np.concatenate([identity.pixel_sha256 for identity, _ in alike])
+    first = send_firsts(work.exchange("pixels"), number, digests, rows, digests[:, :8].copy().view(np.uint64).ravel())
+    work.column("first").write(number, first)
+    among = first_of(np.concatenate([digests, held_pixels]))[len(digests) :]
+    hit = np.flatnonzero(among < len(digests))
+    return Joined(texts.num_rows, rows[among[hit]], hit)
 
 
-def write(table: pa.Table, file: Path) -> None:
+def finish_range(work: IndexWork, number: int) -> Counter[str]:
+    """Write the images of a range, with their groups and classes, and the near copies that start in it."""
+    it = work.ranges[number]
+    with pa.memory_map(work.path("images", number)) as mapped:
+        images = pa.ipc.open_file(mapped).read_all()
+    group, copies = work.column("group").of(number), work.column("copies", "bool").of(number)
+    columns: dict[str, Any] = {"group": group, "copies": copies}
+    counts: Counter[str] = Counter()
+    own = np.arange(it.first_image, it.first_image + it.images)
+    for name in work.hashes:
+        copied = NearCopies(work, name)
+        edges = copied.edges(number)
+        write(edges, work.made(f"near-{name}", number))
+        counts[f"near.{name}"] += edges.num_rows
+        column, among = copied.classes(number, group)
+        near = np.isin(own, np.concatenate([edges["first"].to_numpy(), copied.seconds(number)]))
+        columns[f"class_{name}"], columns[f"similar_{name}"] = column, copies | among | near
+    first = images_schema(work.hashes)
+    values = [
+        pa.array(np.asarray(columns[field.name])) if field.name in columns else images[field.name] for field in first
+    ]
+    values += [images[name] for name in work.measured.images.names]
+    write(pa.table(values, schema=pa.schema([*first, *work.measured.images])), work.made("images", number))
+    return counts
+
+
+def write(table: pa.Table, file: str | Path) -> None:
     """Write an Arrow file that can be memory-mapped; equal tables give equal bytes."""
     plain = pa.table([_plain(column) for column in table.columns], schema=table.schema)
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, plain.schema) as out:
         out.write_table(plain, max_chunksize=_BATCH)
 
 
-def _sorted(parts: list[pa.Table], key: str, what: str) -> tuple[pa.Table, np.ndarray]:
-    """All rows, sorted by a column that no two may share, and the order in which they were taken."""
-    whole = pa.concat_tables(parts, promote_options="permissive").combine_chunks()
-    order = pc.sort_indices(whole[key])
-    table = whole.take(order)
-    uids = table[key].combine_chunks()
-    twice = pc.equal(uids[1:], uids[:-1])
-    if pc.any(twice).as_py():
-        raise UserError(f"index: {what} {uids[1:].filter(twice)[0]} is listed twice; run `pairmill run ingest` again")
-    return table, order.to_numpy().astype(np.int64)
-
-
-def _texts(parts: Sequence[JoinedPartition], order: np.ndarray) -> pa.Table:
-    new_row = np.empty(len(order), dtype=np.int32)
-    new_row[order] = np.arange(len(order), dtype=np.int32)
-    starts = np.cumsum([0, *(part.pairs.num_rows for part in parts)])
-    moved = [
-        _replaced(part.texts, "pair", new_row[part.texts["pair"].to_numpy() + start])
-        for part, start in zip(parts, starts[:-1], strict=True)
-    ]
-    table = pa.concat_tables(moved or [BENCHMARK_TEXTS.empty_table()]).combine_chunks()
-    # A caption's rows are together already, in order of the benchmarks.
-    return table.take(pa.array(np.argsort(table["pair"].to_numpy(), kind="stable"))).combine_chunks()
-
-
-def _grouped(images: pa.Table, digests: pa.ChunkedArray) -> tuple[pa.Table, np.ndarray]:
-    """The images with `group`, and which of them lead one."""
-    decoded = pc.fill_null(images["decoded"], False).combine_chunks().to_numpy(zero_copy_only=False)
-    group = np.full(images.num_rows, -1, dtype=np.int32)
-    rows = np.flatnonzero(decoded)
-    group[rows] = rows[first_of(bytes_of(digests)[rows])]
-    return images.append_column("group", pa.array(group)), group == np.arange(len(group))
-
-
-def _first_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with the columns of the schema first, in its types, the others as they are."""
-    first = [_cast(table[field.name], field.type) for field in schema]
-    others = [name for name in table.column_names if name not in schema.names]
-    columns = [*first, *(table[name] for name in others)]
-    return pa.table(columns, names=[*schema.names, *others]).combine_chunks()
+def _first_columns(parts: list[pa.Table], first: pa.Schema, others: pa.Schema) -> pa.Table:
+    """The rows of all parts with the columns of two schemas, in their types. Empties the list: each column of the parts
+    is let go once it is copied."""
+    schema = pa.schema([*first, *others])
+    held = [dict(zip(part.column_names, part.columns, strict=True)) for part in parts]
+    parts.clear()
+    columns = []
+    for field in schema:
+        chunks = [chunk for part in held for chunk in part.pop(field.name).chunks]
+        kind = chunks[0].type if chunks else field.type
+        columns.append(_cast(pa.chunked_array(chunks, kind), field.type))
+        if isinstance(columns[-1], pa.ChunkedArray):
+            columns[-1] = columns[-1].combine_chunks()
+    return pa.table(columns, schema=schema)
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> Any:
-    if not pa.types.is_dictionary(kind):
+    if not pa.types.is_dictionary(kind) or pa.types.is_dictionary(column.type):
         return column.cast(kind)
     coded = column.combine_chunks().dictionary_encode()
     return pa.DictionaryArray.from_arrays(coded.indices.cast(kind.index_type), coded.dictionary)
@@ -144,10 +140,3 @@ def _plain(column: pa.ChunkedArray) -> Any:
     missing = pc.is_null(column).combine_chunks().to_numpy(zero_copy_only=False)
     zero = pa.scalar(0, kind)
     return pa.array(pc.fill_null(column, zero).combine_chunks().to_numpy(), mask=missing)
-
-
-def numbered(near: pa.Table, rows: np.ndarray, schema: pa.Schema) -> pa.Table:
-    """A table of pairs of places in `rows` as one of pairs of rows; the order stays, since `rows` ascends."""
-    for name in ("first", "second"):
-        near = _replaced(near, name, rows[near[name].to_numpy()].astype(np.int32))
-    return near.cast(schema)

@@ -60,7 +60,8 @@ def overlaps(captions: pa.ChunkedArray, phrases: Phrases) -> pa.Table:
     shares: list[float] = []
     known = phrases.benchmarks_of
     if known:
-        for row, caption in enumerate(captions.to_pylist()):
+        every = (caption for chunk in captions.chunks for caption in chunk.to_pylist())
+        for row, caption in enumerate(every):
             # A word needs a letter and a space: most captions are too short to be looked at.
             if len(caption) < 2 * phrases.n - 1:
                 continue

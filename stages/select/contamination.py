@@ -1,9 +1,9 @@
-"""Finds images and captions that occur in a benchmark, from the index's matches and the bounds of the selection."""
+"""Drops images and captions that occur in a benchmark, by the index's matches and the bounds of the selection."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,72 +14,122 @@ from stages.index.reader import Index
 from stages.select.config import Contamination
 from stages.select.duplicates import confirmed
 
+if TYPE_CHECKING:
+    from stages.select.decision import Decision
+
 #: Kinds of image matches, by number.
-KINDS = ("exact", "near")
+KINDS = ("exact", "near", "crop")
+_FILE = "matches.arrow"
+#: What matches in a benchmark: all images of a group (kinds 0 and 2) or of a class (kind 1) with one of its images.
+_MATCHES = pa.schema(
+    [
+        ("benchmark", pa.string()),
+        ("label", pa.int64()),  # global row that leads the group or class
+        ("kind", pa.int8()),  # index into KINDS
+        ("distance", pa.int16()),  # bits of perceptual hash, 0 for equal pixels
+        ("file", pa.string()),  # the benchmark's image
+    ]
+)
 
 
-@dataclass(frozen=True)
-class Leak:
-    """The training images that one benchmark contains."""
+def save_matches(index: Index, rule: Contamination, folder: str) -> None:
+    """Write what matches by a rule, which is small, where every task finds it: one row per benchmark, kind and label.
 
-    benchmark: str
-    match: NDArray[np.int64]
-    """Per row of the index's images, its row in the columns below, or -1."""
-    file: pa.Array
-    """The benchmark's image: one with equal pixels, or else the nearest."""
-    kind: NDArray[np.int8]
-    """Index into :data:`KINDS`."""
-    distance: NDArray[np.int16]
-    """Bits of perceptual hash, 0 for equal pixels."""
-
-
-def leaked_images(index: Index, rule: Contamination) -> Iterator[Leak]:
-    """Leaks by benchmark, in alphabetical order."""
-    group = index.images["group"].to_numpy()
-    labels = {0: group}
-    tables = []
-    if rule.exact:
-        tables.append(_match_table(index.benchmark_exact, 0, group))
-    if rule.near is not None:
+    Among several images of a benchmark the nearest is named, then the first by name. In alphabetical order of the
+    benchmarks.
+    """
+    tables = [_MATCHES.empty_table()]
+    if rule.enabled and rule.exact:
+        tables.append(_match_table(index.benchmark_exact, 0))
+    if rule.enabled and rule.near is not None:
         near = index.benchmark_near(rule.near.hash)
-        labels[1] = index.classes(rule.near.hash)
-        tables.append(_match_table(near.filter(pa.array(confirmed(near, rule.near))), 1, labels[1]))
-    if not tables:
-        return
-    rows = pa.concat_tables(tables)
-    for name in sorted(pc.unique(rows["benchmark"]).to_pylist()):
-        mine = rows.filter(pc.equal(rows["benchmark"], name))
-        # Among several of the benchmark's images, prefer the exact one, then the nearest, then the first by name.
-        mine = mine.sort_by([(key, "ascending") for key in ("label", "kind", "distance", "file")]).combine_chunks()
-        label, kind = mine["label"].to_numpy(), mine["kind"].to_numpy()
-        match = np.full(len(group), -1, dtype=np.int64)
-        for number in sorted(labels, reverse=True):  # so that an exact match replaces a near one
-            ours = np.flatnonzero(kind == number)[::-1]
-            first = np.full(len(group) + 1, -1, dtype=np.int64)  # the last element is for images without a label
-            first[label[ours]] = ours  # the last write wins: the first of its label
-            match = np.where(first[labels[number]] >= 0, first[labels[number]], match)
-        yield Leak(name, match, mine["file"].combine_chunks(), kind, mine["distance"].to_numpy())
+        tables.append(_match_table(near.filter(pa.array(confirmed(near, rule.near))), 1))
+    if rule.enabled and rule.crops is not None:
+        crops = index.benchmark_crops
+        agree = crops["correlation"].to_numpy() >= np.float32(rule.crops.min_correlation)
+        agree |= crops["uncovered"].to_numpy() >= np.float32(rule.crops.min_uncovered)
+        tables.append(_match_table(crops.filter(pa.array(agree)), 2))
+    rows = pa.concat_tables(tables).sort_by([(name, "ascending") for name in _MATCHES.names]).combine_chunks()
+    same = np.ones(max(0, rows.num_rows - 1), dtype=bool)
+    for name in ("benchmark", "label", "kind"):
+        column = rows[name].combine_chunks()
+        same &= pc.equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
+    first = np.concatenate([np.ones(min(1, rows.num_rows), dtype=bool), ~same])
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with pa.ipc.new_file(str(Path(folder, _FILE)), _MATCHES) as out:
+        out.write_table(rows.filter(pa.array(first)).combine_chunks())
 
 
-def _match_table(table: pa.Table, kind: int, labels: NDArray[np.int32]) -> pa.Table:
+def load_matches(folder: str) -> pa.Table:
+    """What :func:`save_matches` has left: `benchmark`, `label`, `kind`, `distance`, `file`; memory-mapped."""
+    with pa.memory_map(str(Path(folder, _FILE))) as mapped:
+        return pa.ipc.open_file(mapped).read_all()
+
+
+def _match_table(table: pa.Table, kind: int) -> pa.Table:
     rows = table.num_rows
     zero = pa.array(np.zeros(rows, dtype=np.int16))
-    return pa.table(
-        {
-            "label": pa.array(labels[table["image"].to_numpy()], pa.int32()),
-            "benchmark": table["benchmark"].cast(pa.string()),
-            "file": table["file"],
-            "kind": pa.array(np.full(rows, kind, dtype=np.int8)),
-            "distance": table["distance"] if "distance" in table.column_names else zero,
-        }
-    )
+    columns = {
+        "benchmark": table["benchmark"].cast(pa.string()),
+        "label": table["image"],
+        "kind": pa.array(np.full(rows, kind, dtype=np.int8)),
+        "distance": table["distance"] if "distance" in table.column_names else zero,
+        "file": table["file"],
+    }
+    return pa.table(columns, _MATCHES)
 
 
-def leaked_texts(index: Index, min_overlap: float) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.float32]]]:
-    """(benchmark, rows of pairs, overlap of each) in alphabetical order, where the overlap reaches the threshold."""
-    matches = index.benchmark_texts
+def drop_leaks(decision: Decision) -> None:
+    """Drop what a benchmark holds: images first, then captions, by benchmark in alphabetical order."""
+    rule = decision.config.selection.contamination
+    matches = load_matches(decision.job.folder)
+    labels = {0: "group"}
+    if rule.near is not None:
+        labels[1] = f"class_{rule.near.hash}"
+    if rule.crops is not None:
+        labels[2] = "group"
+    leaked, match = [], []
+    for name in pc.unique(matches["benchmark"]).to_pylist():
+        rows = np.flatnonzero(decision.kept_images)
+        found = _matched(decision.images, rows, matches, name, labels)
+        rows, found = rows[found >= 0], found[found >= 0]
+        decision.drop_images(rows, f"benchmark.{name}")
+        leaked.append(rows)
+        match.append(found)
+    if leaked:
+        rows = np.concatenate(leaked)
+        order = np.argsort(rows)
+        decision.leaked, decision.match = rows[order], np.concatenate(match)[order]
+    if rule.enabled and rule.min_text_overlap is not None:
+        _drop_texts(decision, rule.min_text_overlap)
+
+
+def _matched(
+    images: pa.Table, rows: NDArray[np.int64], matches: pa.Table, benchmark: str, labels: dict[int, str]
+) -> NDArray[np.int64]:
+    """For each of the rows of `images` its row of `matches`, or -1; one of equal pixels before a near one."""
+    found = np.full(len(rows), -1, dtype=np.int64)
+    mine = pc.equal(matches["benchmark"], benchmark).to_numpy().astype(bool)
+    for kind, column in sorted(labels.items(), reverse=True):  # so that an exact match replaces a near one
+        places = np.flatnonzero(mine & (matches["kind"].to_numpy() == kind))
+        known = matches["label"].combine_chunks().take(pa.array(places))
+        place = pc.index_in(images[column].combine_chunks().take(pa.array(rows)), value_set=known)
+        there = np.flatnonzero(place.is_valid().to_numpy(zero_copy_only=False))
+        found[there] = places[place.drop_null().to_numpy()]
+    return found
+
+
+def _drop_texts(decision: Decision, min_overlap: float) -> None:
+    matches = decision.index.benchmark_texts(decision.number)
     matches = matches.filter(pc.greater_equal(matches["overlap"], pa.scalar(min_overlap, pa.float32())))
-    matches = matches.set_column(1, "benchmark", matches["benchmark"].cast(pa.string()))
-    for name in sorted(pc.unique(matches["benchmark"]).to_pylist()):
-        mine = matches.filter(pc.equal(matches["benchmark"], name))
-        yield name, mine["pair"].to_numpy().astype(np.int64), mine["overlap"].to_numpy()
+    names = matches["benchmark"].cast(pa.string())
+    rows, overlaps = [decision.text_rows], [decision.text_overlap]
+    for name in sorted(pc.unique(names).to_pylist()):
+        mine = matches.filter(pc.equal(names, name))
+        pairs = mine["pair"].to_numpy().astype(np.int64)
+        fresh = decision.code[pairs] == 0
+        rows.append(pairs[fresh])
+        overlaps.append(mine["overlap"].to_numpy()[fresh])
+        decision.drop_pairs(pairs[fresh], f"benchmark_text.{name}")
+    order = np.argsort(np.concatenate(rows))
+    decision.text_rows, decision.text_overlap = np.concatenate(rows)[order], np.concatenate(overlaps)[order]

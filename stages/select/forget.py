@@ -23,38 +23,12 @@ _BLANK = (
 
 
 def forget(artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:
-    """Set the verdicts in `verdicts.parquet` to `forgotten`; remove rows of `contamination.parquet`, pictures of
-    `report.html`."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
+    """Set the verdicts of every range to `forgotten`; remove rows of its contamination, pictures of `report.html`."""
     removal = Removal()
-    with artifact.open("verdicts.parquet") as file:
-        table = pq.read_table(file)
-    matches = forgotten.pair_mask(table["uid"])
-    # The report shows a picture beside the caption of one of its pairs, whichever that is.
-    images = forgotten.images | set(table["image_uid"].filter(matches).to_pylist())
-    # Counted once, however often it is requested: rows forgotten earlier have their verdict already.
-    lost = pc.and_(matches, pc.not_equal(table["reason"], REASON))
-    rows = table.filter(lost)
-    removal.samples = rows.num_rows
-    if rows.num_rows:
-        removal.rewritten.append("verdicts.parquet")
-        reasons = {row["values"]: row["counts"] for row in pc.value_counts(rows["reason"]).to_pylist()}
-        for reason, pairs in reasons.items():
-            removal.counts[f"dropped.{reason}" if reason else "kept"] -= pairs
-        removal.counts[f"dropped.{REASON}"] += rows.num_rows
-        values = {"keep": False, "reason": REASON, "detail": "", "repeats": 0}
-        if "repeats" in table.column_names:
-            removal.counts["shown"] -= int(pc.sum(rows["repeats"].cast(pa.int64())).as_py() or 0)
-        for name in (name for name in values if name in table.column_names):
-            place = table.schema.get_field_index(name)
-            field = table.schema.field(place)
-            new = pc.if_else(lost, pa.scalar(values[name], field.type), table.column(place))
-            table = table.set_column(place, field, new)
-        write_parquet(table, out, "verdicts.parquet", **_SETTINGS)
-    for name, kept, _ in split_parquet(artifact, "contamination.parquet", "uid", forgotten.pair_mask):
+    images = set(forgotten.images)
+    for name in artifact.names("verdicts*.parquet"):
+        images.update(_forget_verdicts(artifact, name, forgotten, out, removal))
+    for name, kept, _ in split_parquet(artifact, "contamination*.parquet", "uid", forgotten.pair_mask):
         write_parquet(kept, out, name, **_SETTINGS)
         removal.rewritten.append(name)
     for name in artifact.names("report.html"):
@@ -66,6 +40,45 @@ def forget(artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: 
             if out is not None:
                 (out / name).write_text(new_page, "utf-8")
     return removal
+
+
+def _forget_verdicts(
+    artifact: Artifact, name: str, forgotten: Forgotten, out: Path | None, removal: Removal
+) -> list[str]:
+    """Rewrite one file of verdicts if it has any of the pairs, and return the images of these."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    with artifact.open(name) as file:
+        # One column first: most files are not concerned.
+        parquet = pq.ParquetFile(file)
+        matches = forgotten.pair_mask(parquet.read(columns=["uid"])["uid"])
+        if not pc.any(matches).as_py():
+            return []
+        table = parquet.read()
+    # The report shows a picture beside the caption of one of its pairs, whichever that is.
+    images: list[str] = table["image_uid"].filter(matches).to_pylist()
+    # Counted once, however often it is requested: rows forgotten earlier have their verdict already.
+    lost = pc.and_(matches, pc.not_equal(table["reason"], REASON))
+    rows = table.filter(lost)
+    if not rows.num_rows:
+        return images
+    removal.samples += rows.num_rows
+    removal.rewritten.append(name)
+    for row in pc.value_counts(rows["reason"]).to_pylist():
+        removal.counts[f"dropped.{row['values']}" if row["values"] else "kept"] -= row["counts"]
+    removal.counts[f"dropped.{REASON}"] += rows.num_rows
+    values = {"keep": False, "reason": REASON, "detail": "", "repeats": 0}
+    if "repeats" in table.column_names:
+        removal.counts["shown"] -= int(pc.sum(rows["repeats"].cast(pa.int64())).as_py() or 0)
+    for column in (column for column in values if column in table.column_names):
+        place = table.schema.get_field_index(column)
+        field = table.schema.field(place)
+        new = pc.if_else(lost, pa.scalar(values[column], field.type), table.column(place))
+        table = table.set_column(place, field, new)
+    write_parquet(table, out, name, **_SETTINGS)
+    return images
 
 
 def without_pictures(page: str, forgotten: Callable[[str], bool]) -> str:

@@ -1,7 +1,7 @@
-"""Evaluates `selection.rules` over columns of the index, vectorised: bounds as checks, and fractions by rank.
+"""Evaluates the bounds of `selection.rules` over columns of the index, vectorised.
 
 `image_checks` and `pair_checks` list the checks that a config enables, in the order in which they apply;
-:func:`failing` evaluates one of them on a table; :func:`below_fraction` evaluates a fraction.
+:func:`failing` evaluates one of them on a table.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction as Exact
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +18,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from stages.base.contract import UserError
-from stages.index.schema import IMAGES, PAIRS
-from stages.select.bounds import Bounds, Fraction, Rules
+from stages.index.config import Hash
+from stages.index.schema import PAIRS, images_schema
+from stages.select.bounds import Bounds, Rules
 
 #: Column -> the family of `signals.families` that writes it (docs/signals.md), for messages.
 _FAMILIES = {
@@ -35,6 +35,9 @@ _FAMILIES = {
 
 #: Columns of pairs that say something of the image: what a list says besides. All others are about the text.
 _OF_THE_IMAGE = frozenset({"aesthetic", "unsafe", "watermark", "listed_nsfw", "listed_width", "listed_height"})
+
+#: Columns of images and of pairs that no family of signals has measured.
+_NOT_MEASURED = frozenset(images_schema(get_args(Hash)).names), frozenset(PAIRS.names)
 
 #: A column of a table, or booleans of its length.
 Column: TypeAlias = Any  # pyarrow has no types of its own
@@ -115,8 +118,8 @@ def column_checks(rules: Rules, images: pa.Table, pairs: pa.Table) -> tuple[list
 
 def owner(name: str, key: str, images: pa.Table, pairs: pa.Table) -> tuple[pa.Table, int]:
     """The table with a measured column, and its number (0 images, 1 pairs). Raises UserError if there is none."""
-    for number, (table, own) in enumerate(((images, IMAGES), (pairs, PAIRS))):
-        if name in table.column_names and (name not in own.names or name in ("host", "length")):
+    for number, table in enumerate((images, pairs)):
+        if name in table.column_names and (name not in _NOT_MEASURED[number] or name in ("host", "length")):
             return table, number
     raise _unknown(key, name, images, pairs)
 
@@ -152,32 +155,9 @@ def numeric_values(table: pa.Table, column: str) -> NDArray[np.float64]:
     return table[column].cast(pa.float64()).to_numpy()
 
 
-def below_fraction(
-    values: NDArray[np.float64],
-    pool: NDArray[np.bool_],
-    sources: NDArray[np.int16],
-    fraction: Fraction,
-) -> NDArray[np.bool_]:
-    """Rows of the pool that have a value but are not in the best share, bool [rows].
-
-    Rows are in order of their uids. Of n rows with a value, floor(share x n) are kept: those with the best values, and
-    among equal values those that come first.
-    """
-    valued = pool & ~np.isnan(values)
-    rows = np.flatnonzero(valued)
-    dropped = np.zeros(len(values), dtype=bool)
-    groups = [rows] if fraction.within == "all" else [rows[sources[rows] == n] for n in np.unique(sources[rows])]
-    share = fraction.top if fraction.top is not None else fraction.bottom
-    for group in groups:
-        count = int(Exact(str(share)) * len(group))  # exactly: 0.3 x 10 is 3, which it is not in floating point
-        order = np.argsort(-values[group] if fraction.top is not None else values[group], kind="stable")
-        dropped[group[order[count:]]] = True
-    return dropped
-
-
 def measured(images: pa.Table, pairs: pa.Table) -> list[str]:
     """Names of all columns written by families of signals."""
-    own = {*IMAGES.names, *PAIRS.names}
+    own = _NOT_MEASURED[0] | _NOT_MEASURED[1]
     return sorted(name for table in (images, pairs) for name in table.column_names if name not in own)
 
 

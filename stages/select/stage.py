@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext
 from stages.base.forgetting import ForgetInputs, Forgotten, Removal
 from stages.select.config import SelectConfig
+
+if TYPE_CHECKING:
+    from stages.select.decision import Decision
+
+_SETTINGS = {"compression": "zstd", "row_group_size": 65_536}
+#: Ranges up to which one process is faster than starting Ray.
+_FEW = 4
 
 
 class Select(Stage[SelectConfig]):
@@ -17,42 +27,51 @@ class Select(Stage[SelectConfig]):
     pictures."""
 
     name = "select"
-    version = 3
+    version = 4
     executor: ClassVar[Literal["ray_tasks", "ray_data", "driver"]] = "driver"
-    needs_ray = False
     tracked = ("report.html", "report.json", "data_card.md", "tables/*.json")
     holds_samples = True
     sample_tables = ()
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
-        """A single one, since copies can be in any source."""
+        """A single one, since copies can be in any source. Its work is divided by the ranges of the index."""
         return [Partition("all")]
 
-    def run(self, partition: Partition, context: StageContext) -> None:
-        """Write `verdicts.parquet`, `contamination.parquet` and the report."""
-        import pyarrow.parquet as pq
+    def needs_ray(self, inputs: Inputs | None) -> bool:
+        """If the index has more than a few ranges. One that is still to be made starts Ray itself."""
+        from stages.index.ranges import RANGES
 
+        return inputs is not None and len(inputs["index"][0].read_json(RANGES)) > _FEW
+
+    def run(self, partition: Partition, context: StageContext) -> None:
+        """Write `verdicts-*.parquet`, `contamination-*.parquet`, `ranges.json` and the report."""
+        from stages.base.tasks import InProcess, OnRay, Tasks
         from stages.base.tombstones import Tombstones
+        from stages.index.ranges import RANGES
         from stages.index.reader import Index
-        from stages.select.forgotten import forgotten_pairs
+        from stages.select.job import Job, Passes
         from stages.select.report.figures import figures
         from stages.select.report.page import write
         from stages.select.verdict import decide
 
-        index = Index(context.input("index"))
-        tombstones = Tombstones.load(context.tombstones)
-        forgotten = forgotten_pairs(index, context.inputs, tombstones) if tombstones else None
-        decision = decide(index, self.config, forgotten)
-        settings = {"compression": "zstd", "row_group_size": 65_536}
-        pq.write_table(decision.verdicts(), context.out / "verdicts.parquet", **settings)
-        pq.write_table(decision.contamination(), context.out / "contamination.parquet", **settings)
-        write(decision, figures(decision, self.config), self.config, context.inputs, context.out)
-        counts = decision.counts()
-        context.count("pairs", len(decision.code))
-        context.count("kept", counts.pop("", 0))
-        for reason, pairs in sorted(counts.items()):
-            context.count(f"dropped.{reason}", pairs)
-        context.count("shown", int(decision.repeats.sum()))
+        # Artifacts without their manifests: every task gets its own copy.
+        inputs = {role: tuple(Artifact(a.url) for a in context.inputs[role]) for role in ("pairs", "raw")}
+        folder = Path(context.scratch, "ranges")
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        job = Job(Index(context.input("index")), self.config, inputs, str(folder))
+        tasks: Tasks = OnRay() if self.needs_ray(context.inputs) else InProcess()
+        passes = Passes(job, tasks)
+        decide(passes, Tombstones.load(context.tombstones))
+        counts: Counter[str] = Counter()
+        for number, part in enumerate(passes.read(_write_tables, str(folder))):
+            counts.update(part)
+            for name in _names(number):
+                shutil.move(folder / name, context.out / name)
+        shutil.copyfile(job.index.artifact.path(RANGES), context.out / RANGES)
+        write(passes, figures(passes), context.out)
+        shutil.rmtree(folder)
+        context.counts.update({"pairs": 0, "kept": 0, "shown": 0})
+        context.counts.update(counts)
 
     @classmethod
     def forget(cls, artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: Path | None) -> Removal:
@@ -60,3 +79,23 @@ class Select(Stage[SelectConfig]):
         from stages.select.forget import forget
 
         return forget(artifact, inputs, forgotten, out)
+
+
+def _names(range: int) -> tuple[str, str]:
+    return f"verdicts-{range:05d}.parquet", f"contamination-{range:05d}.parquet"
+
+
+def _write_tables(decision: Decision, folder: str) -> Counter[str]:
+    """Write a range's tables where all workers can; returns the stage's counts."""
+    import pyarrow.parquet as pq
+
+    for name, table in zip(_names(decision.number), (decision.verdicts(), decision.contamination()), strict=True):
+        # uids have nothing to gain from a dictionary.
+        plain = [column for column in table.column_names if column not in ("uid", "image_uid")]
+        part = Path(folder, f"{name}.{os.getpid()}.part")
+        pq.write_table(table, part, use_dictionary=plain, **_SETTINGS)
+        os.replace(part, Path(folder, name))
+    reasons = decision.counts()
+    kept = reasons.pop("", 0)
+    dropped = {f"dropped.{reason}": pairs for reason, pairs in reasons.items()}
+    return Counter({"pairs": len(decision.code), "kept": kept, "shown": int(decision.repeats.sum()), **dropped})

@@ -176,7 +176,7 @@ def test_a_stage_of_array_operations_alone_starts_no_cluster(toy: Any, monkeypat
     from pipelines import ray_session
 
     toy.make(toy.workspace())
-    toy.stages["total"].needs_ray = False
+    toy.stages["total"].needs_ray = lambda self, inputs: False
     started: list[Any] = []
     monkeypatch.setattr(ray_session, "start", lambda *words: started.append(words))
     assert toy.make(toy.workspace(total={"word": "b"})) == ["total"]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from stages.select.decision import Decision
+from stages.select.decision import Decision
+from stages.select.job import Passes
 
 _SHARE = [0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
 _COSINE = [-1, 0, 0.05, 0.1, 0.15, 0.2, 0.22, 0.24, 0.26, 0.28, 0.3, 0.32, 0.34, 0.36, 0.4]
@@ -52,56 +55,132 @@ _NOT_SHOWN = frozenset(
 )
 _BINS = 12
 
+#: A column and what its rows are (image or pair).
+Signal = tuple[str, str]
 
-def distributions(
-    decision: Decision, kept_pairs: NDArray[np.bool_], kept_images: NDArray[np.bool_]
-) -> dict[str, dict[str, Any]]:
-    """Signal -> `edges`, `fetched`, `kept`, `of` (image or pair), `measured`, and `only` where all values are one;
-    signals without values are left out.
 
-    Signals with fixed edges come first, in the order of :data:`EDGES`; any other numeric column (a family from another
-    package) gets equal bins between its smallest and largest value.
+@dataclass(frozen=True)
+class Histogram:
+    """Values of a column, counted."""
+
+    fetched: NDArray[np.int64]
+    """By bin."""
+    kept: NDArray[np.int64]
+    low: float
+    """Smallest value."""
+    high: float
+
+    def __add__(self, other: Histogram) -> Histogram:
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        return Histogram(self.fetched + other.fetched, self.kept + other.kept, low, high)
+
+
+Histograms = dict[Signal, Histogram]
+
+
+def edges_of(passes: Passes) -> dict[Signal, list[float]]:
+    """Lower edges of the bins of every numeric column.
+
+    Those of :data:`EDGES` are fixed; any other numeric column (a family from another package) gets equal bins between
+    its smallest and its largest value in all ranges, and none if it has no values.
     """
-    index = decision.index
-    histograms: dict[str, dict[str, Any]] = {}
-    images: dict[str, pa.ChunkedArray] = {}
-    if {"width", "height"} <= set(index.images.column_names):
-        images["shorter_side"] = pc.min_element_wise(index.images["width"], index.images["height"], skip_nulls=False)
-    images |= {name: index.images[name] for name in index.images.column_names if name not in _NOT_SHOWN}
-    pairs = {name: index.pairs[name] for name in index.pairs.column_names if name not in _NOT_SHOWN}
-    for kind, columns, kept in (("image", images, kept_images), ("pair", pairs, kept_pairs)):
-        for name, column in columns.items():
-            histogram = _histogram(name, column, kept) if _numeric(column.type) else None
-            if histogram is not None and name not in histograms:
-                histograms[name] = {**histogram, "of": kind}
-    known = [name for name in EDGES if name in histograms]
-    return {name: histograms[name] for name in [*known, *sorted(set(histograms) - set(known))]}
+    index = passes.job.index
+    if not index.ranges:
+        return {}
+    signals = _columns(index.images(0), index.pairs(0))
+    edges = {signal: EDGES[signal[0]] for signal in signals if signal[0] in EDGES}
+    others = [signal for signal in signals if signal not in edges]
+    if others:
+        ends: dict[Signal, tuple[float, float]] = {}
+        for part in passes.read(_extremes, others):
+            for signal, (low, high) in part.items():
+                known = ends.get(signal, (low, high))
+                ends[signal] = min(low, known[0]), max(high, known[1])
+        edges |= {signal: _equal_bins(*ends[signal]) for signal in others if signal in ends}
+    return edges
+
+
+def histograms(
+    decision: Decision,
+    edges: Mapping[Signal, list[float]],
+    kept_pairs: NDArray[np.bool_],
+    kept_images: NDArray[np.bool_],
+) -> Histograms:
+    """The values of a range in these bins; signals without values are left out."""
+    found: Histograms = {}
+    columns = _columns(decision.images, decision.pairs)
+    for signal, bins in edges.items():
+        kept = kept_images if signal[1] == "image" else kept_pairs
+        histogram = _histogram(columns[signal](), kept, bins)
+        if histogram is not None:
+            found[signal] = histogram
+    return found
+
+
+def distributions(drawn: Histograms, edges: Mapping[Signal, list[float]]) -> dict[str, dict[str, Any]]:
+    """Signal -> `edges`, `fetched`, `kept`, `of` (image or pair), `measured`, and `only` where all values are one;
+    signals without values are left out. Those with fixed edges come first, in the order of :data:`EDGES`."""
+    shown: dict[str, dict[str, Any]] = {}
+    for (name, kind), h in sorted(drawn.items()):  # images before pairs
+        if name not in shown:
+            shown[name] = {
+                "edges": edges[name, kind],
+                "fetched": h.fetched.tolist(),
+                "kept": h.kept.tolist(),
+                "measured": int(h.fetched.sum()),
+                **({"only": h.low} if h.low == h.high else {}),
+                "of": kind,
+            }
+    known = [name for name in EDGES if name in shown]
+    return {name: shown[name] for name in [*known, *sorted(set(shown) - set(known))]}
+
+
+def _columns(images: pa.Table, pairs: pa.Table) -> dict[Signal, Callable[[], pa.ChunkedArray]]:
+    """The columns of which a histogram is drawn."""
+    columns: dict[Signal, Callable[[], pa.ChunkedArray]] = {}
+    if {"width", "height"} <= set(images.column_names):
+        columns["shorter_side", "image"] = lambda: pc.min_element_wise(
+            images["width"], images["height"], skip_nulls=False
+        )
+    for kind, table in (("image", images), ("pair", pairs)):
+        for name in table.column_names:
+            if _numeric(table.schema.field(name).type) and name not in _NOT_SHOWN and not name.startswith("class_"):
+                columns.setdefault((name, kind), partial(table.column, name))
+    return columns
 
 
 def _numeric(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
-def _histogram(name: str, column: pa.ChunkedArray, kept: NDArray[np.bool_]) -> dict[str, Any] | None:
+def _finite(column: pa.ChunkedArray) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """A column's values, and which of them are finite."""
     values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    finite = np.isfinite(values)
+    return values, np.isfinite(values)
+
+
+def _extremes(decision: Decision, signals: Sequence[Signal]) -> dict[Signal, tuple[float, float]]:
+    columns = _columns(decision.images, decision.pairs)
+    ends = {}
+    for signal in signals:
+        values, finite = _finite(columns[signal]())
+        if finite.any():
+            ends[signal] = float(values[finite].min()), float(values[finite].max())
+    return ends
+
+
+def _histogram(column: pa.ChunkedArray, kept: NDArray[np.bool_], edges: list[float]) -> Histogram | None:
+    values, finite = _finite(column)
     if not finite.any():
         return None
     values, kept = values[finite], kept[finite]
-    edges = EDGES.get(name) or _equal_bins(values)
     # Clipped: the first bin also counts values below it, the last values above.
     bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 1)
-    return {
-        "edges": edges,
-        "fetched": np.bincount(bins, minlength=len(edges)).tolist(),
-        "kept": np.bincount(bins[kept], minlength=len(edges)).tolist(),
-        "measured": len(values),
-        **({"only": float(values[0])} if (values == values[0]).all() else {}),
-    }
+    fetched = np.bincount(bins, minlength=len(edges))
+    return Histogram(fetched, np.bincount(bins[kept], minlength=len(edges)), float(values.min()), float(values.max()))
 
 
-def _equal_bins(values: NDArray[np.float64]) -> list[float]:
-    low, high = float(values.min()), float(values.max())
+def _equal_bins(low: float, high: float) -> list[float]:
     if low == high:
         return [low]
     return [float(f"{low + (high - low) * n / _BINS:.4g}") for n in range(_BINS)]

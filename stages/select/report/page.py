@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from stages.base.contract import Inputs
-from stages.select.config import SelectConfig
+from stages.select.job import Passes
 from stages.select.report.card import card
 from stages.select.report.charts import histogram
 from stages.select.report.list_figures import licences, rejects
@@ -20,7 +19,7 @@ from stages.select.report.samples import Samples
 from stages.select.report.tables import tables
 
 if TYPE_CHECKING:
-    from stages.select.decision import Decision
+    from stages.select.report.figures import DataReport
 
 TITLES = {
     "shorter_side": "Shorter side, pixels",
@@ -56,17 +55,17 @@ _HOSTS = 15
 COMPARE_LINK, COMPARE_SECTION = "<!-- link to the comparison -->", "<!-- comparison -->"
 
 
-def write(decision: Decision, numbers: Mapping[str, Any], config: SelectConfig, inputs: Inputs, folder: Path) -> None:
+def write(passes: Passes, report: DataReport, folder: Path) -> None:
     """Write `report.html`, `report.json`, `data_card.md` and `tables/*.json` into `folder`.
 
-    `numbers` is the result of :func:`stages.select.report.figures.figures`; figures that need the lists are added here.
+    `report` is the result of :func:`stages.select.report.figures.figures`; figures that need the lists are added here.
     """
-    index = decision.index
-    private = set(config.private_sources)
+    job = passes.job
+    index, inputs = job.index, job.inputs
     numbers = {
-        **numbers,
+        **report.numbers,
         "rejects": rejects(inputs, index.sources),
-        "licences": licences(decision, inputs, private),
+        "licences": licences(passes),
         "inputs": {
             "index": index.artifact.fingerprint,
             "pairs": {name: a.fingerprint for name, a in zip(index.sources, inputs["pairs"], strict=True)},
@@ -79,7 +78,7 @@ def write(decision: Decision, numbers: Mapping[str, Any], config: SelectConfig, 
     (folder / "tables").mkdir(exist_ok=True)
     for name, table in tables(numbers).items():
         (folder / "tables" / f"{name}.json").write_text(json.dumps(table, ensure_ascii=False) + "\n", "utf-8")
-    samples = Samples(decision, config, inputs)
+    samples = Samples(job, report.rows)
     page = (
         environment()
         .get_template("report.html.j2")
@@ -89,7 +88,7 @@ def write(decision: Decision, numbers: Mapping[str, Any], config: SelectConfig, 
             languages=numbers["languages"][:_LANGUAGES],
             other_languages=_rest(numbers["languages"][_LANGUAGES:]),
             hosts=numbers["hosts"]["top"][:_HOSTS],
-            samples=samples.by_reason(),
+            samples=samples.by_reason(report.samples),
             clusters={kind: samples.clusters(copies["clusters"]) for kind, copies in numbers["duplicates"].items()},
             leaks={name: samples.leaks(benchmark["found"]) for name, benchmark in numbers["benchmarks"].items()},
             settings=json.dumps(numbers["selection"], indent=2),

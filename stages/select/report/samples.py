@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import base64
 import io
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from stages.base.artifact import Artifact
-from stages.base.contract import Inputs
+from stages.base.uids import as_hex, leading, trailing
 from stages.imaging.decode import UndecodableImage, decode_rgb
-from stages.select.config import SelectConfig
-
-if TYPE_CHECKING:
-    from stages.select.decision import Decision
+from stages.select.decision import Decision
+from stages.select.job import Job
 
 _KEPT, _PER_REASON = 24, 8
 _CLUSTERS, _PER_CLUSTER = 12, 5
@@ -60,85 +60,139 @@ def shortened(caption: str) -> str:
     return caption if len(caption) <= _CAPTION else caption[: _CAPTION - 1] + "…"
 
 
+@dataclass(frozen=True, order=True)
+class SampleRow:
+    """A pair that the page may show."""
+
+    uid: str
+    image_uid: str
+    row: int
+    """Global row of its image."""
+
+
+def first_samples(decision: Decision) -> dict[str, list[SampleRow]]:
+    """Reason -> a few pairs of a range with a fetched image of a public source, kept (reason ``""``) or dropped for it:
+    those with the smallest uids, each image once."""
+    fetched = decision.images["shard"].is_valid().to_numpy()
+    private = np.isin(decision.image_source, list(decision.job.private))
+    shown = (fetched & ~private)[decision.image_of]
+    return {
+        reason: rows
+        for code, reason in enumerate(decision.reasons)
+        if (rows := _first(decision, np.flatnonzero(shown & (decision.code == code)), _number(reason)))
+    }
+
+
+def _number(reason: str) -> int:
+    return _PER_REASON if reason else _KEPT
+
+
+def _first(decision: Decision, rows: NDArray[np.int64], number: int) -> list[SampleRow]:
+    """The first pairs by uid, each image once."""
+    found: dict[int, SampleRow] = {}
+    uids = decision.pairs["uid"]
+    first = decision.uid_first[rows]
+    for most in (8 * number, len(rows)):  # all, if an image has so many captions among them
+        near = rows[first <= np.partition(first, most - 1)[most - 1]] if most < len(rows) else rows
+        mine = uids.take(pa.array(near))
+        order = np.lexsort((trailing(mine), leading(mine)))
+        found = {}
+        for place in order.tolist():
+            image = int(decision.image_of[near[place]])
+            if image not in found:
+                uid = as_hex(mine.slice(place, 1))[0].as_py()
+                image_uid = as_hex(decision.images["image_uid"].slice(image, 1))[0].as_py()
+                found[image] = SampleRow(uid, image_uid, image + decision.range.first_image)
+            if len(found) == number:
+                return list(found.values())
+    return list(found.values())
+
+
+def merged_samples(
+    one: Mapping[str, list[SampleRow]], other: Mapping[str, list[SampleRow]]
+) -> dict[str, list[SampleRow]]:
+    """The first of both by uid; no image is in two ranges."""
+    reasons = {*one, *other}
+    return {r: sorted([*one.get(r, ()), *other.get(r, ())])[: _number(r)] for r in reasons}
+
+
 class Samples:
     """Reads images from the raw shards by offset, each image once."""
 
-    def __init__(self, decision: Decision, config: SelectConfig, inputs: Inputs) -> None:
-        index = decision.index
-        self._decision = decision
-        self._images = index.images
-        self._inputs = inputs
-        self._sources = index.sources
-        self._private = [number for number, name in enumerate(index.sources) if name in config.private_sources]
-        self._uids = index.images["image_uid"]
+    def __init__(self, job: Job, rows: Mapping[str, int]) -> None:
+        """`rows`: image_uid -> global row, of all that may be shown."""
+        self._index = job.index
+        self._inputs = job.inputs
+        self._private = job.private
+        self._rows = rows
         self._pictures: dict[int, str] = {}
+        self._images = lru_cache(maxsize=16)(job.index.images)
 
-    def by_reason(self) -> dict[str, list[ShownImage]]:
-        """Reason -> a few pairs with a fetched image, kept (reason ``""``) or dropped for it, smallest uids first."""
-        decision = self._decision
-        fetched = self._images["shard"].is_valid().to_numpy()
-        source = decision.index.pairs["source"].to_numpy()
-        public = ~np.isin(source, self._private) & fetched[decision.image_of]
-        chosen: dict[str, list[int]] = {}
-        for code, reason in enumerate(decision.reasons):
-            rows = np.flatnonzero(public & (decision.code == code))
-            _, first = np.unique(decision.image_of[rows], return_index=True)  # captions of one image: once
-            if len(rows):
-                chosen[reason] = rows[np.sort(first)][: _PER_REASON if reason else _KEPT].tolist()
-        captions = self._captions({row for rows in chosen.values() for row in rows})
+    def by_reason(self, chosen: Mapping[str, list[SampleRow]]) -> dict[str, list[ShownImage]]:
+        """Reason -> the pairs chosen for it; what is kept (reason ``""``) comes first."""
+        every = [sample for samples in chosen.values() for sample in samples]
+        self._load(sample.row for sample in every)
+        captions = self._captions(every)
         ordered = sorted(chosen, key=lambda reason: (reason != "", reason))
         return {
-            reason: [self._sample(int(decision.image_of[row]), captions.get(row, "")) for row in chosen[reason]]
+            reason: [self._sample(s.image_uid, s.row, captions.get(s.uid, "")) for s in chosen[reason]]
             for reason in ordered
         }
 
     def clusters(self, listed: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The largest clusters of copies: `survivor`, `copies` (a few) and `more` (the number that is not shown)."""
         shown = []
-        for cluster in list(listed)[:_CLUSTERS]:
-            rows = [self._row(uid) for uid in (cluster["survivor"], *cluster["copies"])]
+        largest = [([cluster["survivor"], *cluster["copies"]], cluster) for cluster in list(listed)[:_CLUSTERS]]
+        self._load(self._rows[uid] for uids, _ in largest for uid in uids[: _PER_CLUSTER + 1])
+        for uids, cluster in largest:
             # A public copy next to a private image's uid would reveal what the private image looks like.
-            hidden = any(self._number(row) in self._private for row in rows)
-            samples = [self._sample(row, hidden=hidden) for row in rows[: _PER_CLUSTER + 1]]
-            more = len(rows) - len(samples) + cluster.get("more", 0)
+            hidden = any(self._value(self._rows[uid], "source") in self._private for uid in uids)
+            samples = [self._sample(uid, self._rows[uid], hidden=hidden) for uid in uids[: _PER_CLUSTER + 1]]
+            more = len(uids) - len(samples) + cluster.get("more", 0)
             shown.append({"survivor": samples[0], "copies": samples[1:], "more": more})
         return shown
 
     def leaks(self, leaked: Iterable[Mapping[str, Any]]) -> list[tuple[ShownImage, str | None]]:
         """Training images that a benchmark contains, with the name of the benchmark's image (None if private)."""
-        first = list(leaked)[:_LEAKS]
-        return [(self._sample(self._row(leak["image_uid"])), leak["benchmark_image"]) for leak in first]
+        first = [(leak["image_uid"], leak["benchmark_image"]) for leak in list(leaked)[:_LEAKS]]
+        self._load(self._rows[uid] for uid, _ in first)
+        return [(self._sample(uid, self._rows[uid]), file) for uid, file in first]
 
-    def _row(self, image_uid: str) -> int:
-        return bisect_left(range(len(self._uids)), image_uid, key=lambda row: self._uids[row].as_py())
+    def _value(self, row: int, column: str) -> Any:
+        """A value of an image by its global row."""
+        number = int(self._index.range_of(np.array([row]))[0])
+        return self._images(number)[column][row - self._index.ranges[number].first_image].as_py()
 
-    def _number(self, row: int) -> int:
-        return int(self._images["source"][row].as_py())
-
-    def _sample(self, row: int, caption: str = "", hidden: bool = False) -> ShownImage:
-        number, uid = self._number(row), self._uids[row].as_py()
+    def _sample(self, uid: str, row: int, caption: str = "", hidden: bool = False) -> ShownImage:
+        number = self._value(row, "source")
         if hidden or number in self._private:
-            return ShownImage(uid, self._sources[number], "")
-        if row not in self._pictures:
-            extent = [self._images[name][row].as_py() for name in ("shard", "offset", "length")]
-            self._pictures[row] = picture(self._inputs["raw"][number], *extent) if None not in extent else ""
-        return ShownImage(uid, self._sources[number], self._pictures[row], shortened(caption))
+            return ShownImage(uid, self._index.sources[number], "")
+        return ShownImage(uid, self._index.sources[number], self._pictures[row], shortened(caption))
 
-    def _captions(self, rows: set[int]) -> dict[int, str]:
-        """Row of pairs -> caption. A file of pairs has the same number as the raw shard with its images."""
-        pairs = self._decision.index.pairs
-        files: dict[tuple[int, int], dict[str, int]] = defaultdict(dict)
-        for row in sorted(rows):
-            image = int(self._decision.image_of[row])
-            file_number = (int(pairs["source"][row].as_py()), self._images["shard"][image].as_py())
-            files[file_number][pairs["uid"][row].as_py()] = row
-        captions: dict[int, str] = {}
-        for (number, shard), row_of in sorted(files.items()):
+    def _load(self, rows: Iterable[int]) -> None:
+        """Read the pictures of public images, several at a time."""
+        wanted = {}
+        for row in set(rows) - set(self._pictures):
+            number, *extent = (self._value(row, name) for name in ("source", "shard", "offset", "length"))
+            self._pictures[row] = ""
+            if number not in self._private and None not in extent:
+                wanted[row] = (self._inputs["raw"][number], *extent)
+        with ThreadPoolExecutor() as pool:
+            self._pictures |= (
+                zip(wanted, pool.map(picture, *zip(*wanted.values(), strict=True)), strict=True) if wanted else {}
+            )
+
+    def _captions(self, samples: Iterable[SampleRow]) -> dict[str, str]:
+        """uid of a pair -> caption. A file of pairs has the same number as the raw shard with its images."""
+        files: dict[tuple[int, int], list[str]] = defaultdict(list)
+        for sample in samples:
+            files[self._value(sample.row, "source"), self._value(sample.row, "shard")].append(sample.uid)
+        captions: dict[str, str] = {}
+        for (number, shard), uids in sorted(files.items()):
             if number in self._private:
                 continue
             with self._inputs["pairs"][number].open(f"pairs-{shard:05d}.parquet") as file:
-                listed = pc.field("uid").isin(pa.array(list(row_of), pa.string()))
+                listed = pc.field("uid").isin(pa.array(uids, pa.string()))
                 table = pq.read_table(file, columns=["uid", "caption"], filters=listed)
-            for uid, caption in zip(table["uid"].to_pylist(), table["caption"].to_pylist(), strict=True):
-                captions[row_of[uid]] = caption
+            captions |= zip(table["uid"].to_pylist(), table["caption"].to_pylist(), strict=True)
         return captions

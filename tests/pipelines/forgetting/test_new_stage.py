@@ -34,11 +34,13 @@ class Captions(Stage[StageConfig]):
 
     name = "captions"
     executor = "driver"
-    needs_ray = False
     holds_samples = True
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         return [Partition("all")]
+
+    def needs_ray(self, inputs: Inputs | None) -> bool:
+        return False
 
     def run(self, partition: Partition, context: StageContext) -> None:
         columns = dict(zip(("uid", "image_uid", "url", "caption"), map(list, zip(*ROWS, strict=True)), strict=True))
@@ -61,12 +63,14 @@ class Lengths(Stage[StageConfig]):
 
     name = "lengths"
     executor = "driver"
-    needs_ray = False
     holds_samples = True
     forget_before = ("captions",)
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         return [Partition("all")]
+
+    def needs_ray(self, inputs: Inputs | None) -> bool:
+        return False
 
     def run(self, partition: Partition, context: StageContext) -> None:
         table = pq.read_table(context.input("captions").path("captions.parquet"))

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from pipelines.fingerprint import fingerprinted
 from stages.base.contract import UserError
+from stages.base.tasks import InProcess
 from stages.evaluate.config import CaptionBenchmark, VqaBenchmark
 from stages.index.benchmarks import hashed
 from stages.index.config import BenchmarkImages
@@ -63,6 +64,10 @@ def test_without_a_pattern_all_images_of_the_folder_are(place: Path) -> None:
     found = held_out("b", BenchmarkImages(images=str(place / "images")), {})
     assert found.files == ["COCO_000000000007.jpg", "a.jpg", "b.jpg", "c.jpg"]
     assert found.texts == []
+    for name in ("d.AVIF", "e.jp2", "f.ico", "g.ppm", "h.tiff", "i.svg"):
+        (place / "images" / name).write_bytes(b"")
+    found = held_out("b", BenchmarkImages(images=str(place / "images")), {})
+    assert found.files[4:] == ["d.AVIF", "e.jp2", "f.ico", "g.ppm", "h.tiff"]
 
 
 def test_files_in_a_world_are_known_by_their_manifest(world) -> None:
@@ -121,21 +126,19 @@ def test_what_is_not_there_is_named(place: Path) -> None:
         held_out("b", BenchmarkImages(images=str(place / "empty")), {})
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_a_held_out_file_that_is_no_image_is_named(place: Path) -> None:
     found = held_out("b", outside(place, "coco.json", image_pattern="{file_name}"), {})
     with pytest.raises(UserError, match=r"benchmarks\.b: b\.jpg is not an image"):
-        hashed({"b": found}, str(place / "cache"))
+        hashed(InProcess(), {"b": found}, str(place / "cache"))
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_one_more_image_hashes_no_other_again(scene, as_bytes, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     where = BenchmarkImages(images=str(tmp_path / "images"))
     for n in range(3):
         (tmp_path / "images" / f"{n}.png").write_bytes(as_bytes(scene(n)))
-    first = hashed({"b": held_out("b", where, {})}, str(tmp_path / "cache"))
-    again = hashed({"b": held_out("b", where, {}), "a": held_out("a", where, {})}, str(tmp_path / "cache"))
+    first = hashed(InProcess(), {"b": held_out("b", where, {})}, str(tmp_path / "cache"))
+    again = hashed(InProcess(), {"b": held_out("b", where, {}), "a": held_out("a", where, {})}, str(tmp_path / "cache"))
     assert len(list((tmp_path / "cache").rglob("*.parquet"))) == 1
     assert again["benchmark"].to_pylist() == ["a"] * 3 + ["b"] * 3
     assert again.slice(3).equals(first)

@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 
 from stages.base.contract import UserError
 from stages.index.likeness import differences, relative_difference
-from stages.index.near import Pictures, near_copies, near_matches
-
-pytestmark = pytest.mark.usefixtures("ray_session")
+from stages.index.matches import Pictures, near_matches
 
 
 @pytest.fixture(scope="session")
@@ -25,79 +23,83 @@ def pictures(clustered):
     return make
 
 
-def everything(table, pictures: Pictures) -> dict[tuple[int, int], tuple[int, float]]:
+def everything(found, count: int) -> dict[tuple[int, int], tuple[int, float]]:
     """All near pairs of rows, classes written out, as the schema describes them."""
-    rows = table.to_pylist()
-    same = {row["second"]: row["first"] for row in rows if row["distance"] == 0 and row["difference"] == 0}
     members: dict[int, list[int]] = {}
-    for row in range(len(pictures)):
-        members.setdefault(same.get(row, row), []).append(row)
-    found = {}
-    for row in rows:
-        if row["second"] in same and same[row["second"]] == row["first"]:
-            continue
-        assert row["first"] not in same
-        assert row["second"] not in same
-        for a in members[row["first"]]:
-            for b in members[row["second"]]:
-                found[min(a, b), max(a, b)] = (row["distance"], row["difference"])
+    for row, first in enumerate(found.classes.tolist()):
+        members.setdefault(first, []).append(row)
+    assert all(first == rows[0] for first, rows in members.items())
+    assert found.among.tolist() == [len(members[first]) > 1 for first in found.classes.tolist()]
+    pairs = {}
+    for edge in found.edges.to_pylist():
+        for a in members[edge["first"]]:
+            for b in members[edge["second"]]:
+                pairs[min(a, b), max(a, b)] = (edge["distance"], edge["difference"])
     for group in members.values():
-        found |= {(a, b): (0, 0.0) for a in group for b in group if a < b}
-    return found
+        pairs |= {(a, b): (0, 0.0) for a in group for b in group if a < b}
+    return pairs
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 1 << 30),
     count=st.integers(0, 60),
     radius=st.integers(0, 10),
     hash=st.sampled_from(["phash", "phash_rgb", "phash_d4"]),
+    rows=st.sampled_from([1, 7, 1000, 10**9]),
+    cell_rows=st.sampled_from([1, 10, 10**6]),
 )
-def test_near_copies_are_all_near_pairs_once_equal_signatures_are_expanded(pictures, seed, count, radius, hash) -> None:
+def test_near_copies_are_all_near_pairs_once_classes_are_expanded(
+    pictures, near_copies, seed, count, radius, hash, rows, cell_rows
+) -> None:
     made = pictures(seed, count, hash)
-    table = near_copies(made, radius, 10_000)
-    ends = list(zip(table["first"].to_pylist(), table["second"].to_pylist(), strict=True))
+    found = near_copies(made, radius, rows=max(rows, 7) if count > 20 else rows, cell_rows=cell_rows)
+    ends = list(zip(found.edges["first"].to_pylist(), found.edges["second"].to_pylist(), strict=True))
     assert ends == sorted(set(ends))
     assert all(first < second for first, second in ends)
-    found = everything(table, made)
+    pairs = everything(found, count)
     distances = np.bitwise_count(made.words[:, None] ^ made.words[None]).sum(axis=2)
     expected = {(a, b) for a in range(count) for b in range(a + 1, count) if distances[a, b] <= radius}
-    assert found.keys() == expected
-    for (a, b), (distance, difference) in found.items():
+    assert pairs.keys() == expected
+    for (a, b), (distance, difference) in pairs.items():
         assert distance == distances[a, b]
         plain, _ = differences(made.thumbnails[[a]], made.thumbnails[[b]], positions=hash == "phash_d4")
         assert difference == pytest.approx(float(plain[0]))
 
 
-def test_thousands_of_equal_pictures_give_a_star_and_no_square(pictures) -> None:
+def test_thousands_of_equal_pictures_are_a_class_and_no_square(near_copies) -> None:
     count = 5000
     made = Pictures("phash", np.zeros((count, 1), np.uint64), np.zeros((count, 192), np.uint8))
-    table = near_copies(made, 8, 100)
-    assert table["first"].unique().to_pylist() == [0]
-    assert table["second"].to_pylist() == list(range(1, count))
+    found = near_copies(made, 8, 100, rows=2000)
+    assert found.edges.num_rows == 0
+    assert not found.classes.any()
+    assert found.among.all()
 
 
-def test_a_crowd_of_unlike_thumbnails_is_refused_before_it_fills_the_memory() -> None:
+def test_a_crowd_of_unlike_thumbnails_is_listed_once_or_refused_before_it_fills_the_disk(near_copies) -> None:
     count = 300
     thumbnails = np.random.default_rng(0).integers(0, 256, (count, 192), dtype=np.uint8)
     made = Pictures("phash", np.zeros((count, 1), np.uint64), thumbnails)
     with pytest.raises(UserError, match=r"index\.max_near=1,000"):
         near_copies(made, 8, 1000)
+    edges = near_copies(made, 8, count * (count - 1) // 2, rows=90).edges
+    pairs = set(zip(edges["first"].to_pylist(), edges["second"].to_pylist(), strict=True))
+    assert len(pairs) == edges.num_rows == count * (count - 1) // 2
 
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 1 << 30), count=st.integers(0, 60), other=st.integers(0, 40), radius=st.integers(0, 10))
-def test_matches_in_a_benchmark_are_all_near_pairs_of_the_first_equal_pictures(
-    pictures, seed, count, other, radius
-) -> None:
+def test_matches_in_a_benchmark_are_all_near_pairs(pictures, seed, count, other, radius) -> None:
     both = pictures(seed, count + other)
     made, base = both.take(np.arange(count)), both.take(np.arange(count, count + other))
     table = near_matches(made, base, radius, 10_000)
     found = sorted(zip(*(table[n].to_pylist() for n in ("first", "second", "distance")), strict=True))
-    first = made.first_equal
     distances = np.bitwise_count(made.words[:, None] ^ base.words[None]).sum(axis=2)
-    expected = [(a, b, int(distances[a, b])) for a in range(count) for b in range(other) if first[a] == a]
+    expected = [(a, b, int(distances[a, b])) for a in range(count) for b in range(other)]
     assert found == [pair for pair in expected if pair[2] <= radius]
+    if found:
+        with pytest.raises(UserError, match=r"index\.max_near="):
+            near_matches(made, base, radius, len(found) - 1)
 
 
 def test_thumbnails_agree_up_to_one_change_of_brightness() -> None:

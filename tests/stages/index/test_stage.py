@@ -14,8 +14,7 @@ from PIL import ImageOps
 from stages.base.contract import UserError
 from stages.base.pairs import image_uid, pair_uid
 from stages.index.config import IndexConfig
-from stages.index.reader import Index
-from stages.index.schema import IMAGES, PAIRS
+from stages.index.schema import PAIRS, images_schema
 from stages.index.stage import BuildIndex
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -25,6 +24,7 @@ QUESTION = "what is the man in the red jacket on the left holding in his hand"
 CONFIG = IndexConfig.model_validate(
     {
         "search_radius": {"phash": 8, "phash_d4": 4},
+        "crops": True,
         "ngram": 8,
         "benchmarks": {
             "vqa": {"images": "world:w/images", "texts": ["world:w/vqa.json"], "image_pattern": "{image_id}.png"},
@@ -54,6 +54,8 @@ def inputs(measured, scene, as_bytes, world):
             ("http://c.example/scaled", as_bytes(scaled, "JPEG", quality=85), ["y"]),
             ("http://c.example/mirrored", as_bytes(ImageOps.mirror(scene(10, 120, 120))), ["y"]),
             ("http://c.example/leak", as_bytes(scene(21).resize((90, 90))), ["y"]),
+            ("http://c.example/crop", as_bytes(ImageOps.mirror(scene(20).crop((4, 0, 96, 90)))), ["y"]),
+            ("http://c.example/border", as_bytes(ImageOps.expand(scene(21), 5)), ["y"]),
         ]
         clinic = [("http://clinic.example/1", as_bytes(scene(1)), ["private"])]
         MADE["inputs"] = measured({"web": web, "list": list_, "clinic": clinic})
@@ -75,8 +77,8 @@ def artifact(inputs, run_stage):
 
 
 @pytest.fixture
-def index(artifact) -> Index:
-    return Index(artifact)
+def index(artifact, whole):
+    return whole(artifact)
 
 
 @pytest.fixture
@@ -85,14 +87,23 @@ def row(index):
     return lambda source, url: uids.index(image_uid(source, url))
 
 
+def parts_of(images) -> list[int]:
+    """As `fetched_source` deals images out to two parts."""
+    return [int(uid[:4], 16) % 2 for uid in images["image_uid"].to_pylist()]
+
+
 def test_every_image_and_pair_has_its_row(index, inputs) -> None:
     images, pairs = index.images, index.pairs
-    assert images.schema.names[: len(IMAGES)] == IMAGES.names
-    assert pairs.schema.names[: len(PAIRS)] == PAIRS.names
-    for schema, table in ((IMAGES, images), (PAIRS, pairs)):
-        assert [table.schema.field(field.name).type for field in schema] == [field.type for field in schema]
-    assert images["image_uid"].to_pylist() == sorted(images["image_uid"].to_pylist())
-    assert pairs["uid"].to_pylist() == sorted(pairs["uid"].to_pylist())
+    (it,) = index.index.ranges
+    assert it.parts == tuple((n, f"{part:05d}") for n in range(3) for part in range(2))
+    assert (it.images, it.pairs) == (images.num_rows, pairs.num_rows)
+    first = images_schema(["phash", "phash_d4"])
+    for schema, table in ((first, index.index.images(0)), (PAIRS, index.index.pairs(0))):
+        assert [table.schema.field(n) for n in range(len(schema))] == list(schema)
+    order = list(zip(images["source"].to_pylist(), parts_of(images), images["image_uid"].to_pylist(), strict=True))
+    assert order == sorted(order)
+    order = list(zip(pairs["image"].to_pylist(), pairs["uid"].to_pylist(), strict=True))
+    assert order == sorted(order)
     listed = {}
     for number, artifact in enumerate(inputs["pairs"]):
         for name in artifact.names("pairs-*"):
@@ -103,8 +114,8 @@ def test_every_image_and_pair_has_its_row(index, inputs) -> None:
         assert images["image_uid"][pair["image"]].as_py() == uid
         assert pair["source"] == images["source"][pair["image"]].as_py() == number
     assert not listed
-    assert index.sources == ["web", "list", "clinic"]
-    assert index.private == [False, False, True]
+    assert index.index.sources == ["web", "list", "clinic"]
+    assert index.index.private == [False, False, True]
 
 
 def test_images_carry_their_attempt_and_every_scalar_signal(index, inputs, row) -> None:
@@ -121,11 +132,24 @@ def test_images_carry_their_attempt_and_every_scalar_signal(index, inputs, row) 
         for entry in pq.read_table(signals.path(name)).to_pylist()
     }
     kinds = pq.read_schema(signals.path(signals.names("images-*")[0]))
-    scalars = {f.name for f in kinds if not pa.types.is_nested(f.type)} - {"thumbnail", "pixel_sha256", "source"}
+    scalars = {f.name for f in kinds if not pa.types.is_nested(f.type)} - {
+        "thumbnail",
+        "patch",
+        "pixel_sha256",
+        "source",
+    }
     scalars -= {name for name in scalars if name.startswith("phash")}
     assert scalars <= set(table.column_names)
     assert {"width", "entropy", "sha256"} <= scalars
-    hidden = set(table.column_names) & {"thumbnail", "pixel_sha256", "phash", "phash_rgb", "phash_d4", "mean_rgb"}
+    hidden = set(table.column_names) & {
+        "thumbnail",
+        "patch",
+        "pixel_sha256",
+        "phash",
+        "phash_rgb",
+        "phash_d4",
+        "mean_rgb",
+    }
     assert not hidden
     for entry in table.filter(pa.compute.equal(table["source"], 0)).to_pylist():
         attempt, number = tried[entry["image_uid"]]
@@ -161,9 +185,12 @@ def test_equal_pixels_are_one_group_led_by_its_first_row(index, row) -> None:
         row("clinic", "http://clinic.example/1"),
     ]
     assert {group[r] for r in same} == {min(same)}
+    copies = index.images["copies"].to_pylist()
+    assert [copies[r] for r in same] == [True] * 3
     assert group[row("web", "http://a.example/gone")] == group[row("web", "http://a.example/broken")] == -1
     alone = row("web", "http://a.example/2")
     assert group[alone] == alone
+    assert copies.count(True) == 3
 
 
 def test_near_copies_are_found_and_mirrored_ones_by_the_hash_for_that(index, row) -> None:
@@ -180,17 +207,25 @@ def test_near_copies_are_found_and_mirrored_ones_by_the_hash_for_that(index, row
     copy = found("phash")[min(original, scaled), max(original, scaled)]
     assert copy["distance"] <= 8
     assert copy["difference"] < 2
-    turned = min(original, mirrored), max(original, mirrored)
-    assert turned not in found("phash")
+    assert (min(original, mirrored), max(original, mirrored)) not in found("phash")
     # A picture and its mirror image have one canonical position: they are of one class.
-    assert found("phash_d4")[turned]["difference"] < 2
+    table = index.images
+    assert table["class_phash_d4"][original] == table["class_phash_d4"][mirrored]
+    assert table["class_phash_d4"][original].as_py() == min(original, mirrored)
+    assert table["class_phash"][mirrored].as_py() == mirrored
     with pytest.raises(KeyError):
         index.near("phash_rgb")
-    classes = index.classes("phash")
-    group = index.images["group"].to_numpy()
-    decoded = group >= 0
-    assert (classes[decoded] == classes[group[decoded]]).all()
-    assert (classes[~decoded] == np.flatnonzero(~decoded)).all()
+    for name in ("phash", "phash_d4"):
+        classes, group = table[f"class_{name}"].to_numpy(), table["group"].to_numpy()
+        similar, copies = table[f"similar_{name}"].to_numpy(), table["copies"].to_numpy()
+        assert (classes[group >= 0] == classes[group[group >= 0]]).all()
+        assert (classes[group < 0] == -1).all()
+        assert not similar[group < 0].any()
+        ends = {end for pair in found(name) for end in pair}
+        alone = (np.bincount(classes[group >= 0], minlength=len(group))[classes] == 1) & (group >= 0)
+        expected = [(not alone[r] and group[r] >= 0) or classes[r] in ends for r in range(len(group))]
+        assert similar.tolist() == expected
+        assert similar[copies].all()
 
 
 def test_only_images_that_a_benchmark_lists_are_held_out(index, row) -> None:
@@ -199,15 +234,30 @@ def test_only_images_that_a_benchmark_lists_are_held_out(index, row) -> None:
         row("list", "http://c.example/leak"),
         row("web", "http://a.example/unlisted"),
     )
-    assert index.benchmark_exact.to_pylist() == [
+    assert index.index.benchmark_exact.to_pylist() == [
         {"image": leak, "benchmark": "captions", "file": "other/a.png"},
         {"image": leak, "benchmark": "vqa", "file": "images/20.png"},
     ]
-    found = [(n["image"], n["benchmark"], n["file"]) for n in index.benchmark_near("phash").to_pylist()]
+    found = [(n["image"], n["benchmark"], n["file"]) for n in index.index.benchmark_near("phash").to_pylist()]
     assert found == sorted(found)
     assert (near, "vqa", "images/21.png") in found
     assert (leak, "captions", "other/a.png") in found
     assert unlisted not in {image for image, _, _ in found}
+
+
+def test_crops_and_borders_of_what_a_benchmark_lists_are_found_mirrored_or_not(index, row) -> None:
+    crops = index.index.benchmark_crops
+    found = {(n["image"], n["file"]) for n in crops.to_pylist() if max(n["correlation"], n["uncovered"]) >= 0.97}
+    assert found == {
+        (row("web", "http://a.example/leak"), "images/20.png"),
+        (row("web", "http://a.example/leak"), "other/a.png"),
+        (row("list", "http://c.example/leak"), "images/21.png"),
+        (row("list", "http://c.example/crop"), "images/20.png"),
+        (row("list", "http://c.example/crop"), "other/a.png"),
+        (row("list", "http://c.example/border"), "images/21.png"),
+    }
+    order = [(n["image"], n["benchmark"], n["file"]) for n in crops.to_pylist()]
+    assert order == sorted(order)
 
 
 def test_captions_that_repeat_a_benchmarks_texts_are_found_fetched_or_not(index) -> None:
@@ -221,11 +271,12 @@ def test_captions_that_repeat_a_benchmarks_texts_are_found_fetched_or_not(index)
 
 def test_counts_say_how_much_there_is(artifact) -> None:
     counts = artifact.counts
-    assert counts["images"] == 11
-    assert counts["pairs"] == 13
-    assert counts["pictures"] == 7
+    assert counts["images"] == 13
+    assert counts["pairs"] == 15
+    assert counts["pictures"] == 9
     assert counts["benchmark.exact"] == 2
     assert counts["benchmark.texts"] == 2
+    assert counts["benchmark.crops"] >= 6
 
 
 def test_equal_inputs_give_equal_bytes_from_a_cache_and_without(artifact, inputs, run_stage, tmp_path) -> None:
@@ -238,7 +289,20 @@ def test_equal_inputs_give_equal_bytes_from_a_cache_and_without(artifact, inputs
     assert first.manifest["files"] == second.manifest["files"] == artifact.manifest["files"]
 
 
-def test_sources_may_be_measured_by_different_families(measured, scene, as_bytes, run_stage, fetched_source) -> None:
+def test_what_is_said_does_not_depend_on_the_size_of_a_range(artifact, index, inputs, run_stage, whole) -> None:
+    told = index.by_uid()
+    for rows, files in ((1, 5), (9, 2), (10**9, 1)):
+        other = whole(run_stage(BuildIndex(CONFIG.model_copy(update={"range_rows": rows})), inputs))
+        assert len(other.index.ranges) == files
+        assert all(it.pairs <= rows or len(it.parts) == 1 for it in other.index.ranges)
+        assert other.by_uid() == told
+        range_of = other.index.range_of(np.arange(-1, other.images.num_rows)).tolist()
+        assert range_of == [-1, *(it.number for it in other.index.ranges for _ in range(it.images))]
+
+
+def test_sources_may_be_measured_by_different_families(
+    measured, scene, as_bytes, run_stage, fetched_source, whole
+) -> None:
     from stages.signals.config import SignalsConfig
     from stages.signals.stage import Signals
 
@@ -246,19 +310,21 @@ def test_sources_may_be_measured_by_different_families(measured, scene, as_bytes
     pairs, raw = fetched_source("bare", [("http://y/1", as_bytes(scene(2)), ["y"])], 1)
     signals = run_stage(Signals(SignalsConfig(families=("hashes",))), {"pairs": [pairs], "raw": [raw]})
     inputs = {role: [*inputs[role], artifact] for role, artifact in zip(inputs, (pairs, raw, signals), strict=True)}
-    table = Index(run_stage(BuildIndex(IndexConfig(search_radius={"phash": 8})), inputs)).images
+    config = IndexConfig(search_radius={"phash": 8}, range_rows=1)
+    table = whole(run_stage(BuildIndex(config), inputs)).images  # whose ranges have one schema
     by_source = {row["source"]: row for row in table.to_pylist()}
     assert by_source[0]["entropy"] is not None
     assert by_source[1]["entropy"] is None
     assert by_source[1]["group"] >= 0
 
 
-def test_nothing_fetched_at_all_is_a_table_without_pictures(measured, run_stage) -> None:
-    index = Index(
+def test_nothing_fetched_at_all_is_a_table_without_pictures(measured, run_stage, whole) -> None:
+    index = whole(
         run_stage(BuildIndex(IndexConfig(search_radius={"phash": 8})), measured({"x": [("http://x/1", "dns", ["x"])]}))
     )
     assert index.images["status"].to_pylist() == ["dns"]
-    assert index.near("phash").num_rows == index.benchmark_near("phash").num_rows == index.benchmark_exact.num_rows == 0
+    assert index.near("phash").num_rows == index.index.benchmark_near("phash").num_rows == 0
+    assert index.index.benchmark_exact.num_rows == 0
 
 
 def shortened(artifact, seal, folder, pattern: str, stage: str):
@@ -315,7 +381,7 @@ def test_signals_without_hashes_are_refused(fetched_source, scene, as_bytes, run
 
 
 def test_an_image_only_source_is_named_as_such_and_searched_like_any_other(
-    measured, scene, as_bytes, run_stage, world
+    measured, scene, as_bytes, run_stage, world, whole
 ) -> None:
     home = world({"images/1.png": as_bytes(scene(5)), "texts.json": b'{"annotations": [], "images": []}'}, "more")
     web = [("http://x/1", as_bytes(scene(1)), ["a street"])]
@@ -326,16 +392,16 @@ def test_an_image_only_source_is_named_as_such_and_searched_like_any_other(
         benchmarks={"held": {"images": "world:more/images"}},  # type: ignore[dict-item]
     )
     artifact = run_stage(BuildIndex(config), {**inputs, "worlds": [home]})
-    index = Index(artifact)
+    index = whole(artifact)
     assert artifact.read_json("sources.json") == [
         {"name": "web", "private": False},
         {"name": "images", "private": False, "image_only": True},
     ]
-    assert index.image_only == [False, True]
+    assert index.index.image_only == [False, True]
     assert index.pairs["measured"].to_pylist() == [True, True, True]
     assert index.pairs["words"].null_count == 2
     group = index.images["group"].to_numpy()
     of = {uid: row for row, uid in enumerate(index.images["image_uid"].to_pylist())}
     assert group[of[image_uid("web", "http://x/1")]] == group[of[image_uid("images", "http://y/1")]]
-    assert index.benchmark_exact["image"].to_pylist() == [of[image_uid("images", "http://y/2")]]
+    assert index.index.benchmark_exact["image"].to_pylist() == [of[image_uid("images", "http://y/2")]]
     assert index.benchmark_texts.num_rows == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from benchmarks.selection_index import write_ranges
 from stages.base.artifact import Artifact
 from stages.index.config import IndexConfig
 from stages.index.reader import Index
-from stages.index.schema import BENCHMARK_EXACT, BENCHMARK_NEAR, BENCHMARK_TEXTS, IMAGES, NEAR, PAIRS
+from stages.index.schema import BENCHMARK_CROPS, BENCHMARK_EXACT, BENCHMARK_NEAR, BENCHMARK_TEXTS, IMAGES, NEAR, PAIRS
 from stages.index.stage import BuildIndex
 from stages.signals.config import SignalsConfig
 from stages.signals.stage import Signals
@@ -64,44 +64,14 @@ _TYPES = {
 }
 
 
-def _table(rows: Sequence[Mapping[str, Any]], first: pa.Schema, columns: Sequence[str]) -> pa.Table:
+#: First columns of tables over everything, from which `write_ranges` makes those by range.
+FLAT_IMAGES = pa.schema([*IMAGES.remove(IMAGES.get_field_index("copies")).set(0, pa.field("image_uid", pa.string()))])
+FLAT_PAIRS = PAIRS.set(0, pa.field("uid", pa.string()))
+
+
+def _table(rows: Sequence[Mapping[str, Any]], first: pa.Schema, columns: Sequence[str] = ()) -> pa.Table:
     fields = [*first, *(pa.field(name, _TYPES.get(name, pa.float32())) for name in columns if name not in first.names)]
     return pa.Table.from_pylist([dict(row) for row in rows], pa.schema(fields))
-
-
-def write_index(
-    folder: Path,
-    images: pa.Table,
-    pairs: pa.Table,
-    sources: Mapping[str, bool],
-    near: Mapping[str, pa.Table] | None = None,
-    radius: Mapping[str, int] | None = None,
-    exact: pa.Table | None = None,
-    benchmark_near: Mapping[str, pa.Table] | None = None,
-    texts: pa.Table | None = None,
-    image_only: Sequence[str] = (),
-) -> Artifact:
-    """An index artifact of these tables; `sources` says of each whether it is private."""
-    radius = dict(radius or {"phash": 8})
-    files = {"images.arrow": images, "pairs.arrow": pairs}
-    files["benchmark-exact.arrow"] = exact if exact is not None else BENCHMARK_EXACT.empty_table()
-    files["benchmark-texts.arrow"] = texts if texts is not None else BENCHMARK_TEXTS.empty_table()
-    for name in radius:
-        files[f"near-{name}.arrow"] = (near or {}).get(name, NEAR.empty_table())
-        files[f"benchmark-{name}.arrow"] = (benchmark_near or {}).get(name, BENCHMARK_NEAR.empty_table())
-    for name, table in files.items():
-        with pa.ipc.new_file(str(folder / name), table.schema) as writer:
-            writer.write_table(table)
-    listed = [
-        {"name": name, "private": private, **({"image_only": True} if name in image_only else {})}
-        for name, private in sources.items()
-    ]
-    (folder / "sources.json").write_text(json.dumps(listed))
-    names = [{"name": name} for name in sorted([*files, "sources.json"])]
-    config = {"radius": radius, "ngram": 8, "benchmarks": {}, "private_sources": []}
-    manifest = {"stage": "index", "fingerprint": "0" * 64, "config": config, "counts": {}, "files": names}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return Artifact(str(folder))
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +80,8 @@ def make_index(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Index]
 
     `make_index(images, pairs, sources={"a": False}, near=[...], exact=[...], texts=[...], ...)`: rows of `images` are
     changes to a good fetched image (`status` other than success: not fetched), rows of `pairs` changes to a good pair
-    and `image`, the place of its image. Uids are given, or the row's place.
+    and `image`, the place of its image. Uids are given, or the row's place. All images of a source are one part, unless
+    they have a `part`; `range_rows` decides how many parts are a range.
     """
 
     def make(
@@ -118,18 +89,21 @@ def make_index(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Index]
         pairs: Sequence[Mapping[str, Any]] | None = None,
         sources: Mapping[str, bool] | None = None,
         near: Sequence[Mapping[str, Any]] = (),
-        radius: Mapping[str, int] | None = None,
         exact: Sequence[Mapping[str, Any]] = (),
         benchmark_near: Sequence[Mapping[str, Any]] = (),
+        benchmark_crops: Sequence[Mapping[str, Any]] = (),
         texts: Sequence[Mapping[str, Any]] = (),
         without: Sequence[str] = (),
         image_only: Sequence[str] = (),
+        range_rows: int = 1_000_000,
     ) -> Index:
+        sources = sources or {"a": False}
         image_rows = []
         for place, change in enumerate(images):
-            row = {"image_uid": f"{place:032x}", "source": 0, "group": place, **GOOD_IMAGE, **change}
+            row = {"image_uid": f"{place:032x}", "source": 0, "group": place, "part": 0, **GOOD_IMAGE, **change}
             if row["status"] != "success":
-                row = {**row, **dict.fromkeys(GOOD_IMAGE), "status": row["status"], "group": -1}
+                kept = {"status": row["status"], "group": -1, "host": change.get("host")}
+                row = {**row, **dict.fromkeys(GOOD_IMAGE), **kept}
             elif not row["decoded"]:
                 row = {**row, **dict.fromkeys(["width", "height", "aspect_ratio", "entropy"]), "group": -1}
             image_rows.append(row)
@@ -138,49 +112,62 @@ def make_index(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Index]
             image = image_rows[change["image"]]
             fetched = image["status"] == "success"
             values = GOOD_PAIR if fetched else dict.fromkeys(GOOD_PAIR)
-            if list(sources or ["a"])[image["source"]] in image_only:
+            if list(sources)[image["source"]] in image_only:
                 values = {**values, **dict.fromkeys(OF_THE_TEXT)}
             row = {"uid": f"{place:032x}", "source": image["source"], "measured": fetched, **values, **change}
             pair_rows.append(row)
-        filled = {"difference": 0.5, "relative_difference": 0.01}
         folder = tmp_path_factory.mktemp("index")
-        on_images = [
-            n for n in dict.fromkeys([*GOOD_IMAGE, *(k for row in image_rows for k in row)]) if n not in without
-        ]
-        on_pairs = [n for n in dict.fromkeys([*GOOD_PAIR, *(k for row in pair_rows for k in row)]) if n not in without]
-        artifact = write_index(
-            folder,
-            _table(image_rows, IMAGES, on_images),
-            _table(pair_rows, PAIRS, on_pairs),
-            sources or {"a": False},
-            near={"phash": _table([{**filled, **edge} for edge in near], NEAR, [])},
-            radius=radius,
-            exact=_table(exact, BENCHMARK_EXACT, []),
-            benchmark_near={"phash": _table([{**filled, **row} for row in benchmark_near], BENCHMARK_NEAR, [])},
-            texts=_table(texts, BENCHMARK_TEXTS, []),
-            image_only=image_only,
+        parts = [(row["source"], f"{row.pop('part'):05d}") for row in image_rows]
+        on_images, on_pairs = (
+            [n for n in dict.fromkeys([*good, *(k for row in rows for k in row)]) if n not in without]
+            for good, rows in ((GOOD_IMAGE, image_rows), (GOOD_PAIR, pair_rows))
         )
-        return Index(artifact)
+        filled = {"difference": 0.5, "relative_difference": 0.01}
+        write_ranges(
+            folder,
+            _table(image_rows, FLAT_IMAGES, on_images),
+            _table(pair_rows, FLAT_PAIRS, on_pairs),
+            _table([{**filled, **edge} for edge in near], NEAR),
+            _table(exact, BENCHMARK_EXACT),
+            _table([{**filled, **row} for row in benchmark_near], BENCHMARK_NEAR),
+            _table(texts, BENCHMARK_TEXTS),
+            parts,
+            range_rows,
+            crops=_table(benchmark_crops, BENCHMARK_CROPS),
+        )
+        listed = [
+            {"name": name, "private": bool(private), **({"image_only": True} if name in image_only else {})}
+            for name, private in sources.items()
+        ]
+        (folder / "sources.json").write_text(json.dumps(listed))
+        names = [{"name": path.name} for path in sorted(folder.iterdir())]
+        config = {"radius": {"phash": 8}, "ngram": 8, "benchmarks": {}, "private_sources": []}
+        manifest = {"stage": "index", "fingerprint": "0" * 64, "config": config, "counts": {}, "files": names}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        return Index(Artifact(str(folder)))
 
     return make
 
 
 @pytest.fixture(scope="session")
-def random_index(make_index) -> Callable[..., Index]:
-    """An index of two sources with copies, failures and faults drawn from a seed: `random_index(seed, count=40)`."""
+def random_rows() -> Callable[..., dict[str, Any]]:
+    """What :func:`make_index` takes: two sources with copies, failures and faults drawn from a seed."""
 
-    def make(seed: int, count: int = 40) -> Index:
+    def draw(seed: int, count: int = 40, density: float = 0.06) -> dict[str, Any]:
         random = np.random.default_rng(seed)
         images: list[dict[str, Any]] = []
         leaders: dict[int, int] = {}
         for place in range(count):
             row: dict[str, Any] = {
                 "source": int(random.integers(2)),
+                "part": int(random.integers(5)),
                 "status": str(random.choice(["success"] * 8 + ["http_404", "timeout"])),
+                "host": f"host{int(random.integers(6))}",
                 "decoded": bool(random.random() < 0.95),
                 "width": int(random.integers(1, 4)) * 100,
                 "height": 100,
                 "bytes": int(random.integers(1, 4)),
+                "oddness": float(random.integers(9)),
             }
             if row["status"] == "success" and row["decoded"]:
                 row["group"] = leaders.setdefault(int(random.integers(count)), place)
@@ -190,14 +177,57 @@ def random_index(make_index) -> Callable[..., Index]:
             {"first": a, "second": b, "distance": int(random.integers(1, 9)), "difference": float(random.random() * 4)}
             for a in first
             for b in first
-            if a < b and random.random() < 0.06
+            if a < b and random.random() < density
         ]
+        # Some of the pictures are of one class, which only the first of them carries edges for.
+        same = [n for n in first if random.random() < 0.1]
+        star = [{"first": same[0], "second": n, "distance": 0, "difference": 0.0} for n in same[1:]]
+        edges = [edge for edge in edges if not {edge["first"], edge["second"]} & set(same[1:])] + star
         uids = sorted(f"{n:032x}" for n in random.integers(0, 2**62, 2 * count).tolist())
         pairs = [
-            {"uid": uid, "image": int(place), "words": int(random.choice([1, 5, 5, 5]))}
+            {
+                "uid": uid,
+                "image": int(place),
+                "words": int(random.choice([1, 5, 5, 5])),
+                "similarity": float(random.integers(4) / 4),
+                "language": str(random.choice(["en", "en", "de"])),
+            }
             for uid, place in zip(uids, random.permutation(np.repeat(np.arange(count), 2)), strict=True)
         ]
-        return make_index(images, pairs, {"a": False, "b": False}, near=edges)
+        exact = [{"image": n, "benchmark": "vqa", "file": f"{n}.png"} for n in first if random.random() < 0.05]
+        leaky = sorted(set(first) - set(same[1:]))
+        close = [
+            {"image": n, "benchmark": b, "file": f"{b}{n}.png", "distance": int(random.integers(9))}
+            for n in leaky
+            for b in ("coco", "vqa")
+            if random.random() < 0.05
+        ]
+        texts = [
+            {"pair": n, "benchmark": b, "overlap": float(random.random())}
+            for n in range(2 * count)
+            for b in ("coco", "vqa")
+            if random.random() < 0.05
+        ]
+        return {
+            "images": images,
+            "pairs": pairs,
+            "sources": {"a": False, "b": False},
+            "near": edges,
+            "exact": exact,
+            "benchmark_near": close,
+            "texts": texts,
+        }
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def random_index(make_index, random_rows) -> Callable[..., Index]:
+    """An index of :func:`random_rows` without benchmarks: `random_index(seed, count=40, range_rows=30)`."""
+
+    def make(seed: int, count: int = 40, range_rows: int = 30) -> Index:
+        rows = random_rows(seed, count)
+        return make_index(**{**rows, "exact": [], "benchmark_near": [], "texts": []}, range_rows=range_rows)
 
     return make
 
@@ -223,7 +253,9 @@ def measured(fetched_source, run_stage, ray_session) -> Callable[..., dict[str, 
             inputs["raw"].append(raw)
             signals = Signals(SignalsConfig(families=("cheap",)))
             inputs["signals"].append(run_stage(signals, {"pairs": [pairs], "raw": [raw]}))
-        config = IndexConfig(search_radius={"phash": 8}, benchmarks=benchmarks or {}, private_sources=list(private))
+        config = IndexConfig(
+            search_radius={"phash": 8}, crops=True, benchmarks=benchmarks or {}, private_sources=list(private)
+        )
         index = run_stage(BuildIndex(config), {**inputs, "worlds": list(worlds)})
         return {"index": [index], "pairs": inputs["pairs"], "raw": inputs["raw"]}
 
@@ -250,7 +282,8 @@ def verdicts_of() -> Callable[[Artifact], Any]:
     import pyarrow.parquet as pq
 
     def read(artifact: Artifact) -> SimpleNamespace:
-        rows = {row["uid"]: row for row in pq.read_table(artifact.path("verdicts.parquet")).to_pylist()}
+        files = [artifact.path(name) for name in artifact.names("verdicts-*.parquet")]
+        rows = {row["uid"]: row for file in files for row in pq.read_table(file).to_pylist()}
 
         def of(image: str) -> list[tuple[str, str]]:
             return sorted((r["reason"], r["detail"]) for r in rows.values() if r["image_uid"] == image)

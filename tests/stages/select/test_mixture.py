@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter
 from fractions import Fraction
 
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,13 +13,13 @@ from pydantic import ValidationError
 
 from stages.base.contract import UserError
 from stages.select.config import Portion, SelectConfig, SelectionConfig
-from stages.select.mixture import epoch_samples, repeats
-from stages.select.verdict import decide
+from stages.select.mixture import epoch_samples, shown
+from tests.stages.select.selecting import select
 
 
 def mixed(index, **selection: object) -> list[dict]:
     config = SelectConfig(selection=SelectionConfig.model_validate({"name": "t", **selection}))
-    return decide(index, config).verdicts().to_pylist()
+    return select(index, config).verdicts().to_pylist()
 
 
 @pytest.fixture(scope="session")
@@ -117,14 +116,14 @@ def test_no_source_is_shown_more_than_it_has_and_shares_hold_to_the_last_sample(
 @settings(max_examples=100, deadline=None)
 @given(count=st.integers(0, 80), times=st.sampled_from([0.4, 1, 1.3, 2, 2.5, 9.99]), number=st.integers(0, 900))
 def test_repeats_show_the_given_number_of_samples_if_there_are_enough(count: int, times: float, number: int) -> None:
-    uids = pa.array(sorted(hashlib.md5(f"{n}".encode()).hexdigest() for n in range(count)), pa.string())
-    found = repeats(uids, times, number)
-    assert int(found.sum()) <= number
+    plan = shown(times, number, count)
+    samples = plan.pairs * plan.each + plan.once_more
+    assert samples <= number
     enough = int(Fraction(str(times)) * count)
     if number >= enough and times >= 1:
-        assert int(found.sum()) == enough
-    assert set(found.tolist()) <= {0, int(times), int(times) + 1} | ({0, 1} if times < 1 else set())
-    assert (found > 0).tolist() == sorted((found > 0).tolist(), reverse=True)  # the smallest uids
+        assert samples == enough
+    assert plan.each == max(1, int(times))
+    assert 0 <= plan.once_more <= plan.pairs <= count
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -16,10 +15,10 @@ from stages.select import report
 from stages.select.config import SelectConfig, SelectionConfig
 from stages.select.report.card import card
 from stages.select.report.charts import histogram
-from stages.select.report.figures import codes, figures
+from stages.select.report.codes import codes
 from stages.select.report.page import charts, share
 from stages.select.report.tables import tables
-from stages.select.verdict import decide
+from tests.stages.select.selecting import Selected, select, whole
 
 REPORT = Path(report.__file__).parent
 SELECTION = SelectionConfig.model_validate(
@@ -28,7 +27,7 @@ SELECTION = SelectionConfig.model_validate(
 
 
 @pytest.fixture
-def decision(make_index) -> Any:
+def selected(make_index) -> Selected:
     images = [
         {"host": "a.org"},
         {"host": "a.org", "status": "http_404"},
@@ -47,20 +46,16 @@ def decision(make_index) -> Any:
         {"image": 7, "language": None},
     ]
     index = make_index(images, pairs, sources={"web": False, "ward": True})
-    # Images that were not fetched have a host too, which the fixture leaves out.
-    place = index.images.schema.get_field_index("host")
-    hosts = pa.array([image.get("host") for image in images]).dictionary_encode()
-    index.images = index.images.set_column(place, "host", hosts)
-    return decide(index, SelectConfig(selection=SELECTION, private_sources=["ward"]))
+    return select(index, SelectConfig(selection=SELECTION, private_sources=["ward"]))
 
 
 @pytest.fixture
-def numbers(decision) -> dict[str, Any]:
-    return figures(decision, decision.config)
+def numbers(selected) -> dict[str, Any]:
+    return selected.report().numbers
 
 
-def test_every_pair_is_counted_once_by_its_reason(decision, numbers) -> None:
-    verdicts = decision.verdicts().to_pylist()
+def test_every_pair_is_counted_once_by_its_reason(selected, numbers) -> None:
+    verdicts = selected.verdicts().to_pylist()
     for name, source in numbers["sources"].items():
         reasons = Counter(row["reason"] for row in verdicts if row["source"] == name)
         assert source["kept_pairs"] == reasons.pop("")
@@ -97,12 +92,12 @@ def test_a_funnel_ends_with_what_is_kept(numbers) -> None:
         assert (left[0], left[-1]) == (source["pairs"], source["kept_pairs"])
 
 
-def test_distributions_hold_every_measured_value_once(decision, numbers) -> None:
+def test_distributions_hold_every_measured_value_once(selected, numbers) -> None:
     found = numbers["distributions"]
-    index = decision.index
-    for name, table in (("shorter_side", None), ("aspect_ratio", index.images), ("words", index.pairs)):
+    images, pairs = (whole(selected.passes.job.index, name) for name in ("images", "pairs"))
+    for name, table in (("shorter_side", None), ("aspect_ratio", images), ("words", pairs)):
         h = found[name]
-        measured = index.images["decoded"].drop_null() if table is None else table[name].drop_null()
+        measured = images["decoded"].drop_null() if table is None else table[name].drop_null()
         assert sum(h["fetched"]) == h["measured"] == len(measured)
         assert all(k <= f for f, k in zip(h["fetched"], h["kept"], strict=True))
     assert found["shorter_side"]["fetched"][1] == 1  # the image 50 pixels wide
@@ -137,11 +132,11 @@ def test_shares_of_the_mixture_sum_to_one(numbers) -> None:
         assert sum(s[column] for s in numbers["sources"].values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_languages_count_pairs_that_were_measured(decision, numbers) -> None:
+def test_languages_count_pairs_that_were_measured(selected, numbers) -> None:
     rows = {row["language"]: (row["pairs"], row["kept"]) for row in numbers["languages"]}
     assert rows["de"] == (1, 0)
     assert rows["none"] == (1, 0)
-    assert sum(n for n, _ in rows.values()) == sum(decision.index.pairs["measured"].to_pylist())
+    assert sum(n for n, _ in rows.values()) == sum(whole(selected.passes.job.index, "pairs")["measured"].to_pylist())
 
 
 def full(numbers: dict[str, Any]) -> dict[str, Any]:
@@ -206,23 +201,9 @@ def test_shares_do_not_round_to_nothing_nor_to_all() -> None:
     ]
 
 
-def test_figures_do_not_depend_on_how_tables_are_chunked(decision, numbers) -> None:
-    index = decision.index
-    for name in ("images", "pairs"):
-        table = getattr(index, name)
-        parts = [table.slice(start, 2) for start in range(0, table.num_rows, 2)]
-        setattr(index, name, pa.concat_tables(parts))
-    again = figures(decide(index, decision.config), decision.config)
-    assert json.dumps(again, default=np.asarray) == json.dumps(numbers)
-
-
 def test_files_of_ones_own_have_no_host_and_are_counted_all_the_same(make_index) -> None:
     index = make_index([{"host": None}, {"host": None, "status": "missing_file"}], [{"image": 0}, {"image": 1}])
-    place = index.images.schema.get_field_index("host")
-    hosts = pa.array([None, None], pa.string()).dictionary_encode()
-    index.images = index.images.set_column(place, "host", hosts)
-    decision = decide(index, SelectConfig(selection=SELECTION))
-    numbers = figures(decision, decision.config)
+    numbers = select(index, SelectConfig(selection=SELECTION)).report().numbers
     assert numbers["totals"]["listed_images"] == 2
     assert numbers["hosts"] == {"hosts": 0, "without_success": 0, "not_asked": 0, "top": []}
 
@@ -238,11 +219,8 @@ def test_a_host_that_was_never_contacted_was_not_asked(make_index) -> None:
         "odd.test": "invalid_url",
         "gone.test": "forgotten",
     }
-    index = make_index([{"status": status} for status in statuses.values()], [{"image": n} for n in range(8)])
-    place = index.images.schema.get_field_index("host")
-    index.images = index.images.set_column(place, "host", pa.array(list(statuses)).dictionary_encode())
-    decision = decide(index, SelectConfig(selection=SELECTION))
-    hosts = figures(decision, decision.config)["hosts"]
+    index = make_index([{"host": host, "status": status} for host, status in statuses.items()])
+    hosts = select(index, SelectConfig(selection=SELECTION)).report().numbers["hosts"]
     assert (hosts["hosts"], hosts["without_success"], hosts["not_asked"]) == (4, 3, 4)
     assert {host["host"] for host in hosts["top"]} == set(statuses)  # what was lost is listed all the same
 
@@ -262,8 +240,7 @@ def test_every_head_of_a_column_stands_as_its_text_does() -> None:
 
 def test_an_image_only_source_is_marked_and_counts_in_no_figure_of_texts(make_index) -> None:
     index = make_index([{}, {"source": 1}, {"source": 1}], sources={"web": False, "ward": True}, image_only=["ward"])
-    decision = decide(index, SelectConfig(selection=SELECTION, private_sources=["ward"]))
-    numbers = figures(decision, decision.config)
+    numbers = select(index, SelectConfig(selection=SELECTION, private_sources=["ward"])).report().numbers
     assert numbers["totals"]["kept_pairs"] == 3
     assert numbers["totals"]["kept_without_text"] == 2
     assert [source.get("image_only") for source in numbers["sources"].values()] == [None, True]

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from stages.base.contract import UserError
 from stages.index.reader import Index
 from stages.select.config import Rules, SelectConfig, SelectionConfig
-from stages.select.verdict import decide
+from tests.stages.select.selecting import select
 
 PRESETS = sorted((Path(__file__).parents[3] / "conf" / "selection").glob("*.yaml"))
 
@@ -22,7 +22,7 @@ PRESETS = sorted((Path(__file__).parents[3] / "conf" / "selection").glob("*.yaml
 def reasons(index: Index, **rules: Any) -> list[str]:
     """The reason of every pair, in the order of their uids."""
     config = SelectConfig(selection=SelectionConfig(name="t", rules=Rules.model_validate(rules)))
-    return [row["reason"] for row in decide(index, config).verdicts().to_pylist()]
+    return select(index, config).reasons()
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_rules_on_text_neither_drop_nor_spare_an_image_without_one(
     )
     rules = {**TEXT_RULES, "missing": missing, "min_side": 100, "max_unsafe": 0.5, "min_aesthetic": 1.0}
     config = SelectConfig(selection=SelectionConfig.model_validate({"name": "t", "rules": rules}))
-    assert decide(index, config).verdicts()["reason"].to_pylist() == [
+    assert select(index, config).reasons() == [
         "",
         "rule.min_side",
         "rule.max_unsafe",

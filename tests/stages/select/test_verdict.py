@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.base.tombstones import Tombstones
+from stages.base.uids import as_hex
 from stages.select.config import SelectConfig, SelectionConfig
-from stages.select.verdict import decide
+from tests.stages.select.selecting import select, whole
 
 SELECTION = SelectionConfig.model_validate(
     {"name": "t", "rules": {"min_side": 100, "min_words": 3}, "duplicates": {"near": {"radius": 4}}}
@@ -16,7 +19,7 @@ SELECTION = SelectionConfig.model_validate(
 CONFIG = SelectConfig(selection=SELECTION)
 
 
-def select(**selection: object) -> SelectConfig:
+def config_of(**selection: object) -> SelectConfig:
     return SelectConfig(selection=SelectionConfig.model_validate({"name": "t", **selection}))
 
 
@@ -24,31 +27,38 @@ def select(**selection: object) -> SelectConfig:
 @given(seed=st.integers(0, 1 << 30))
 def test_every_pair_has_one_verdict_and_a_copy_names_an_image_that_is_kept(random_index, seed: int) -> None:
     index = random_index(seed)
-    decision = decide(index, CONFIG)
-    table = decision.verdicts()
+    selected = select(index, CONFIG)
+    table = selected.verdicts()
     assert table.column_names == ["uid", "image_uid", "source", "keep", "reason", "detail", "repeats"]
-    assert table["uid"].to_pylist() == index.pairs["uid"].to_pylist()
-    uids, statuses = index.images["image_uid"].to_pylist(), index.images["status"].to_pylist()
+    images, pairs = whole(index, "images"), whole(index, "pairs")
+    uids, statuses = as_hex(images["image_uid"]).to_pylist(), images["status"].to_pylist()
+    first = np.repeat([it.first_image for it in index.ranges], [it.pairs for it in index.ranges])
+    of_pair = dict(zip(as_hex(pairs["uid"]).to_pylist(), (pairs["image"].to_numpy() + first).tolist(), strict=True))
     rows = table.to_pylist()
+    assert [row["uid"] for row in rows] == sorted(of_pair)
     kept = {row["image_uid"] for row in rows if row["keep"]}
-    assert kept == {uids[n] for n in decision.kept_images()}
-    for row, image in zip(rows, index.pairs["image"].to_pylist(), strict=True):
+    for row in rows:
+        image = of_pair[row["uid"]]
         assert row["image_uid"] == uids[image]
         assert row["keep"] == (row["reason"] == "") == (row["repeats"] == 1)
         assert row["reason"].startswith("download.") == (statuses[image] != "success")
         assert (row["detail"] in kept) if row["reason"].startswith("duplicate.") else row["detail"] == ""
-    assert sum(decision.counts().values()) == len(rows)
+    assert sum(selected.counts().values()) == len(rows)
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1 << 30))
 def test_no_two_kept_images_are_copies_and_no_copy_is_dropped_for_a_dropped_pair(random_index, seed: int) -> None:
     index = random_index(seed)
-    kept = set(decide(index, CONFIG).kept_images().tolist())
-    groups = index.images["group"].to_numpy()[sorted(kept)]
-    assert len(set(groups.tolist())) == len(groups)
-    near = index.near("phash").to_pylist()
-    shown = set(groups.tolist())
+    kept = {row["image_uid"] for row in select(index, CONFIG).verdicts().to_pylist() if row["keep"]}
+    images = whole(index, "images")
+    there = pa.array([uid in kept for uid in as_hex(images["image_uid"]).to_pylist()])
+    left = images.filter(there)
+    groups, classes = left["group"].to_pylist(), left["class_phash"].to_pylist()
+    assert len(set(groups)) == len(groups)
+    assert len(set(classes)) == len(classes)
+    near = [edge for number in range(len(index.ranges)) for edge in index.near("phash", number).to_pylist()]
+    shown = set(classes)
     assert not [
         edge
         for edge in near
@@ -78,8 +88,7 @@ def test_every_kind_of_reason_comes_in_the_stated_order(make_index) -> None:
         benchmark_near=[{"image": 3, "benchmark": "coco", "file": "c.png", "distance": 3}],
         texts=[{"pair": 4, "benchmark": "coco", "overlap": 0.7}, {"pair": 8, "benchmark": "coco", "overlap": 0.69}],
     )
-    forgotten = np.zeros(10, dtype=bool)
-    found = [(row["reason"], row["detail"]) for row in decide(index, CONFIG, forgotten).verdicts().to_pylist()]
+    found = [(row["reason"], row["detail"]) for row in select(index, CONFIG).verdicts().to_pylist()]
     assert found == [
         ("download.http_404", ""),
         ("rule.undecodable", ""),
@@ -92,8 +101,8 @@ def test_every_kind_of_reason_comes_in_the_stated_order(make_index) -> None:
         ("", ""),
         ("rule.min_words", ""),
     ]
-    forgotten[:] = True
-    assert set(decide(index, CONFIG, forgotten).verdicts()["reason"].to_pylist()) == {"forgotten"}
+    forgotten = Tombstones(pairs=frozenset(f"{n:032x}" for n in range(9)), images=frozenset([f"{5:032x}"]))
+    assert set(select(index, CONFIG, forgotten).reasons()) == {"forgotten"}
 
 
 def test_what_a_benchmark_holds_is_listed_with_file_and_distance_but_not_for_a_private_source(make_index) -> None:
@@ -114,8 +123,8 @@ def test_what_a_benchmark_holds_is_listed_with_file_and_distance_but_not_for_a_p
         texts=[{"pair": 4, "benchmark": "vqa", "overlap": 1.0}],
     )
     config = SelectConfig(selection=SelectionConfig(name="t"), private_sources=["clinic"])
-    decision = decide(index, config)
-    listed = decision.contamination().to_pylist()
+    selected = select(index, config)
+    listed = selected.contamination().to_pylist()
     assert [(int(r["uid"], 16), r["kind"], r["file"], r["distance"], r["overlap"]) for r in listed] == [
         (0, "exact", "a.png", 0, None),
         (1, "exact", "a.png", 0, None),
@@ -126,7 +135,7 @@ def test_what_a_benchmark_holds_is_listed_with_file_and_distance_but_not_for_a_p
     ]
     assert {row["benchmark"] for row in listed} == {"vqa"}
     assert [row["source"] for row in listed] == ["web", "web", "clinic", "web", "web", "web"]
-    assert decision.verdicts()["detail"].to_pylist() == ["a.png", "a.png", "", "near.png", "", "a.png"]
+    assert selected.verdicts()["detail"].to_pylist() == ["a.png", "a.png", "", "near.png", "", "a.png"]
 
 
 def test_decontamination_can_be_narrowed_and_turned_off(make_index) -> None:
@@ -138,7 +147,7 @@ def test_decontamination_can_be_narrowed_and_turned_off(make_index) -> None:
     )
 
     def reasons(**contamination: object) -> list[str]:
-        found = decide(index, select(contamination=contamination)).verdicts()["reason"].to_pylist()
+        found = select(index, config_of(contamination=contamination)).reasons()
         return [reason.partition(".")[0] for reason in found]
 
     assert reasons() == ["benchmark", "benchmark", "benchmark_text"]
@@ -151,9 +160,9 @@ def test_decontamination_can_be_narrowed_and_turned_off(make_index) -> None:
 
 def test_a_source_is_capped_by_its_smallest_uids_after_everything_else(random_index) -> None:
     index = random_index(1, count=80)
-    free = decide(index, CONFIG).verdicts().to_pylist()
+    free = select(index, CONFIG).verdicts().to_pylist()
     limited = SELECTION.model_copy(update={"max_pairs": {"b": 2, "elsewhere": 0}})
-    capped = decide(index, SelectConfig(selection=limited)).verdicts().to_pylist()
+    capped = select(index, SelectConfig(selection=limited)).verdicts().to_pylist()
     kept = [n for n, row in enumerate(free) if row["keep"] and row["source"] == "b"]
     assert len(kept) > 2
     assert [n for n in range(len(free)) if free[n] != capped[n]] == kept[2:]
@@ -161,16 +170,18 @@ def test_a_source_is_capped_by_its_smallest_uids_after_everything_else(random_in
 
 
 def test_an_empty_index_gives_an_empty_selection(make_index) -> None:
-    decision = decide(make_index([], []), CONFIG)
-    assert decision.verdicts().num_rows == decision.contamination().num_rows == 0
+    index = make_index([], [])
+    assert not index.ranges
+    assert select(index, CONFIG).counts() == {}
+    assert select(index, CONFIG).report().numbers["totals"]["pairs"] == 0
 
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_equal_pixels_fall_as_near_copies_where_exact_ones_are_not_looked_for(make_index, exact: bool) -> None:
     index = make_index([{}, {"group": 0, "width": 900}])
-    config = select(duplicates={"exact": exact, "near": {}})
+    config = config_of(duplicates={"exact": exact, "near": {}})
     kind = "exact" if exact else "near"
-    found = [(row["reason"], row["detail"]) for row in decide(index, config).verdicts().to_pylist()]
+    found = [(row["reason"], row["detail"]) for row in select(index, config).verdicts().to_pylist()]
     assert found == [(f"duplicate.{kind}", f"{1:032x}"), ("", "")]
 
 
@@ -192,7 +203,7 @@ def test_a_copy_with_a_text_is_kept_before_one_of_an_image_only_source(make_inde
         near=[{"first": 3, "second": 4, "distance": 2}],
         image_only=["images"],
     )
-    verdicts = decide(index, CONFIG).verdicts().to_pylist()
+    verdicts = select(index, CONFIG).verdicts().to_pylist()
     assert [(row["reason"], row["detail"]) for row in verdicts] == [
         ("duplicate.exact", f"{1:032x}"),
         ("", ""),
@@ -213,9 +224,9 @@ def test_an_image_only_source_has_its_cap_its_share_and_its_benchmarks(make_inde
         exact=[{"image": 4, "benchmark": "vqa", "file": "a.png"}],
         image_only=["images"],
     )
-    decision = decide(index, select(mixture={"images": {"share": 0.6, "epochs": 2}}))
-    assert decision.verdicts()["reason"].to_pylist()[4] == "benchmark.vqa"
-    shown = decision.repeats.tolist()
+    selected = select(index, config_of(mixture={"images": {"share": 0.6, "epochs": 2}}))
+    assert selected.reasons()[4] == "benchmark.vqa"
+    shown = selected.repeats()
     assert (sum(shown[:4]), sum(shown[4:])) == (4, 6)
-    capped = decide(index, select(max_pairs={"images": 3}))
-    assert int(capped.repeats[4:].sum()) == 3
+    capped = select(index, config_of(max_pairs={"images": 3}))
+    assert sum(capped.repeats()[4:]) == 3
