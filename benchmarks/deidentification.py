@@ -3,9 +3,10 @@
 Input: the invented sentences of `planted_reports.py`, `--repeats` times with identifiers drawn anew. An identifier
 counts as removed when none of its parts survives. Clean words lost are counted over sentences without identifiers.
 The peer is scrubadub 2.0 (`pip install scrubadub==2.0.1` into an environment of its own, its Python as `--peer`),
-with its default detectors; both get the same sentences, in turns. Nothing is read or written elsewhere.
+with its default detectors; both get the same sentences, in turns. Names that nothing announces and clean words lost
+over the threshold: `name_curve.py`; with `--recogniser` also with a model's names. Nothing is written elsewhere.
 
-The last line is one JSON object: name, ours, peers, ratios.
+The last line is one JSON object: name, ours, peers, ratios, names.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
+from name_curve import THRESHOLDS, curve  # noqa: E402
 from planted_reports import CLEAN, Half, Sentence, planted  # noqa: E402
+
+from stages.ingest.medical.name_scores import NAME_THRESHOLD  # noqa: E402
 
 _PEER = """
 import json, sys
@@ -126,6 +131,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="timed runs of each, in turns (default: %(default)s)")
     parser.add_argument("--peer", metavar="PYTHON", help="interpreter that has scrubadub; without it ours alone")
     parser.add_argument("--misses", type=int, default=0, help="show this many misses of the tuning half")
+    parser.add_argument("--recogniser", metavar="FOLDER", type=Path, help="measure with this model's names, too")
     options = parser.parse_args()
     scrubbers: dict[str, Callable[[list[str]], list[str]]] = {"ours": ours}
     peer = Peer(options.peer) if options.peer else None
@@ -170,9 +176,22 @@ def main() -> int:
             },
             "missed_identifiers": _ratio(figures, "held_out"),
         }
+    rows = list(_shown(curve(THRESHOLDS, max(1, options.repeats // 5))))
+    if options.recogniser:
+        rows += _shown(curve((None, NAME_THRESHOLD), max(1, options.repeats // 5), options.recogniser))
     peers = {name: value for name, value in figures.items() if name != "ours"}
-    print(json.dumps({"name": "deidentification", "ours": figures["ours"], "peers": peers, "ratios": ratios}))
+    print(
+        json.dumps(
+            {"name": "deidentification", "ours": figures["ours"], "peers": peers, "ratios": ratios, "names": rows}
+        )
+    )
     return 0
+
+
+def _shown(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        print(f"names      {json.dumps(row)}", flush=True)
+        yield row
 
 
 def _ratio(figures: dict[str, dict[str, object]], half: str) -> float:

@@ -3,8 +3,9 @@
 Quality. Inputs: every photograph below `--photographs` (JPEG and PNG files, at any depth) and scikit-image's. Each is
 edited in each way of `EDITS`. *Recall* is the share of the photographs whose edited version is found; *wrong* counts
 pairs of different photographs, one edited, that are taken for one picture; *precision* is found / (found + wrong). Both
-at every radius from 0 to 12, by the hash alone and with the thumbnails confirming it (2.0 grey levels or 0.07 of the
-contrast, as `conf/selection/demo.yaml` has it; and looser bounds for photographs).
+at every radius from 0 to 12, by the hash alone, with the thumbnails confirming it (2.0 grey levels or 0.07 of the
+contrast, as `conf/selection/demo.yaml` has it; and looser bounds for photographs), by windows of the pictures
+(`crops`), and by either of these (`either`: the hash up to 8 bits, confirmed, or windows up to the radius).
 
 Speed. Inputs: `--rows` random 64-bit hashes of which a fifth are others with a few bits flipped, and twenty clusters
 of 200. Ours is `stages.index.hamming` (plan and search) in one thread; the peers find the same pairs in one thread: all
@@ -33,6 +34,8 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 import numpy as np  # noqa: E402
 from common import compare, seconds  # noqa: E402
 from near_edits import EDITS, RULES, Quality, photographs  # noqa: E402
+
+from stages.index.windows import textured  # noqa: E402
 
 RADII = range(13)
 
@@ -70,15 +73,17 @@ def _quality(args: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {"photographs": len(pictures), "edits": {}}
     for name, edit in EDITS.items():
         result["edits"][name] = quality.of(edit, RADII)
-    for rule in RULES:
+    result["texture"] = round(float(textured(quality.originals["patch"]).mean()), 4)
+    print(f"textured enough for crops: {100 * result['texture']:.1f}%")
+    for rule in (*RULES, "crops", "either"):
         print(f"\n{rule}: recall in % by radius; in brackets wrong pairs, where there are any")
-        print(f"  {'':16}" + "".join(f"{radius:>11}" for radius in RADII))
+        print(f"  {'':24}" + "".join(f"{radius:>11}" for radius in RADII))
         for name, by_rule in result["edits"].items():
             cells = [
                 f"{100 * share:.1f}" + (f" ({wrong})" if wrong else "")
                 for share, wrong in zip(by_rule[rule]["recall"], by_rule[rule]["wrong"], strict=True)
             ]
-            print(f"  {name:16}" + "".join(f"{cell:>11}" for cell in cells))
+            print(f"  {name:24}" + "".join(f"{cell:>11}" for cell in cells))
     return result
 
 

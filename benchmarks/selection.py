@@ -113,7 +113,7 @@ class Bench:
         extents: list[tuple[int, int]] = []
         for number, (pairs, raw) in enumerate(zip(inputs["pairs"], inputs["raw"], strict=True)):
             extents = pool.write_source(number, artifact_dir(pairs), artifact_dir(raw)) or extents
-        pool.write_index(artifact_dir(inputs["index"][0]), extents)
+        pool.write_index(artifact_dir(inputs["index"][0]), extents, self.args.range_rows)
         for node in [*inputs["pairs"], *inputs["raw"], *inputs["index"]]:
             counts = {"rows": self.args.rows, "pairs": self.args.rows}
             mark = workspace.require(dag[node])
@@ -222,6 +222,7 @@ class Bench:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000, help="pairs in the pool (default %(default)s)")
+    parser.add_argument("--range-rows", type=int, default=1_000_000, help="pairs in a range (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each (default %(default)s)")
     parser.add_argument("--cpus", type=int, default=2, help="processes of each (default %(default)s)")
     parser.add_argument("--peer-python", default=None, help="a Python that has py-data-juicer; without it, ours alone")

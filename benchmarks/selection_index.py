@@ -18,8 +18,17 @@ from PIL import Image
 from stages.base.artifact import MANIFEST, file_sha256
 from stages.base.pairs import pairs_schema
 from stages.base.uids import packed
-from stages.index.ranges import RANGES, Part, as_json, bundled
-from stages.index.schema import BENCHMARK_EXACT, BENCHMARK_NEAR, BENCHMARK_TEXTS, IMAGES, NEAR, PAIRS, file_of
+from stages.index.ranges import RANGES, RangePart, as_json, bundled
+from stages.index.schema import (
+    BENCHMARK_CROPS,
+    BENCHMARK_EXACT,
+    BENCHMARK_NEAR,
+    BENCHMARK_TEXTS,
+    IMAGES,
+    NEAR,
+    PAIRS,
+    file_of,
+)
 from stages.shard.writer import ShardWriter
 
 PER_SHARD = 10_000
@@ -242,6 +251,7 @@ def write_ranges(
     parts: Sequence[tuple[int, str]],
     range_rows: int,
     hash: str = "phash",
+    crops: pa.Table | None = None,
 ) -> None:
     """The tables of an `index` artifact from plain ones over everything, in which a row is a row of `images` or `pairs`
     and images and uids are in order of their hex digits.
@@ -259,7 +269,7 @@ def write_ranges(
     image_of = pairs["image"].to_numpy()
     per_part = np.bincount(part, minlength=len(names)), np.bincount(part[image_of], minlength=len(names))
     counted = zip(names, *(counts.tolist() for counts in per_part), strict=True)
-    ranges = bundled((Part(*name, *sizes) for name, *sizes in counted), range_rows)
+    ranges = bundled((RangePart(*name, *sizes) for name, *sizes in counted), range_rows)
     first, second = (classes[near[name].to_numpy().astype(np.int64)] for name in ("first", "second"))
     between = np.flatnonzero(first != second)
     edges = near.take(pa.array(between))
@@ -298,6 +308,7 @@ def write_ranges(
     for name, table, label, schema in (
         ("exact", exact, group, BENCHMARK_EXACT),
         (hash, benchmark_near, classes, BENCHMARK_NEAR),
+        ("crops", BENCHMARK_CROPS.empty_table() if crops is None else crops, group, BENCHMARK_CROPS),
     ):
         image = label[table["image"].to_numpy().astype(np.int64)]
         moved = table.set_column(0, "image", pa.array(image)).cast(schema)

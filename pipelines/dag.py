@@ -155,6 +155,7 @@ class _Builder:
         held_out = config.held_out.items() if selection.contamination.enabled else ()
         index = IndexConfig(
             search_radius=search_radius(config.index, [selection.duplicates.near, selection.contamination.near]),
+            crops=selection.contamination.enabled and selection.contamination.crops is not None,
             ngram=config.index.ngram,
             max_near=config.index.max_near,
             range_rows=config.index.range_rows,

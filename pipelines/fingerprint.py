@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from models.common.config import InitialiseFrom
 from stages.base.artifact import canonical_json, file_sha256, is_remote
 from stages.base.contract import FingerprintedAs, FingerprintedUnless, NotFingerprinted, UserError
-from stages.base.external_files import ExternalFile, fingerprinted_files
+from stages.base.external_files import ExternalFile, fingerprinted_files, is_system_file
 
 
 def fingerprinted(value: Any) -> Any:
@@ -104,8 +104,9 @@ class FileDigests:
         if root.is_file():
             return [(root.name, self._local(root))]
         if root.is_dir():
-            files = sorted(p for p in root.rglob("*") if p.is_file())
-            return [(p.relative_to(root).as_posix(), self._local(p)) for p in files]
+            files = {p.relative_to(root).as_posix(): p for p in root.rglob("*") if p.is_file()}
+            # Looking at a folder in macOS's Finder must not make its data new.
+            return [(name, self._local(files[name])) for name in sorted(files) if not is_system_file(name)]
         raise UserError(f"{key}: no file or folder {path}; put it there or name the right place")
 
     def _local(self, path: Path) -> str:

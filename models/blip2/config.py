@@ -126,6 +126,11 @@ def _sizes(shape: Mapping[str, Any]) -> dict[str, int]:
         raise ValueError("shape names no model_type, the family of the decoder")
     if shape.get("quantization_config"):
         raise ValueError("shape is that of quantised weights, which cannot be trained with; give the original ones")
+    if isinstance(shape.get("text_config"), Mapping):
+        raise ValueError(
+            f"shape is that of a {shape['model_type']}, which is more than a decoder of text; give a folder of its "
+            "decoder alone"
+        )
     sizes: dict[str, int] = {}
     for name, theirs in _SIZES.items():
         stated = [shape[key] for key in theirs if isinstance(shape.get(key), int)]
@@ -134,7 +139,10 @@ def _sizes(shape: Mapping[str, Any]) -> dict[str, int]:
         elif name == "mlp_width":
             sizes[name] = 4 * sizes["width"]  # GPT-2 and its like
         else:
-            raise ValueError(f"shape states no {theirs[0]}; add it")
+            raise ValueError(
+                f"shape, that of a {shape['model_type']}, states no {theirs[0]}, which decoders here have; give "
+                "another family, such as llama, mistral, qwen3 or opt"
+            )
     return sizes
 
 

@@ -189,9 +189,13 @@ class Blip2Adapter(VisionLanguageModel):
         prefix = self.projection(image).to(embedded.dtype)
         # Of ids that come with embeddings, beam search uses but their number.
         ids = torch.cat([prompt.new_full(prefix.shape[:2], self.config.pad_token_id), prompt], dim=1)
+        together = torch.cat([prefix, embedded], dim=1)
+        attended = torch.cat([mask.new_ones(prefix.shape[:2]), mask], dim=1)
+        # Padding goes to the left of the prefix, not behind it: a sliding window counts places, padded ones too.
+        order = attended.sort(dim=1, stable=True).indices
         generated = search(
             input_ids=ids,
-            inputs_embeds=torch.cat([prefix, embedded], dim=1),
-            attention_mask=torch.cat([mask.new_ones(prefix.shape[:2]), mask], dim=1),
+            inputs_embeds=together.gather(1, order[..., None].expand_as(together)),
+            attention_mask=attended.gather(1, order),
         )
         return generated[:, ids.shape[1] :]

@@ -1,8 +1,8 @@
 """What every stage implements: its typed config, its partitions, and how one partition is made.
 
-A stage defines only what is specific to it: `partitions` (or `plan`), `run` and `finish`, and where it needs them `check`,
-`setup`, `on_commit`, `summary` and `forget`. Retry, commit, progress, counters, MLflow and Ray belong to the runner
-(`pipelines/runner.py`).
+A stage defines only what is specific to it: `partitions` (or `plan`), `run` and `finish`, and where it needs them
+`check`, `setup`, `on_commit`, `summary` and `forget`. Retry, commit, progress, counters, MLflow and Ray belong to the
+runner (`pipelines/runner.py`).
 
 Modules that define a stage are imported by every `pairmill` command, `--help` included: import heavy packages
 (torch, ray, pyarrow, PIL, ...) inside the methods, not at module level.
@@ -125,8 +125,9 @@ class StageContext:
             history.write(line + "\n")
 
     def parts(self, pattern: str) -> Iterator[Path]:
-        """In `finish`: the partitions' files below `intermediate` that match a glob pattern, in order of the partitions;
-        one at a time where :attr:`Stage.reads_parts_singly`, so that each is read before the next is asked for."""
+        """In `finish`: the partitions' files below `intermediate` that match a glob pattern, by name; with
+        :attr:`Stage.reads_parts_singly` in order of the partitions, each of which may be gone when the next is asked
+        for."""
         return iter(sorted(self.intermediate.glob(pattern))) if self.each_part is None else self.each_part(pattern)
 
     def input(self, role: str) -> Artifact:
@@ -224,7 +225,7 @@ class Stage(ABC, Generic[C]):
         raise NotImplementedError(f"{type(self).__name__} implements neither `partitions` nor `plan`")
 
     def plan(self, context: StageContext) -> Sequence[Partition]:
-        """:meth:`partitions` of the inputs; implemented by a stage that has to go through large tables to split its work.
+        """:meth:`partitions` of the inputs; a stage that must go through large tables to split its work implements it.
 
         Runs in the driver at the start of every run that finds the artifact unfinished, and gives the same partitions
         every time. It may start Ray tasks, and leave in ``context.scratch`` what :meth:`run` needs: each file whole or
@@ -254,8 +255,8 @@ class Stage(ABC, Generic[C]):
 
     def finish(self, context: StageContext) -> None:
         """After all partitions: write what spans them to ``context.out``. Runs in the driver; reads
-        ``context.intermediate`` (all partitions' files, local) or :meth:`StageContext.parts`. Must be repeatable: a kill in the middle runs it
-        again from the start."""
+        ``context.intermediate`` (all partitions' files, local) or :meth:`StageContext.parts`. Must be repeatable: a
+        kill in the middle runs it again from the start."""
         return
 
     def summary(self, artifact: Artifact) -> dict[str, float]:

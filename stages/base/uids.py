@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 UID = pa.binary(16)
 
 _DIGITS = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)
+#: The two digits of every byte, side by side.
+_PAIRS = np.stack([_DIGITS.repeat(16), np.tile(_DIGITS, 16)], axis=1).view(np.uint16).ravel()
 _VALUE = np.full(256, 255, dtype=np.uint8)
 _VALUE[_DIGITS] = np.arange(16, dtype=np.uint8)
 
@@ -50,8 +52,7 @@ def as_hex(uids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     if isinstance(uids, pa.ChunkedArray):
         return pa.chunked_array([as_hex(chunk) for chunk in uids.chunks], pa.string())
     data = bytes_of(uids)
-    text = np.empty((len(data), 32), dtype=np.uint8)
-    text[:, 0::2], text[:, 1::2] = _DIGITS[data >> 4], _DIGITS[data & 15]
+    text = _PAIRS[data]
     offsets = np.arange(0, 32 * len(data) + 1, 32, dtype=np.int32)
     plain = pa.Array.from_buffers(pa.string(), len(data), [None, pa.py_buffer(offsets), pa.py_buffer(text)])
     if not uids.null_count:

@@ -38,7 +38,9 @@ def verdict_ranges(verdicts: Artifact) -> list[VerdictRange]:
     try:
         entries = verdicts.read_json(_RANGES)
     except FileNotFoundError:
-        raise UserError(f"{verdicts.url} has no {_RANGES}: it was made by an earlier version; run select again") from None
+        raise UserError(
+            f"{verdicts.url} has no {_RANGES}: it was made by an earlier version; run select again"
+        ) from None
     return [
         VerdictRange(number, tuple((int(source), str(part)) for source, part in entry["parts"]), int(entry["pairs"]))
         for number, entry in enumerate(entries)

@@ -15,7 +15,7 @@ class Evaluate(Stage[EvaluateConfig]):
     (`stages/base/external_files.py`)."""
 
     name = "evaluate"
-    version = 3
+    version = 4
     tracked = ("scores.json", "samples.json")
     holds_samples = False  # texts for images of benchmarks, which are no source
 

@@ -22,13 +22,15 @@ from stages.imaging import decode, formats, metadata, perceptual_hash
 from stages.imaging.decode import UndecodableImage, decode_rgb
 from stages.imaging.perceptual_hash import (
     BITS,
+    PATCH_BYTES,
     THUMBNAIL_BYTES,
     perceptual_signature,
     pixel_sha256,
 )
+from stages.index.crops import MATCHES
 from stages.index.held_out import HeldOut
 from stages.index.matches import refuse_crowds
-from stages.index.schema import BENCHMARK_EXACT, BENCHMARK_NEAR, NEAR
+from stages.index.schema import BENCHMARK_CROPS, BENCHMARK_EXACT, BENCHMARK_NEAR, NEAR
 
 _BUCKET = 256  # images, about, that are hashed by one task and cached in one file
 _HASHES = pa.schema(
@@ -38,6 +40,7 @@ _HASHES = pa.schema(
         ("pixel_sha256", pa.binary(32)),
         *((name, pa.binary(bits // 8)) for name, bits in BITS.items()),
         ("thumbnail", pa.binary(THUMBNAIL_BYTES)),
+        ("patch", pa.binary(PATCH_BYTES)),
     ]
 )
 
@@ -124,7 +127,8 @@ def _hash(digest: str, folder: str, file: str) -> dict[str, object]:
     signature = perceptual_signature(rgb)
     hashes = {name: bytes.fromhex(signature[name]) for name in BITS}
     pixels = bytes.fromhex(pixel_sha256(rgb))
-    return {"sha256": digest, "pixel_sha256": pixels, **hashes, "thumbnail": signature["thumbnail"]}
+    seen = {name: signature[name] for name in ("thumbnail", "patch")}
+    return {"sha256": digest, "pixel_sha256": pixels, **hashes, **seen}
 
 
 def exact_matches(found: Sequence[tuple[np.ndarray, np.ndarray]], held: pa.Table) -> pa.Table:
@@ -143,6 +147,14 @@ def near_to_benchmarks(found: Sequence[pa.Table], held: pa.Table, most: int) -> 
     matches = pa.concat_tables([NEAR.empty_table(), *found])
     measured = {name: matches[name] for name in BENCHMARK_NEAR.names[3:]}
     return _named(matches["first"].to_numpy(), matches["second"].to_numpy(), held, measured, BENCHMARK_NEAR)
+
+
+def crops_of_benchmarks(found: Sequence[pa.Table], held: pa.Table, most: int) -> pa.Table:
+    """Table `BENCHMARK_CROPS` from the matches of each range: (global row, row of `held`, ...)."""
+    refuse_crowds(sum(table.num_rows for table in found), most)
+    matches = pa.concat_tables([MATCHES.empty_table(), *found])
+    measured = {name: matches[name] for name in BENCHMARK_CROPS.names[3:]}
+    return _named(matches["first"].to_numpy(), matches["second"].to_numpy(), held, measured, BENCHMARK_CROPS)
 
 
 def _named(

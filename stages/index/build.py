@@ -15,8 +15,9 @@ from stages.base.contract import Inputs, UserError
 from stages.base.tasks import Tasks
 from stages.base.uids import bytes_of
 from stages.index import groups
-from stages.index.benchmarks import exact_matches, near_to_benchmarks
+from stages.index.benchmarks import crops_of_benchmarks, exact_matches, near_to_benchmarks
 from stages.index.config import IndexConfig
+from stages.index.crops import HeldPatches
 from stages.index.matches import Pictures
 from stages.index.near import NearCopies
 from stages.index.partition import Measured, SourceInputs, measured_columns, rows_of
@@ -40,7 +41,7 @@ def planned(tasks: Tasks, inputs: Inputs, config: IndexConfig, folder: str) -> I
         pa.unify_schemas([it.pairs for it in columns], promote_options="permissive"),
     )
     ranges = bundled(counted, config.range_rows)
-    return IndexWork(folder, tuple(ranges), tuple(sources), measured, tuple(config.search_radius))
+    return IndexWork(folder, tuple(ranges), tuple(sources), measured, tuple(config.search_radius), config.crops)
 
 
 def build(
@@ -75,6 +76,10 @@ def build(
         found = near_to_benchmarks([it[place] for it in matches], held, config.max_near)
         tables[f"benchmark-{name}.arrow"] = found
         NearCopies(work, name).search(tasks, settled[name], radius[place], config.max_near)
+    if work.crops:
+        patches = tasks.share(HeldPatches.of(bytes_of(held["patch"])))
+        crops = tasks.map(groups.crops_of_range, ((told, patches, config.max_near, number) for number in numbers))
+        tables["benchmark-crops.arrow"] = crops_of_benchmarks(list(crops), held, config.max_near)
     for finished in tasks.map(finish_range, ((told, number) for number in numbers)):
         counts.update(finished)
     for name in work.hashes:

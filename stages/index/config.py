@@ -60,6 +60,8 @@ class IndexConfig(StageConfig):
 
     search_radius: Annotated[dict[Hash, Annotated[int, Field(ge=0, le=48)]], FingerprintedAs("radius")]
     """Perceptual hash -> bits up to which its near copies are searched, among the images and in the benchmarks."""
+    crops: bool = False
+    """Whether crops of the benchmarks' images are looked for, and images of which theirs are crops."""
     ngram: Annotated[int, Field(ge=3, le=32)] = 8
     """As in :class:`IndexSettings`."""
     benchmarks: dict[str, BenchmarkImages] = {}

@@ -85,6 +85,8 @@ class _Forgetting:
         groups = Renumbered.of(self.index, "group", self.rows)
         removal.counts["pictures"] = -groups.vanished
         removal.counts["benchmark.exact"] = self._write_matches("benchmark-exact.arrow", groups, out)
+        if (crops := "benchmark-crops.arrow") in self.artifact.names():
+            removal.counts["benchmark.crops"] = self._write_matches(crops, groups, out)
         classes = {}
         for name in self.hashes:
             classes[name] = Renumbered.of(self.index, f"class_{name}", self.rows)

@@ -12,6 +12,7 @@ from stages.index import equal
 from stages.index.cells import PairFile
 from stages.index.columns import first_of
 from stages.index.config import Hash
+from stages.index.crops import HeldPatches, crop_matches
 from stages.index.hamming import Words
 from stages.index.matches import Pictures, near_matches
 from stages.index.near import NearCopies
@@ -75,6 +76,18 @@ def classes_of_range(
             found = found.set_column(0, "first", pa.array(firsts[found["first"].to_numpy()]))
         matches.append(found)
     return matches
+
+
+def crops_of_range(work: IndexWork, held: HeldPatches, most: int, number: int) -> pa.Table:
+    """Range by range: look for crops between the pictures that lead their group and the benchmarks' images.
+
+    Returns a table `stages.index.crops.MATCHES`: `first` is a global row, `second` a row of the benchmarks' images.
+    """
+    it = work.ranges[number]
+    group = np.asarray(work.column("group").of(number))
+    rows = np.flatnonzero(group == np.arange(it.first_image, it.first_image + it.images))
+    found = crop_matches(work.patches.of(number), rows, held, most)
+    return found.set_column(0, "first", pa.array(found["first"].to_numpy() + it.first_image))
 
 
 def _pictures(work: IndexWork, hash: Hash, number: int, places: np.ndarray) -> Pictures:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stages.base.artifact import Artifact
 from stages.base.contract import UserError
 from stages.base.uids import as_hex, bytes_of, packed, sort_order
-from stages.imaging.perceptual_hash import BITS, THUMBNAIL_BYTES
+from stages.imaging.perceptual_hash import BITS, PATCH_BYTES, THUMBNAIL_BYTES
 from stages.index.columns import Rows
 from stages.index.config import Hash
 from stages.index.schema import IMAGES, PAIRS
@@ -66,6 +66,8 @@ class JoinedPart:
     identity: Identity
     thumbnails: NDArray[np.uint8]
     """[images, 192]; zero where an image was not decoded."""
+    patches: NDArray[np.uint8]
+    """[images, 256], likewise; [0, 256] where no crops are looked for."""
     pairs: pa.Table
     """`image` counts within the part."""
     texts: pa.Table
@@ -96,12 +98,19 @@ def measured_columns(source: SourceInputs, digits: str) -> Measured:
     return Measured(*schemas)
 
 
-def read(source: SourceInputs, digits: str, measured: Measured, hashes: Sequence[Hash], phrases: Phrases) -> JoinedPart:
+def read(
+    source: SourceInputs,
+    digits: str,
+    measured: Measured,
+    hashes: Sequence[Hash],
+    phrases: Phrases,
+    patches: bool = False,
+) -> JoinedPart:
     """Join the tables of one part. Raises UserError where they disagree, list something twice or lack a hash."""
     file = f"{digits}.parquet"
     listed = _table(source.pairs, f"pairs-{file}", "ingest", ["uid", "image_uid", "url", "caption"])
     tried = _table(source.raw, f"attempts-{file}", "download", ["image_uid", "status", "offset", "length"])
-    alike = ["pixel_sha256", *hashes, "thumbnail"]
+    alike = ["pixel_sha256", *hashes, "thumbnail", *(["patch"] if patches else [])]
     signals = _table(
         source.signals, f"images-{file}", "signals", ["image_uid", "decoded", *measured.images.names, *alike]
     )
@@ -137,9 +146,18 @@ def read(source: SourceInputs, digits: str, measured: Measured, hashes: Sequence
         **_measured(said, measured.pairs, caption),
     }
     there = np.flatnonzero(pc.fill_null(decoded, False).to_numpy(zero_copy_only=False))
-    identity, thumbnails = _identity(signals, hashes, source, row.take(pa.array(there)), there, tried.num_rows)
+    for name in alike:
+        if name not in signals.column_names:
+            raise UserError(
+                f"index: the images of source {source.name} have no {name}; add the family `hashes` to signals.families"
+            )
+    rows, count = row.take(pa.array(there)), tried.num_rows
+    identity = _identity(signals, hashes, rows, there)
+    thumbnails = _pixels(signals["thumbnail"], rows, there, THUMBNAIL_BYTES, count)
+    none = np.empty((0, PATCH_BYTES), dtype=np.uint8)
+    seen = _pixels(signals["patch"], rows, there, PATCH_BYTES, count) if patches else none
     texts = overlaps(listed["caption"], phrases)
-    return JoinedPart(pa.table(images), identity, thumbnails, pa.table(pairs), texts)
+    return JoinedPart(pa.table(images), identity, thumbnails, seen, pa.table(pairs), texts)
 
 
 def _opened(artifact: Artifact, name: str, stage: str) -> Any:
@@ -235,19 +253,17 @@ def _measured(table: pa.Table, schema: pa.Schema, rows: pa.Array) -> dict[str, A
     }
 
 
-def _identity(
-    table: pa.Table, hashes: Sequence[Hash], source: SourceInputs, rows: pa.Array, images: Rows, count: int
-) -> tuple[Identity, NDArray[np.uint8]]:
-    """Digest and hashes of the decoded `images`, which are `rows` of the table; and thumbnails of all, [count, 192]."""
-    for name in ["pixel_sha256", *hashes, "thumbnail"]:
-        if name not in table.column_names:
-            raise UserError(
-                f"index: the images of source {source.name} have no {name}; add the family `hashes` to signals.families"
-            )
+def _identity(table: pa.Table, hashes: Sequence[Hash], rows: pa.Array, images: Rows) -> Identity:
+    """Digest and hashes of the decoded `images`, which are `rows` of the table."""
     digests = bytes_of(packed(table["pixel_sha256"].take(rows), 32))
     words = {
         name: bytes_of(packed(table[name].take(rows), BITS[name] // 8)).view(">u8").astype(np.uint64) for name in hashes
     }
-    thumbnails = np.zeros((count, THUMBNAIL_BYTES), dtype=np.uint8)
-    thumbnails[images] = bytes_of(table["thumbnail"].take(rows).cast(pa.binary(THUMBNAIL_BYTES)))
-    return Identity(images, digests, words), thumbnails
+    return Identity(images, digests, words)
+
+
+def _pixels(column: pa.ChunkedArray, rows: pa.Array, images: Rows, width: int, count: int) -> NDArray[np.uint8]:
+    """Bytes of all images, [count, width]: of the decoded ones as for :func:`_identity`, zeros of the others."""
+    values = np.zeros((count, width), dtype=np.uint8)
+    values[images] = bytes_of(column.take(rows).cast(pa.binary(width)))
+    return values

@@ -13,7 +13,7 @@ from stages.base.artifact import Artifact
 from stages.index import ranges
 from stages.index.config import Hash
 from stages.index.ranges import Range as Range  # what `Index.ranges` lists
-from stages.index.schema import BENCHMARK_EXACT, BENCHMARK_NEAR, BENCHMARK_TEXTS, NEAR, file_of
+from stages.index.schema import BENCHMARK_CROPS, BENCHMARK_EXACT, BENCHMARK_NEAR, BENCHMARK_TEXTS, NEAR, file_of
 
 
 class Index:
@@ -86,6 +86,13 @@ class Index:
         """Classes near a benchmark's image. Raises KeyError when the index was not made with that hash."""
         self.radius[hash]
         return self._table(f"benchmark-{hash}.arrow", BENCHMARK_NEAR)
+
+    @cached_property
+    def benchmark_crops(self) -> pa.Table:
+        """Pictures of which a benchmark has a crop, or which are one. Raises KeyError if none were looked for."""
+        if "benchmark-crops.arrow" not in self.artifact.names():
+            raise KeyError("crops")
+        return self._table("benchmark-crops.arrow", BENCHMARK_CROPS)
 
     def benchmark_texts(self, range: int) -> pa.Table:
         """Pairs of one range whose caption shares n-grams with a benchmark's texts."""

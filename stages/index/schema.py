@@ -85,6 +85,18 @@ BENCHMARK_EXACT = pa.schema(
 #: picture. Sorted by (image, benchmark, file).
 BENCHMARK_NEAR = pa.schema([*BENCHMARK_EXACT, *list(NEAR)[2:]])
 
+#: `benchmark-crops.arrow`, one file, of an index that looked for crops: pictures that are a crop of a benchmark's image
+#: or it of them, mirrored, turned or bordered too. Only where one of the correlations reaches
+#: `stages.index.crops.LEAST`. Sorted by (image, benchmark, file).
+BENCHMARK_CROPS = pa.schema(
+    [
+        *BENCHMARK_EXACT,
+        ("distance", pa.int16()),  # bits, of the hashes of the windows that are nearest
+        ("correlation", _REAL),  # of the low frequencies, after one was laid over the other
+        ("uncovered", _REAL),  # the same where nothing seems to be laid over the picture
+    ]
+)
+
 #: `benchmark-texts-<range>.arrow`: pairs whose caption shares n-grams with a benchmark's texts. Sorted by
 #: (pair, benchmark).
 BENCHMARK_TEXTS = pa.schema(

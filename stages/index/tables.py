@@ -42,22 +42,24 @@ def join_range(work: IndexWork, phrases: Phrases, held_pixels: np.ndarray, numbe
     it = work.ranges[number]
     parts: list[dict[str, pa.Table]] = []
     alike, images, pairs = [], 0, 0
-    with work.thumbnails.writing(number) as leave_thumbnails:
+    with work.thumbnails.writing(number) as leave_thumbnails, work.patches.writing(number) as leave_patches:
         for source, digits in it.parts:
-            part = read(work.sources[source], digits, work.measured, work.hashes, phrases)
+            part = read(work.sources[source], digits, work.measured, work.hashes, phrases, work.crops)
             leave_thumbnails(part.thumbnails)
+            leave_patches(part.patches)
             moved = _replaced(part.pairs, "image", part.pairs["image"].to_numpy() + images)
             texts = _replaced(part.texts, "pair", part.texts["pair"].to_numpy() + pairs)
             parts.append({"images": part.images, "pairs": moved, "texts": texts})
             alike.append((part.identity, part.identity.rows + images))
             images, pairs = images + part.images.num_rows, pairs + part.pairs.num_rows
     assert (images, pairs) == (it.images, it.pairs), "a file has other rows than its end says"
-    write(_first_columns([part["pairs"] for part in parts], PAIRS, work.measured.pairs), work.made("pairs", number))
+    listed = [part.pop("pairs") for part in parts]
+    write(_first_columns(listed, PAIRS, work.measured.pairs), work.made("pairs", number))
     texts = pa.concat_tables([BENCHMARK_TEXTS.empty_table(), *(part["texts"].cast(BENCHMARK_TEXTS) for part in parts)])
     write(texts.unify_dictionaries().combine_chunks(), work.made("benchmark-texts", number))
     before = pa.schema(list(IMAGES)[: IMAGES.get_field_index("group")])
-    table = _first_columns([part["images"] for part in parts], before, work.measured.images)
-    write(table, work.path("images", number))
+    listed = [part.pop("images") for part in parts]
+    write(_first_columns(listed, before, work.measured.images), work.path("images", number))
     rows = np.concatenate([np.empty(0, np.int64), *(rows for _, rows in alike)]) + it.first_image
     work.column("decoded").write(number, rows)
     for name in work.hashes:
@@ -104,10 +106,19 @@ def write(table: pa.Table, file: str | Path) -> None:
 
 
 def _first_columns(parts: list[pa.Table], first: pa.Schema, others: pa.Schema) -> pa.Table:
-    """The rows of all parts with the columns of two schemas, in their types."""
-    whole = pa.concat_tables(parts)
-    columns = [_cast(whole[field.name], field.type) for field in [*first, *others]]
-    return pa.table(columns, schema=pa.schema([*first, *others])).combine_chunks()
+    """The rows of all parts with the columns of two schemas, in their types. Empties the list: each column of the parts
+    is let go once it is copied."""
+    schema = pa.schema([*first, *others])
+    held = [dict(zip(part.column_names, part.columns, strict=True)) for part in parts]
+    parts.clear()
+    columns = []
+    for field in schema:
+        chunks = [chunk for part in held for chunk in part.pop(field.name).chunks]
+        kind = chunks[0].type if chunks else field.type
+        columns.append(_cast(pa.chunked_array(chunks, kind), field.type))
+        if isinstance(columns[-1], pa.ChunkedArray):
+            columns[-1] = columns[-1].combine_chunks()
+    return pa.table(columns, schema=schema)
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from stages.base.exchange import Exchange
-from stages.imaging.perceptual_hash import BITS, THUMBNAIL_BYTES
+from stages.imaging.perceptual_hash import BITS, PATCH_BYTES, THUMBNAIL_BYTES
 from stages.index.columns import Column, Rows, starts_of
 from stages.index.config import Hash
 from stages.index.partition import Measured, SourceInputs
@@ -24,6 +24,8 @@ class IndexWork:
     sources: tuple[SourceInputs, ...]
     measured: Measured
     hashes: tuple[Hash, ...]
+    crops: bool = False
+    """Whether crops of the benchmarks' images are looked for."""
 
     def path(self, table: str, number: int) -> str:
         """Where a range's table is kept between passes."""
@@ -50,6 +52,11 @@ class IndexWork:
     def thumbnails(self) -> Column:
         """uint8 [192] by global row."""
         return self.column("thumbnails", "uint8", THUMBNAIL_BYTES)
+
+    @property
+    def patches(self) -> Column:
+        """uint8 [256] by global row, where crops are looked for."""
+        return self.column("patches", "uint8", PATCH_BYTES)
 
     def words(self, hash: Hash) -> Column:
         """The hash of each decoded image of a range, uint64 [bits / 64]."""

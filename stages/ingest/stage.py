@@ -24,6 +24,7 @@ _REMEDY = {
     "not_text": " If a row lists several captions, captions=each makes a pair of each (kinds table, laion, datacomp).",
     "not_utf8": " If these lists are in another encoding, set encoding, e.g. to cp1252 (kinds table, cc3m, cc12m).",
     "not_two_columns": " Lists with a header or another delimiter than the tab are of kind=table.",
+    "unsupported_compression": " JPEG-LS needs pip install 'pairmill[jpegls]', lossless JPEG pip install python-gdcm.",
     "archive": " Unpack the archives first.",
 }
 

@@ -18,7 +18,7 @@ from stages.select.job import Job, Passes, done, mixed, scattered
 _LINKS = pa.schema([("node", pa.int64()), ("other", pa.int64())])
 
 
-class Labels:
+class ComponentLabels:
     """Smallest node of each component, by node; nodes without an edge are their own."""
 
     def __init__(self, node: NDArray[np.int64], label: NDArray[np.int64]) -> None:
@@ -56,12 +56,12 @@ def component_labels(passes: Passes, buckets: int) -> Exchange:
         links, number = smaller, number + 1
 
 
-def read_labels(labels: Exchange, bucket: int) -> Labels:
+def read_labels(labels: Exchange, bucket: int) -> ComponentLabels:
     """The labels of a bucket's nodes."""
     links = labels.read(bucket)
     node, other = _distinct(links["node"].to_numpy(), links["other"].to_numpy())
     up = other < node  # in a star a node has one smaller neighbour, its centre none
-    return Labels(node[up], other[up])
+    return ComponentLabels(node[up], other[up])
 
 
 def _start(job: Job, bucket: int, links: Exchange) -> None:

@@ -27,7 +27,7 @@ from pydantic import Field, model_validator
 from stages.base.contract import StageConfig
 from stages.select.bounds import Bounds, Fraction, Rules
 
-__all__ = ["Bounds", "Contamination", "Duplicates", "Fraction", "Near", "Portion", "Rules", "SelectConfig"]
+__all__ = ["Bounds", "Contamination", "Crops", "Duplicates", "Fraction", "Near", "Portion", "Rules", "SelectConfig"]
 
 
 class Near(StageConfig):
@@ -47,6 +47,19 @@ class Near(StageConfig):
     max_relative_difference: Annotated[float, Field(ge=0, le=1)] | None = 0.07
     """The same after one common change of brightness is undone, over the thumbnails' own mean absolute deviation:
     finds brightened and darkened copies."""
+
+
+class Crops(StageConfig):
+    """When one image is a crop of another, by up to about 12% of the sides, bordered, mirrored or turned by quarters
+    included: their 16x16 patches agree by one of two measures after one was laid over the other.
+
+    The search compares hashes of windows (`stages/index/windows.py`); pictures that are mostly plain take no part.
+    """
+
+    min_correlation: Annotated[float, Field(ge=0.9, le=1)] = 0.97
+    """Correlation of the low frequencies of the luminance."""
+    min_uncovered: Annotated[float, Field(ge=0.95, le=1)] = 0.99
+    """Correlation where nothing seems to be laid over the picture, such as a logo or a line of text."""
 
 
 class Duplicates(StageConfig):
@@ -79,6 +92,8 @@ class Contamination(StageConfig):
     """Equal decoded pixels."""
     near: Near | None = Near()
     """Near-duplicates; null disables the search."""
+    crops: Crops | None = Crops()
+    """Crops, bordered, mirrored and turned images; null disables the search."""
     min_text_overlap: Annotated[float, Field(gt=0, le=1)] | None = 0.7
     """Minimum share of the caption's n-grams (`index.ngram` words) that occur in a benchmark's captions or questions
     for the caption to count as contaminated; null compares no texts. PaLM (Chowdhery et al., arXiv:2204.02311, section

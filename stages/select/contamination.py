@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from stages.select.decision import Decision
 
 #: Kinds of image matches, by number.
-KINDS = ("exact", "near")
+KINDS = ("exact", "near", "crop")
 _FILE = "matches.arrow"
-#: What matches in a benchmark: all images of a group (kind 0) or of a class (kind 1) with one of its images.
+#: What matches in a benchmark: all images of a group (kinds 0 and 2) or of a class (kind 1) with one of its images.
 _MATCHES = pa.schema(
     [
         ("benchmark", pa.string()),
@@ -44,6 +44,11 @@ def save_matches(index: Index, rule: Contamination, folder: str) -> None:
     if rule.enabled and rule.near is not None:
         near = index.benchmark_near(rule.near.hash)
         tables.append(_match_table(near.filter(pa.array(confirmed(near, rule.near))), 1))
+    if rule.enabled and rule.crops is not None:
+        crops = index.benchmark_crops
+        agree = crops["correlation"].to_numpy() >= np.float32(rule.crops.min_correlation)
+        agree |= crops["uncovered"].to_numpy() >= np.float32(rule.crops.min_uncovered)
+        tables.append(_match_table(crops.filter(pa.array(agree)), 2))
     rows = pa.concat_tables(tables).sort_by([(name, "ascending") for name in _MATCHES.names]).combine_chunks()
     same = np.ones(max(0, rows.num_rows - 1), dtype=bool)
     for name in ("benchmark", "label", "kind"):
@@ -81,6 +86,8 @@ def drop_leaks(decision: Decision) -> None:
     labels = {0: "group"}
     if rule.near is not None:
         labels[1] = f"class_{rule.near.hash}"
+    if rule.crops is not None:
+        labels[2] = "group"
     leaked, match = [], []
     for name in pc.unique(matches["benchmark"]).to_pylist():
         rows = np.flatnonzero(decision.kept_images)

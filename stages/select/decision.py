@@ -184,9 +184,9 @@ class Decision:
     def contamination(self) -> pa.Table:
         """Pairs that were removed because they occur in a benchmark, in the order of :meth:`verdicts`.
 
-        `uid`, `image_uid`, `source`, `benchmark`, `kind` (exact, near, text), `file` (the benchmark's image, null for
-        texts and private sources), `distance` (int16, bits of perceptual hash, null for texts), `overlap` (float32, of
-        n-grams, null for images).
+        `uid`, `image_uid`, `source`, `benchmark`, `kind` (exact, near, crop, text), `file` (the benchmark's image, null
+        for texts and private sources), `distance` (int16, bits of perceptual hash, null for texts), `overlap` (float32,
+        of n-grams, null for images).
         """
         benchmark = {c: r.partition(".")[2] for c, r in enumerate(self.reasons) if r.startswith("benchmark")}
         rows = np.flatnonzero(np.isin(self.code, list(benchmark)))

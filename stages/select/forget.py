@@ -27,7 +27,7 @@ def forget(artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: 
     removal = Removal()
     images = set(forgotten.images)
     for name in artifact.names("verdicts*.parquet"):
-        images |= _forget_verdicts(artifact, name, forgotten, out, removal)
+        images.update(_forget_verdicts(artifact, name, forgotten, out, removal))
     for name, kept, _ in split_parquet(artifact, "contamination*.parquet", "uid", forgotten.pair_mask):
         write_parquet(kept, out, name, **_SETTINGS)
         removal.rewritten.append(name)

@@ -75,12 +75,12 @@ class Passes:
 
     def read(self, function: Callable[..., R], *args: Any) -> Iterator[R]:
         """`function(decision, ...)` for the decision on each range as it is, in order."""
-        calls = ((self._shared, number, self._step, False, function, args) for number in range(self.ranges))
+        calls = ((self._shared, number, self._step, False, function, *args) for number in range(self.ranges))
         return self.tasks.map(_in_range, calls)
 
     def change(self, function: Callable[..., None], *args: Any) -> None:
         """The same, where the function changes the decision."""
-        calls = ((self._shared, number, self._step, True, function, args) for number in range(self.ranges))
+        calls = ((self._shared, number, self._step, True, function, *args) for number in range(self.ranges))
         done(self.tasks.map(_in_range, calls))
         shutil.rmtree(_state(self.job, self._step), ignore_errors=True)
         self._step += 1
@@ -99,7 +99,7 @@ def _state(job: Job, step: int) -> Path:
     return Path(job.folder, "state", f"{step:03d}")
 
 
-def _in_range(job: Job, number: int, step: int, change: bool, function: Callable[..., R], args: Iterable[Any]) -> R:
+def _in_range(job: Job, number: int, step: int, change: bool, function: Callable[..., R], *args: Any) -> R:
     from stages.select.decision import Decision
 
     decision = Decision(job, number)

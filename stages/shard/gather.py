@@ -77,7 +77,7 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 @dataclass(frozen=True)
-class Samples:
+class OrderedSamples:
     """All samples in a folder, bucket after bucket; in each they are sorted."""
 
     folder: Path
@@ -129,16 +129,16 @@ def _write_lengths(path: Path, table: pa.Table) -> None:
         np.save(out, table["length"].to_numpy())
 
 
-def samples_of(verdicts: Artifact, scratch: str, rows_per_bucket: int | None = None) -> Samples:
+def samples_of(verdicts: Artifact, scratch: str, rows_per_bucket: int | None = None) -> OrderedSamples:
     """Where the samples are, or will be: so many buckets as there are kept pairs for."""
     kept = verdicts.counts.get("kept")
     if kept is None:
         kept = sum(each.pairs for each in verdict_ranges(verdicts))
     buckets = max(1, -(-kept // (rows_per_bucket or ROWS_PER_BUCKET)))
-    return Samples(Path(scratch) / f"samples-{buckets}", buckets)
+    return OrderedSamples(Path(scratch) / f"samples-{buckets}", buckets)
 
 
-def gather(inputs: Inputs, seed: int, samples: Samples) -> None:
+def gather(inputs: Inputs, seed: int, samples: OrderedSamples) -> None:
     """Make all buckets that are missing. Raises UserError if a kept pair's text or image is in none of the inputs."""
     missing = samples.missing()
     exchange = Exchange(samples.folder / "exchange", samples.buckets)
@@ -160,7 +160,7 @@ def _gather_range(inputs: Inputs, of: VerdictRange, seed: int, exchange: Exchang
     exchange.write(of.number, rows, bucket_of(order_keys(rows["uid"], seed), exchange.buckets))
 
 
-def _sort_bucket(exchange: Exchange, bucket: int, seed: int, samples: Samples) -> None:
+def _sort_bucket(exchange: Exchange, bucket: int, seed: int, samples: OrderedSamples) -> None:
     rows = exchange.read(bucket)
     order = np.lexsort((trailing(rows["uid"]), order_keys(rows["uid"], seed)))
     samples.write(bucket, rows.take(pa.array(order)))
@@ -186,7 +186,10 @@ def joined(inputs: Inputs, of: VerdictRange) -> pa.Table:
             texts = _texts(inputs["pairs"][source], part).take(pa.array(at[first:last] - starts[number]))
             uids, images = _images(inputs["raw"][source], part)
             images = images.take(pa.array(_places(mine, "image_uid", uids)))
-            raw, shard = pa.repeat(pa.scalar(source, pa.int32()), len(mine)), pa.repeat(pa.scalar(part, _TEXT), len(mine))
+            raw, shard = (
+                pa.repeat(pa.scalar(source, pa.int32()), len(mine)),
+                pa.repeat(pa.scalar(part, _TEXT), len(mine)),
+            )
             columns = [*mine.columns, *texts.columns, *images.columns, raw, shard]
             pieces.append(pa.table(columns, schema=SAMPLES))
     return pa.concat_tables(pieces)

@@ -206,7 +206,9 @@ class ShardIndex:
 
     def sources(self) -> list[str]:
         """The names of all sources, in order of their numbers."""
-        return list(dict.fromkeys(name for batch in self._batches[:1] for name in _sources(pa.Table.from_batches([batch]))))
+        return list(
+            dict.fromkeys(name for batch in self._batches[:1] for name in _sources(pa.Table.from_batches([batch])))
+        )
 
     @property
     def repeats(self) -> pa.ChunkedArray | None:

@@ -43,7 +43,7 @@ class RawImages:
         self._handles = Handles()
 
     def __call__(self, row: Mapping[str, Any]) -> StoredImage:
-        """The image of a row of `Samples.rows`. Raises RuntimeError if the bytes are not those fetched."""
+        """The image of a row of `OrderedSamples.rows`. Raises RuntimeError if the bytes are not those fetched."""
         name = f"raw-{row['shard']}.tar"
         path = self._raw[row["raw"]].path(name)
         data = self._handles.read(path, row["offset"], row["length"])

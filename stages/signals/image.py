@@ -87,16 +87,18 @@ class Sharpness(ImageFamily[NoConfig]):
 
 
 class Hashes(ImageFamily[NoConfig]):
-    """`pixel_sha256`, `phash`, `phash_rgb`, `phash_d4` (hex) and `thumbnail` (8x8 RGB), as
+    """`pixel_sha256`, `phash`, `phash_rgb`, `phash_d4` (hex), `thumbnail` (8x8 RGB) and `patch` (16x16 luminance), as
     `stages/imaging/perceptual_hash.py` defines them."""
 
     name = "hashes"
+    version = 2  # adds `patch`
     columns = {
         "pixel_sha256": "string",
         "phash": "string",
         "phash_rgb": "string",
         "phash_d4": "string",
         "thumbnail": "binary[192]",
+        "patch": "binary[256]",
     }
     cost = Cost(6)
 

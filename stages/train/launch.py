@@ -159,7 +159,9 @@ def _publish(job: TrainingJob, context: StageContext) -> None:
     tokenizer.mkdir()
     for file in sorted(Path(job.tokenizer).glob("*token*.json")):
         shutil.copyfile(file, tokenizer / file.name)
-    shutil.copyfile(Path(job.scratch, "metrics.jsonl"), out / "history.jsonl")
+    history = Path(job.scratch, "metrics.jsonl")
+    history.touch()  # no step was logged since the file was lost, with the phases done before
+    shutil.copyfile(history, out / "history.jsonl")
     record = train_record(job, phases, context.inputs)
     (out / "train.json").write_text(json.dumps(record, indent=2) + "\n")
     described = json.loads((out / "model" / "config.json").read_text(encoding="utf-8"))

@@ -133,6 +133,12 @@ def test_near_copies_are_searched_as_far_as_the_index_or_the_selection_says() ->
     assert searched("selection.duplicates.near=null", "selection.contamination.near=null", "index.radius=9") == {}
 
 
+def test_crops_are_looked_for_unless_the_selection_leaves_them_in() -> None:
+    off = ("selection.contamination.crops=null", "selection.contamination.enabled=false")
+    looked = [dag(*overrides)["index"].config for overrides in ([], [off[0]], [off[1]])]
+    assert [config.crops for config in looked if isinstance(config, IndexConfig)] == [True, False, False]
+
+
 def test_a_stale_node_names_keys_and_addresses_as_they_are_configured(tmp_path: Path) -> None:
     before, now = dag(), dag("tasks.demo_vqa.images=world:demo/images/test", "sources.demo_coco.paths=[coco.json]")
     store = Store(str(tmp_path))

@@ -114,6 +114,18 @@ def test_digests_are_remembered_between_processes(tmp_path: Path) -> None:
     assert FileDigests(tmp_path / "memory.json").digest([str(file)], "k") == first
 
 
+def test_files_that_an_operating_system_leaves_in_a_folder_change_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "scans"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "1.dcm").write_bytes(b"one")
+    first = FileDigests(tmp_path / "memory.json").digest([str(folder)], "k")
+    for name in (".DS_Store", "sub/._1.dcm", "sub/.DS_Store", "Thumbs.db"):
+        (folder / name).write_bytes(b"Finder was here")
+    assert FileDigests(tmp_path / "memory.json").digest([str(folder)], "k") == first
+    (folder / "sub" / "2.dcm").write_bytes(b"two")
+    assert FileDigests(tmp_path / "memory.json").digest([str(folder)], "k") != first
+
+
 def test_a_missing_file_is_one_line_with_the_key(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^sources\.laion\.paths: no file or folder .*/nowhere; put it there"):
         FileDigests(tmp_path / "m.json").digest([str(tmp_path / "nowhere")], "sources.laion.paths")

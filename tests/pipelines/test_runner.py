@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +183,28 @@ def test_a_stage_of_array_operations_alone_starts_no_cluster(toy: Any, monkeypat
     assert started == []
     assert toy.make(toy.workspace(upper={"word": "b"}, total={"word": "b"})) == ["upper", "total"]
     assert len(started) == 1
+
+
+def test_all_reports_are_judged_though_not_after_every_commit_of_many(toy: Any) -> None:
+    base = toy.stages["numbers"]
+    calls: list[int] = []
+
+    class Watched(base):  # type: ignore[misc, valid-type]
+        executor = "driver"
+
+        def run(self, partition: Any, context: Any) -> None:
+            context.report = {"made": partition.id}
+
+        def on_commit(self, reports: Any) -> None:
+            assert len({report["made"] for report in reports}) == len(reports)
+            calls.append(len(reports))
+
+        def finish(self, context: Any) -> None:
+            return
+
+    toy.stages["numbers"] = Watched
+    toy.make(toy.workspace(count=452), "numbers")
+    assert calls[:100] == list(range(1, 101))
+    assert calls[-1] == 452
+    assert len(calls) < 300
+    assert max(later - earlier for earlier, later in pairwise(calls)) <= 5

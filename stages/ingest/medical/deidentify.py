@@ -14,7 +14,10 @@ import regex
 
 from stages.ingest.medical.identifier_patterns import IDENTIFIERS, INSTITUTIONS_AND_CODES
 from stages.ingest.medical.lexicon import is_ordinary
-from stages.ingest.medical.names import NameFinder
+from stages.ingest.medical.name_scores import NAME_THRESHOLD
+from stages.ingest.medical.names import NameFinder, NameRecogniser, merged
+from stages.ingest.medical.recogniser import Unlisted
+from stages.ingest.medical.uncued_names import UncuedNameFinder
 
 #: Lines of a report's header or footer that name somebody; `___` and the like stand for names already removed.
 _STATED_NAME = regex.compile(
@@ -50,12 +53,25 @@ class Scrubber:
     """Replaces identifiers in a text by their kind: `[name]`, `[date]`, `[record]`."""
 
     def __init__(
-        self, names: Iterable[str] = (), numbers: Iterable[str] = (), keep: Iterable[str] = (), rules: bool = True
+        self,
+        names: Iterable[str] = (),
+        numbers: Iterable[str] = (),
+        keep: Iterable[str] = (),
+        rules: bool = True,
+        name_threshold: float | None = NAME_THRESHOLD,
+        recogniser: NameRecogniser | None = None,
     ) -> None:
         """`names`: people that the file itself names (in DICOM's PN form too); every part of a name is removed.
-        `numbers`: its record numbers, institutions and other phrases, removed as they stand. `keep`: capitalised words
-        that are not names. Without `rules` only `names` and `numbers` are removed."""
-        self._names = NameFinder(frozenset(word.lower() for word in keep)) if rules else None
+        `numbers`: its record numbers, institutions and other phrases, removed as they stand. `keep`: words that are not
+        names. Without `rules` only `names` and `numbers` are removed. `name_threshold`: of :class:`UncuedNameFinder`;
+        None leaves it out. `recogniser`: one more, whose names go as well."""
+        kept = frozenset(word.lower() for word in keep)
+        self._rules = rules
+        self._recognisers: list[NameRecogniser] = [NameFinder(kept)] if rules else []
+        if rules and name_threshold is not None:
+            self._recognisers.append(UncuedNameFinder(name_threshold, kept))
+        if rules and recogniser is not None:
+            self._recognisers.append(Unlisted(recogniser, kept))
         parts = {part for name in names for part in regex.split(r"[\s^=,.]+", name) if part}
         parts |= {written for part in parts for written in _spellings(part)}
         phrases = {" ".join(number.split()) for number in numbers}
@@ -82,12 +98,12 @@ class Scrubber:
     def __call__(self, text: str) -> str:
         """The text without identifiers, white space normalised."""
         text = unicodedata.normalize("NFC", text)
-        rules: Sequence[tuple[str, regex.Pattern[str]]] = IDENTIFIERS if self._names else ()
-        for label, pattern in (*rules, *self._known, *(INSTITUTIONS_AND_CODES if self._names else ())):
+        rules: Sequence[tuple[str, regex.Pattern[str]]] = IDENTIFIERS if self._rules else ()
+        for label, pattern in (*rules, *self._known, *(INSTITUTIONS_AND_CODES if self._rules else ())):
             text = pattern.sub(f"[{label}]", text)
-        if self._names is not None:
-            for start, end in reversed(self._names.spans(text)):
-                text = f"{text[:start]}[name]{text[end:]}"
+        spans = [span for recogniser in self._recognisers for span in recogniser.spans(text)]
+        for start, end in reversed(merged(spans)):
+            text = f"{text[:start]}[name]{text[end:]}"
         text = regex.sub(r"\[name\](?:(?:[\s,^]|\bet\b|\b\p{Lu}\.)+\[name\])+", "[name]", text)
         return " ".join(text.split())
 

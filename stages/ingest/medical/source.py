@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from stages.base.contract import FingerprintedUnless
-from stages.base.external_files import ExternalFile
+from stages.base.external_files import ExternalFile, local_path
 from stages.ingest.config import SourceConfig
 from stages.ingest.files import InputFile
+from stages.ingest.medical.name_scores import NAME_THRESHOLD, PERSON_LABELS
 from stages.ingest.source import Pair, Reject, Source, Unit
 
 if TYPE_CHECKING:
     from stages.ingest.medical.burned_in import BurnedInTextDetector
     from stages.ingest.medical.deidentify import Scrubber
     from stages.ingest.medical.dicom import DecodedImage, DicomFile
+    from stages.ingest.medical.names import NameRecogniser
     from stages.ingest.medical.reports import Reports
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -48,7 +50,18 @@ class MedicalConfig(SourceConfig):
     """Sections that become the caption; a report without any of them is rejected. Empty takes whole reports with
     headers full of names, which the rules alone must then detect."""
     keep_words: tuple[str, ...] = ()
-    """Capitalised words that are not names, such as a local device's; the rules leave them."""
+    """Words that are not names, such as a local device's; the rules and recognisers leave them."""
+    name_threshold: Annotated[float | None, FingerprintedUnless(None)] = NAME_THRESHOLD
+    """Least log-odds, by a word's spelling and neighbours, of a name that nothing announces; lower finds more names and
+    takes more other words (docs/medical.md has the curve). Null looks only for names with a title, a role or a capital
+    that betrays them."""
+    recogniser: Annotated[str | None, ExternalFile] = None
+    """A folder with a model that recognises names beside the rules: a spaCy pipeline (`meta.json`, `config.cfg`) or a
+    Hugging Face token classifier (`config.json`). Its contents count, not its location."""
+    recogniser_labels: Annotated[tuple[str, ...], FingerprintedUnless(PERSON_LABELS)] = PERSON_LABELS
+    """Which of the model's labels mean people, in any case and without B- and I-."""
+    recogniser_threshold: Annotated[float, Field(ge=0, le=1), FingerprintedUnless(0.5)] = 0.5
+    """Of a token classifier: least probability that a token belongs to a name."""
     frames: Literal["first", "middle", "all", "reject"] = "first"
     """Which frames of a multi-frame DICOM file become images; `reject` rejects such files (`multi_frame`)."""
     max_pixels: Annotated[int, Field(ge=1024)] = 178_956_970
@@ -87,6 +100,10 @@ class Medical(Source[MedicalConfig]):
             from stages.imaging.text_boxes import require_detector
 
             require_detector(f"sources.{self.name}.burned_in_text")
+        if self.config.recogniser is not None:
+            from stages.ingest.medical.recogniser import check_folder
+
+            check_folder(local_path(self.config.recogniser, self.inputs), f"sources.{self.name}.recogniser")
         step = self.settings.files_per_partition
         return [Unit(tuple(images[start : start + step])) for start in range(0, len(images), step)]
 
@@ -102,6 +119,20 @@ class Medical(Source[MedicalConfig]):
         from stages.ingest.medical.burned_in import BurnedInTextDetector
 
         return None if self.config.burned_in_text == "keep" else BurnedInTextDetector(self.config.text_side)
+
+    @cached_property
+    def _recogniser(self) -> NameRecogniser | None:
+        from stages.ingest.medical.recogniser import load_recogniser
+
+        config = self.config
+        if config.recogniser is None:
+            return None
+        return load_recogniser(
+            local_path(config.recogniser, self.inputs),
+            config.recogniser_labels,
+            config.recogniser_threshold,
+            f"sources.{self.name}.recogniser",
+        )
 
     def read(self, unit: Unit) -> Iterator[Pair | Reject]:
         """One item per file, or per frame with `frames: all`."""
@@ -143,7 +174,7 @@ class Medical(Source[MedicalConfig]):
         names, numbers = stated_identifiers(report or "")
         if dicom is not None:
             names, numbers = [*names, *dicom.names], [*numbers, *dicom.numbers]
-        scrubber = Scrubber(names, numbers, self.config.keep_words)
+        scrubber = Scrubber(names, numbers, self.config.keep_words, True, self.config.name_threshold, self._recogniser)
         if report is None:
             return "", scrubber
         caption = scrubber(sections(report, self.config.sections))

@@ -148,20 +148,14 @@ class _Joined:
     def cells(self) -> Counter[tuple[str, str, str]]:
         """(source, reason before, reason after) -> pairs."""
         one, other = self._reasons
-        shape = len(self._source.names), len(one.names), len(other.names)
-        place = np.ravel_multi_index((self._source.of, one.of, other.of), shape) if len(one.of) else []
+        place = (self._source.of.astype(np.int64) * len(one.names) + one.of) * len(other.names) + other.of
         used, pairs = np.unique(place, return_counts=True)
-        keys = (
-            zip(*(axis.tolist() for axis in np.unravel_index(used.astype(np.int64), shape)), strict=True)
-            if len(used)
-            else ()
-        )
-        return Counter(
-            {
-                (self._source.names[s], one.names[a], other.names[b]): n
-                for (s, a, b), n in zip(keys, pairs.tolist(), strict=True)
-            }
-        )
+        cells: Counter[tuple[str, str, str]] = Counter()
+        for cell, number in zip(used.tolist(), pairs.tolist(), strict=True):
+            rest, after = divmod(cell, len(other.names))
+            source, before = divmod(rest, len(one.names))
+            cells[self._source.names[source], one.names[before], other.names[after]] = number
+        return cells
 
     def first(
         self, table: pa.Table, places: pa.Array, which: NDArray[np.bool_], private: set[str]

@@ -36,7 +36,7 @@ Counts = Counter[tuple[Any, ...]]
 
 
 @dataclass
-class Report:
+class DataReport:
     """The figures, and what the page shows besides."""
 
     numbers: dict[str, Any]
@@ -47,7 +47,7 @@ class Report:
     """Reason (empty: kept) -> a few pairs of public sources."""
 
 
-def figures(passes: Passes) -> Report:
+def figures(passes: Passes) -> DataReport:
     """Count everything. The ranges must be decided."""
     job = passes.job
     edges = edges_of(passes)
@@ -72,7 +72,7 @@ def figures(passes: Passes) -> Report:
         "duplicates": copies,
         "benchmarks": found,
     }
-    return Report(numbers, {**rows, **leaked_rows}, samples)
+    return DataReport(numbers, {**rows, **leaked_rows}, samples)
 
 
 @dataclass

@@ -43,7 +43,8 @@ def clusters(passes: Passes, counts: Mapping[Any, int]) -> tuple[dict[str, Any],
 
     `counts`: pairs by ("reason", source, reason).
     """
-    found, rows = {}, {}
+    found: dict[str, Any] = {}
+    rows: dict[str, int] = {}
     for kind in KINDS:
         reason = f"duplicate.{kind}"
         if not any(key[0] == "reason" and key[2] == reason for key in counts):

@@ -30,7 +30,8 @@ def hosts(passes: Passes) -> dict[str, Any]:
     job = passes.job
     counted = job.exchange("hosts", text_buckets(job))
     done(passes.read(_offer, counted))
-    total, top = np.zeros(3, dtype=np.int64), []
+    total = np.zeros(3, dtype=np.int64)
+    top: list[dict[str, Any]] = []
     for part in passes.buckets(_count, counted.buckets, counted) if passes.ranges else ():
         total += (part.asked, part.without_success, part.not_asked)
         top = _first([*top, *part.top])

@@ -19,7 +19,7 @@ from stages.select.report.samples import Samples
 from stages.select.report.tables import tables
 
 if TYPE_CHECKING:
-    from stages.select.report.figures import Report
+    from stages.select.report.figures import DataReport
 
 TITLES = {
     "shorter_side": "Shorter side, pixels",
@@ -55,7 +55,7 @@ _HOSTS = 15
 COMPARE_LINK, COMPARE_SECTION = "<!-- link to the comparison -->", "<!-- comparison -->"
 
 
-def write(passes: Passes, report: Report, folder: Path) -> None:
+def write(passes: Passes, report: DataReport, folder: Path) -> None:
     """Write `report.html`, `report.json`, `data_card.md` and `tables/*.json` into `folder`.
 
     `report` is the result of :func:`stages.select.report.figures.figures`; figures that need the lists are added here.

@@ -309,6 +309,13 @@ def test_a_shape_that_is_no_decoders_is_refused(config: Callable[..., Any], tmp_
     shape = {**DECODER, "model_type": "llama", "quantization_config": {"bits": 4}}
     with pytest.raises(ValueError, match="shape is that of quantised weights"):
         config("blip2_tiny", language={"family": "transformers", "shape": shape})
+    with pytest.raises(ValueError, match="shape is that of a gemma3, which is more than a decoder of text"):
+        config(
+            "blip2_tiny", language={"family": "transformers", "shape": {"model_type": "gemma3", "text_config": DECODER}}
+        )
+    headless = {"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 2}
+    with pytest.raises(ValueError, match="shape, that of a mamba, states no num_attention_heads"):
+        config("blip2_tiny", language={"family": "transformers", "shape": headless})
     own_head = {**DECODER, "model_type": "bert", "is_decoder": True}
     with pytest.raises(
         UserError, match=r"^model\.language\.shape: the decoder BertLMHeadModel is more than layers and"

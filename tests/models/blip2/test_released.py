@@ -16,6 +16,7 @@ from transformers import (
     Blip2ForConditionalGeneration,
     Blip2ForImageTextRetrieval,
     LlamaConfig,
+    MistralConfig,
     OPTConfig,
     PreTrainedConfig,
 )
@@ -79,12 +80,18 @@ def randomised(model: Any) -> Any:
     return model.eval()
 
 
-@pytest.fixture(params=["opt", "llama"])
+@pytest.fixture(params=["opt", "llama", "mistral"])
 def released(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, Path]:
     """A random BLIP-2 of `transformers`, and the folder it is saved in, in several files."""
     sizes: dict[str, Any] = {"hidden_size": 40, "intermediate_size": 80}
     sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4}
-    text = opt() if request.param == "opt" else LlamaConfig(**sizes, max_position_embeddings=64, **IDS)
+    texts = {
+        "opt": opt(),
+        "llama": LlamaConfig(**sizes, max_position_embeddings=64, **IDS),
+        # A window shorter than queries and text, which counts padding where there is some in between.
+        "mistral": MistralConfig(**sizes, max_position_embeddings=64, num_key_value_heads=2, sliding_window=5, **IDS),
+    }
+    text = texts[request.param]
     theirs = randomised(Blip2ForConditionalGeneration(described(text)))
     theirs.save_pretrained(tmp_path / "released", max_shard_size="40KB")
     assert (tmp_path / "released" / "model.safetensors.index.json").exists()

@@ -7,10 +7,14 @@ import subprocess
 import sys
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.provenance.find import rows
+from pipelines.provenance.provenance import ProvenanceReader, SourceArtifacts
 from pipelines.provenance.reasons import explain
+from stages.base.artifact import Artifact
 from stages.shard.reader import ShardReader
 from stages.tokens.reader import TokenReader
 
@@ -150,3 +154,49 @@ def test_it_starts_neither_ray_nor_torch(made: Any) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout.rsplit("LOADED", 1)[1].split() == [], done.stderr
+
+
+def test_a_verdict_is_looked_for_beside_the_list_first_and_then_everywhere(
+    tmp_path: Any, write_verdicts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, verdicts = [], []
+    for source in ("alpha", "beta"):
+        folder = tmp_path / source
+        folder.mkdir()
+        for part in range(3):
+            uids = [f"{ord(source[0])}{part}{n}".zfill(32) for n in range(2)]
+            pq.write_table(pa.table({"uid": uids}), folder / f"pairs-{part:05d}.parquet")
+            verdicts += [{"uid": u, "image_uid": u[::-1], "source": source, "keep": True, "reason": ""} for u in uids]
+        manifest = {"fingerprint": source, "files": [{"name": f"pairs-{part:05d}.parquet"} for part in range(3)]}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        listed.append(Artifact(str(folder)))
+    select = tmp_path / "select"
+    select.mkdir()
+    write_verdicts(select, [*verdicts, {**verdicts[0], "uid": "f" * 32}], listed)
+    files = [{"name": f"verdicts-{number:05d}.parquet"} for number in range(6)]
+    manifest = {"fingerprint": "s", "inputs": {"pairs": ["alpha", "beta"]}, "files": files}
+    (select / "manifest.json").write_text(json.dumps(manifest))
+    opened: list[str] = []
+
+    class Counted(Artifact):
+        def open(self, name: str) -> Any:
+            opened.append(name)
+            return super().open(name)
+
+    def look(uid: str, *where: Any) -> tuple[Any, int]:
+        reader = ProvenanceReader(None, frozenset())  # type: ignore[arg-type]
+        reader.__dict__["_verdicts"] = Counted(str(select))
+        opened.clear()
+        held = reader._held(uid, *where)
+        assert reader._held(uid) == held
+        return held, sum(name.startswith("verdicts-") for name in opened)
+
+    beta = SourceArtifacts("beta", False, listed[1], None, None)
+    other = SourceArtifacts("beta", False, listed[0], None, None)
+    row = verdicts[-1]
+    assert look(row["uid"], beta, "pairs-00002.parquet") == (row, 1)
+    assert look(row["uid"], other, "pairs-00002.parquet") == (row, 6)
+    assert look(row["uid"]) == (row, 6)
+    assert look(verdicts[2]["uid"]) == (verdicts[2], 2)
+    assert look("f" * 32, beta, "pairs-00000.parquet")[0]["image_uid"] == verdicts[0]["image_uid"]
+    assert look("e" * 32) == (None, 6)

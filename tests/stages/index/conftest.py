@@ -149,6 +149,8 @@ class Whole:
             (pairs[r["pair"]], r["benchmark"], r["overlap"]) for r in self.benchmark_texts.to_pylist()
         )
         matches = {"exact": self.index.benchmark_exact}
+        if self.index.artifact.manifest["config"].get("crops"):
+            matches["crops"] = self.index.benchmark_crops
         for hash in self.index.radius:
             edges = self.near(hash).to_pylist()
             said[hash] = sorted((uids[r.pop("first")], uids[r.pop("second")], tuple(r.values())) for r in edges)

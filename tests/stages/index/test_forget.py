@@ -20,6 +20,7 @@ from stages.base.forgetting import Forgotten
 from stages.index.forget import forget
 from stages.index.ranges import RANGES
 from stages.index.schema import (
+    BENCHMARK_CROPS,
     BENCHMARK_EXACT,
     BENCHMARK_NEAR,
     BENCHMARK_TEXTS,
@@ -121,6 +122,10 @@ def tables(images: list[Image], pairs: list[tuple[str, str]], ranges: int) -> di
     close = {"distance": 1, "difference": 1.0, "relative_difference": 0.5}
     nearly = [{"image": n, **match, **close} for n in sorted(hubs[s] for s in (0, 1) if s in hubs)]
     made["benchmark-exact.arrow"] = pa.Table.from_pylist(held, BENCHMARK_EXACT)
+    cropped = {"distance": 6, "correlation": 0.98, "uncovered": 0.99}
+    parts = [{"image": group[pixels], **match, **cropped} for pixels in (0, 1) if pixels in group]
+    parts.sort(key=lambda row: row["image"])
+    made["benchmark-crops.arrow"] = pa.Table.from_pylist(parts, BENCHMARK_CROPS)
     made["benchmark-phash.arrow"] = pa.Table.from_pylist(nearly, BENCHMARK_NEAR)
     return made
 

@@ -12,9 +12,16 @@ import yaml
 from PIL import Image, ImageEnhance, ImageOps
 
 from stages.imaging.decode import decode_rgb
-from stages.imaging.perceptual_hash import hash_words, perceptual_signature, pixel_sha256, thumbnail_array
+from stages.imaging.perceptual_hash import (
+    hash_words,
+    patch_array,
+    perceptual_signature,
+    pixel_sha256,
+    thumbnail_array,
+)
 from stages.index.config import Hash
 from stages.index.matches import Pictures, near_matches
+from stages.index.windows import textured
 from stages.select.config import Near, SelectionConfig
 from stages.select.duplicates import confirmed
 
@@ -108,3 +115,8 @@ def test_mirrored_photographs_are_found_by_the_hash_for_it(photographs, near: Ne
     mirrored = [ImageOps.mirror(image) for image in photographs]
     assert recall(photographs, mirrored, near, "phash_d4") >= 0.9
     assert recall(photographs, mirrored, near) < 0.2
+
+
+def test_no_shape_is_looked_for_as_a_crop(shapes) -> None:
+    for images in (shapes[0][::4], shapes[1]):
+        assert not textured(patch_array([perceptual_signature(image)["patch"] for image in images])).any()

@@ -24,6 +24,7 @@ QUESTION = "what is the man in the red jacket on the left holding in his hand"
 CONFIG = IndexConfig.model_validate(
     {
         "search_radius": {"phash": 8, "phash_d4": 4},
+        "crops": True,
         "ngram": 8,
         "benchmarks": {
             "vqa": {"images": "world:w/images", "texts": ["world:w/vqa.json"], "image_pattern": "{image_id}.png"},
@@ -53,6 +54,8 @@ def inputs(measured, scene, as_bytes, world):
             ("http://c.example/scaled", as_bytes(scaled, "JPEG", quality=85), ["y"]),
             ("http://c.example/mirrored", as_bytes(ImageOps.mirror(scene(10, 120, 120))), ["y"]),
             ("http://c.example/leak", as_bytes(scene(21).resize((90, 90))), ["y"]),
+            ("http://c.example/crop", as_bytes(ImageOps.mirror(scene(20).crop((4, 0, 96, 90)))), ["y"]),
+            ("http://c.example/border", as_bytes(ImageOps.expand(scene(21), 5)), ["y"]),
         ]
         clinic = [("http://clinic.example/1", as_bytes(scene(1)), ["private"])]
         MADE["inputs"] = measured({"web": web, "list": list_, "clinic": clinic})
@@ -129,11 +132,24 @@ def test_images_carry_their_attempt_and_every_scalar_signal(index, inputs, row) 
         for entry in pq.read_table(signals.path(name)).to_pylist()
     }
     kinds = pq.read_schema(signals.path(signals.names("images-*")[0]))
-    scalars = {f.name for f in kinds if not pa.types.is_nested(f.type)} - {"thumbnail", "pixel_sha256", "source"}
+    scalars = {f.name for f in kinds if not pa.types.is_nested(f.type)} - {
+        "thumbnail",
+        "patch",
+        "pixel_sha256",
+        "source",
+    }
     scalars -= {name for name in scalars if name.startswith("phash")}
     assert scalars <= set(table.column_names)
     assert {"width", "entropy", "sha256"} <= scalars
-    hidden = set(table.column_names) & {"thumbnail", "pixel_sha256", "phash", "phash_rgb", "phash_d4", "mean_rgb"}
+    hidden = set(table.column_names) & {
+        "thumbnail",
+        "patch",
+        "pixel_sha256",
+        "phash",
+        "phash_rgb",
+        "phash_d4",
+        "mean_rgb",
+    }
     assert not hidden
     for entry in table.filter(pa.compute.equal(table["source"], 0)).to_pylist():
         attempt, number = tried[entry["image_uid"]]
@@ -229,6 +245,21 @@ def test_only_images_that_a_benchmark_lists_are_held_out(index, row) -> None:
     assert unlisted not in {image for image, _, _ in found}
 
 
+def test_crops_and_borders_of_what_a_benchmark_lists_are_found_mirrored_or_not(index, row) -> None:
+    crops = index.index.benchmark_crops
+    found = {(n["image"], n["file"]) for n in crops.to_pylist() if max(n["correlation"], n["uncovered"]) >= 0.97}
+    assert found == {
+        (row("web", "http://a.example/leak"), "images/20.png"),
+        (row("web", "http://a.example/leak"), "other/a.png"),
+        (row("list", "http://c.example/leak"), "images/21.png"),
+        (row("list", "http://c.example/crop"), "images/20.png"),
+        (row("list", "http://c.example/crop"), "other/a.png"),
+        (row("list", "http://c.example/border"), "images/21.png"),
+    }
+    order = [(n["image"], n["benchmark"], n["file"]) for n in crops.to_pylist()]
+    assert order == sorted(order)
+
+
 def test_captions_that_repeat_a_benchmarks_texts_are_found_fetched_or_not(index) -> None:
     uids = index.pairs["uid"].to_pylist()
     found = {uids[r["pair"]]: (r["benchmark"], r["overlap"]) for r in index.benchmark_texts.to_pylist()}
@@ -240,11 +271,12 @@ def test_captions_that_repeat_a_benchmarks_texts_are_found_fetched_or_not(index)
 
 def test_counts_say_how_much_there_is(artifact) -> None:
     counts = artifact.counts
-    assert counts["images"] == 11
-    assert counts["pairs"] == 13
-    assert counts["pictures"] == 7
+    assert counts["images"] == 13
+    assert counts["pairs"] == 15
+    assert counts["pictures"] == 9
     assert counts["benchmark.exact"] == 2
     assert counts["benchmark.texts"] == 2
+    assert counts["benchmark.crops"] >= 6
 
 
 def test_equal_inputs_give_equal_bytes_from_a_cache_and_without(artifact, inputs, run_stage, tmp_path) -> None:

@@ -15,7 +15,7 @@ from benchmarks.selection_index import write_ranges
 from stages.base.artifact import Artifact
 from stages.index.config import IndexConfig
 from stages.index.reader import Index
-from stages.index.schema import BENCHMARK_EXACT, BENCHMARK_NEAR, BENCHMARK_TEXTS, IMAGES, NEAR, PAIRS
+from stages.index.schema import BENCHMARK_CROPS, BENCHMARK_EXACT, BENCHMARK_NEAR, BENCHMARK_TEXTS, IMAGES, NEAR, PAIRS
 from stages.index.stage import BuildIndex
 from stages.signals.config import SignalsConfig
 from stages.signals.stage import Signals
@@ -91,6 +91,7 @@ def make_index(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Index]
         near: Sequence[Mapping[str, Any]] = (),
         exact: Sequence[Mapping[str, Any]] = (),
         benchmark_near: Sequence[Mapping[str, Any]] = (),
+        benchmark_crops: Sequence[Mapping[str, Any]] = (),
         texts: Sequence[Mapping[str, Any]] = (),
         without: Sequence[str] = (),
         image_only: Sequence[str] = (),
@@ -132,6 +133,7 @@ def make_index(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Index]
             _table(texts, BENCHMARK_TEXTS),
             parts,
             range_rows,
+            crops=_table(benchmark_crops, BENCHMARK_CROPS),
         )
         listed = [
             {"name": name, "private": bool(private), **({"image_only": True} if name in image_only else {})}
@@ -251,7 +253,9 @@ def measured(fetched_source, run_stage, ray_session) -> Callable[..., dict[str, 
             inputs["raw"].append(raw)
             signals = Signals(SignalsConfig(families=("cheap",)))
             inputs["signals"].append(run_stage(signals, {"pairs": [pairs], "raw": [raw]}))
-        config = IndexConfig(search_radius={"phash": 8}, benchmarks=benchmarks or {}, private_sources=list(private))
+        config = IndexConfig(
+            search_radius={"phash": 8}, crops=True, benchmarks=benchmarks or {}, private_sources=list(private)
+        )
         index = run_stage(BuildIndex(config), {**inputs, "worlds": list(worlds)})
         return {"index": [index], "pairs": inputs["pairs"], "raw": inputs["raw"]}
 

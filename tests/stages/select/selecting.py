@@ -14,7 +14,7 @@ from stages.index.reader import Index
 from stages.select.config import SelectConfig
 from stages.select.decision import Decision
 from stages.select.job import Job, Limits, Passes
-from stages.select.report.figures import Report, figures
+from stages.select.report.figures import DataReport, figures
 from stages.select.verdict import decide
 
 #: Limits by which even a few rows are divided among buckets and components.
@@ -50,7 +50,7 @@ class Selected:
         """Reason -> pairs."""
         return sum((decision.counts() for decision in self.decisions), Counter())
 
-    def report(self) -> Report:
+    def report(self) -> DataReport:
         """The report's figures."""
         return figures(self.passes)
 

