@@ -284,9 +284,8 @@ class Web:
             "phash": hexadecimal(digits[:, :8]),
             "phash_rgb": hexadecimal(digits[:, 8:32]),
             "phash_d4": hexadecimal(digits[:, 32:40]),
-            "thumbnail": pa.FixedSizeBinaryArray.from_buffers(
-                pa.binary(192), len(row), [None, pa.py_buffer(thumbnail.tobytes())]
-            ),
+            "thumbnail": _binary(thumbnail),
+            "patch": _binary(_bytes(look, 240, 32)),
             "faces": mix(pixels, 64) % np.uint64(3),
         }
 
@@ -344,6 +343,12 @@ def seal(folder: Path, identity: Mapping[str, Any], counts: Mapping[str, int]) -
 def _bytes(numbers: Numbers, salt: int, words: int) -> NDArray[np.uint8]:
     """`words` times 8 bytes per number, [n, 8 * words]."""
     return np.stack([mix(numbers, salt + n) for n in range(words)], axis=1).view(np.uint8)
+
+
+def _binary(data: NDArray[np.uint8]) -> pa.Array:
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(data.shape[1]), len(data), [None, pa.py_buffer(data.tobytes())]
+    )
 
 
 def _strings(text: NDArray[np.uint8]) -> pa.Array:

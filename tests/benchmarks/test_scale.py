@@ -93,6 +93,8 @@ def test_rows_are_those_of_the_stages_in_schema_and_order(measured_parts: tuple[
                 for field in tables.schema(family):
                     assert table.schema.field(field.name).type == field.type
     broken = images.filter(pc.invert(images["decoded"]))
+    whole = images.filter(images["decoded"])
+    assert [name for name in whole.column_names if whole[name].null_count] == []
     assert broken["width"].null_count == broken["phash"].null_count == broken.num_rows > 0
 
 
