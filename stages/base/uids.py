@@ -18,6 +18,8 @@ UID = pa.binary(16)
 _DIGITS = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)
 #: The two digits of every byte, side by side.
 _PAIRS = np.stack([_DIGITS.repeat(16), np.tile(_DIGITS, 16)], axis=1).view(np.uint16).ravel()
+#: Texts of 32 digits that one `string` array holds, whose offsets have 32 bits.
+_MOST_TEXTS = ((1 << 31) - 1) // 32
 _VALUE = np.full(256, 255, dtype=np.uint8)
 _VALUE[_DIGITS] = np.arange(16, dtype=np.uint8)
 
@@ -48,9 +50,12 @@ def _packed(chunk: pa.Array, digits: int) -> NDArray[np.uint8]:
 
 
 def as_hex(uids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """A column of `UID` as 32 hex digits, `string`; chunk by chunk, each below 67 million rows, nulls kept."""
+    """A column of `UID` as 32 hex digits, `string`, nulls kept; in chunks, if there are more than one chunk can hold."""
     if isinstance(uids, pa.ChunkedArray):
-        return pa.chunked_array([as_hex(chunk) for chunk in uids.chunks], pa.string())
+        pieces = [uids.slice(begin, _MOST_TEXTS) for begin in range(0, len(uids), _MOST_TEXTS)]
+        return pa.chunked_array([as_hex(chunk) for piece in pieces for chunk in piece.chunks], pa.string())
+    if len(uids) > _MOST_TEXTS:
+        return as_hex(pa.chunked_array([uids]))
     data = bytes_of(uids)
     text = _PAIRS[data]
     offsets = np.arange(0, 32 * len(data) + 1, 32, dtype=np.int32)

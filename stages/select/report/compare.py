@@ -1,7 +1,7 @@
 """Figures of the difference between two selections: verdicts pair by pair, and distributions of the kept sets.
 
-Where both divide the same parts into the same ranges, the files are compared one by one; otherwise their rows are first
-regrouped by uid. A process holds one range or bucket of each at a time.
+Where both divide the same parts of the same lists into the same ranges, the files are compared one by one; otherwise
+their rows are first regrouped by uid. A process holds one range or bucket of each at a time.
 """
 
 from __future__ import annotations
@@ -106,10 +106,12 @@ _EMPTY = pa.schema([(name, pa.string()) for name in ("uid", "image_uid", "source
 
 
 def _parts(artifact: Artifact) -> Any:
-    """The parts of each range; None for a selection without ranges."""
-    if RANGES not in artifact.names():
+    """What the files of verdicts are about: the lists and the parts of each range; None where that is not known."""
+    # A part is a number: only with the list it counts in does it say which pairs are meant.
+    lists = artifact.manifest.get("inputs", {}).get("pairs")
+    if lists is None or RANGES not in artifact.names():
         return None
-    return [entry["parts"] for entry in artifact.read_json(RANGES)]
+    return lists, [entry["parts"] for entry in artifact.read_json(RANGES)]
 
 
 def _rows(artifact: Artifact, name: str) -> int:

@@ -21,6 +21,16 @@ def test_hex_digits_come_back_from_any_column(kind: pa.DataType) -> None:
     assert as_hex(packed(pa.array([], kind))).to_pylist() == []
 
 
+def test_more_digits_than_one_array_holds_are_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    """32-bit offsets end at 67 million uids; a range may have more."""
+    monkeypatch.setattr("stages.base.uids._MOST_TEXTS", 2)
+    short = packed(pa.array([*_UIDS, "a" * 32]))
+    for column in (short, pa.chunked_array([short])):
+        digits = as_hex(column)
+        assert [len(chunk) for chunk in digits.chunks] == [2, 2, 1]
+        assert digits.to_pylist() == [*_UIDS, "a" * 32]
+
+
 def test_nulls_stay_null_on_the_way_to_digits() -> None:
     column = pa.array([bytes(16), None], UID)
     assert as_hex(column).to_pylist() == ["0" * 32, None]

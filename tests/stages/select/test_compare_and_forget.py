@@ -43,9 +43,10 @@ def made(make_index, random_rows, tmp_path: Path):
     return make
 
 
-def sealed(folder: Path) -> Artifact:
+def sealed(folder: Path, lists: str = "lists") -> Artifact:
     files = [{"name": file.name} for file in sorted(folder.iterdir()) if file.name != "manifest.json"]
-    (folder / "manifest.json").write_text(json.dumps({"fingerprint": folder.name, "files": files}))
+    manifest = {"fingerprint": folder.name, "files": files, "inputs": {"pairs": [lists]}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     return Artifact(str(folder))
 
 
@@ -81,6 +82,18 @@ def test_a_pair_that_only_one_selection_lists_is_counted_as_such(made) -> None:
     found = compare(old, sealed(Path(new.url)), set(), 25)
     assert sum(move["pairs"] for move in found["moves"] if move["to"] == "not listed") == gone > 0
     assert found["totals"]["pairs"] == [160, 160 - gone]
+
+
+def test_parts_of_other_lists_are_not_taken_for_the_same_pairs(made) -> None:
+    """A list that grew by a row may have as many parts as before, with other pairs in each."""
+    old, new = made(OLD, 30, "old"), made(NEW, 30, "new")
+    found = compare(old, new, set())
+    names = new.names("verdicts-*.parquet")
+    tables = [pq.read_table(new.path(name)) for name in names]
+    assert len(names) > 2
+    for name, table in zip(names, [*tables[1:], tables[0]], strict=True):
+        pq.write_table(table, new.path(name))
+    assert compare(old, sealed(Path(new.url), "longer lists"), set()) == found
 
 
 def test_forgetting_rewrites_the_ranges_that_hold_the_pair_and_counts_it_once(made, tmp_path) -> None:
