@@ -50,7 +50,7 @@ def _packed(chunk: pa.Array, digits: int) -> NDArray[np.uint8]:
 
 
 def as_hex(uids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """A column of `UID` as 32 hex digits, `string`, nulls kept; in chunks, if there are more than one chunk can hold."""
+    """A column of `UID` as 32 hex digits, `string`, nulls kept; in chunks where they are more than one can hold."""
     if isinstance(uids, pa.ChunkedArray):
         pieces = [uids.slice(begin, _MOST_TEXTS) for begin in range(0, len(uids), _MOST_TEXTS)]
         return pa.chunked_array([as_hex(chunk) for piece in pieces for chunk in piece.chunks], pa.string())
