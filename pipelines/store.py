@@ -5,6 +5,7 @@
     _plan.json  _commits/<id>.json  _parts/  _tmp/   while it is being made
 <workspace>/cache/<stage>/         what its artifacts share, named by contents; deleting it costs time only
 <workspace>/forgotten.json         samples that no run may bring back
+<workspace>/forgetting.json        samples that are being removed; nothing is made meanwhile
 <workspace>/latest/<node>.json     the newest finished artifact of a node, to say what changed since
 """
 
@@ -32,6 +33,9 @@ SHORT = 12
 
 #: Requests to an object store, or files that are removed, at a time.
 _THREADS = 32
+
+#: Name of the file, beside `forgotten.json`, that is there as long as `pairmill forget` is not done.
+FORGET_PLAN = "forgetting.json"
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -119,6 +123,23 @@ class ArtifactDir:
             os.link(Path(self.url, below + name), target)
         return target
 
+    def files(self) -> list[str]:
+        """Names of all files below the folder, sorted."""
+        if self.remote:
+            found = self._fs.find(self._root) if self._fs.exists(self._root) else []
+            return sorted(str(path).removeprefix(self._root).lstrip("/") for path in found)
+        return sorted(path.relative_to(self.url).as_posix() for path in Path(self.url).rglob("*") if path.is_file())
+
+    def remove(self, name: str) -> None:
+        """Remove a file, or a folder with all in it, if it is there."""
+        if self.remote:
+            if self._fs.exists(f"{self._root}/{name}"):
+                self._fs.rm(f"{self._root}/{name}", recursive=True)
+        elif Path(self.url, name).is_dir():
+            _remove(Path(self.url, name))
+        else:
+            Path(self.url, name).unlink(missing_ok=True)
+
     # -- state ---------------------------------------------------------------------------------------------------
     def artifact(self) -> Artifact | None:
         """The finished artifact, or None."""
@@ -178,13 +199,7 @@ class ArtifactDir:
     def tidy(self) -> None:
         """Remove everything that only mattered while the artifact was being made."""
         for name in ("_parts", "_tmp", "_commits", "_plan.json"):
-            if self.remote:
-                if self._fs.exists(f"{self._root}/{name}"):
-                    self._fs.rm(f"{self._root}/{name}", recursive=True)
-            elif Path(self.url, name).is_dir():
-                _remove(Path(self.url, name))
-            else:
-                Path(self.url, name).unlink(missing_ok=True)
+            self.remove(name)
         if not self.remote:
             for torn in Path(self.url).glob(".*.part"):  # a kill in the middle of `write`
                 torn.unlink(missing_ok=True)
@@ -241,6 +256,11 @@ class Store:
     def tombstones(self) -> str:
         """The file of forgotten samples."""
         return self._folder("forgotten.json")
+
+    @property
+    def half_forgotten(self) -> bool:
+        """Whether artifacts may hold some of their files before and some after samples were removed from them."""
+        return ArtifactDir(self._folder()).read(FORGET_PLAN) is not None
 
     def latest(self, node: str) -> dict[str, Any] | None:
         """Fingerprint, config and inputs of the node's newest finished artifact."""

@@ -50,6 +50,7 @@ def main(arguments: argparse.Namespace) -> int:
     dag = build(config)
     workspace = Workspace(dag, Store(config.workspace))
     targeted = targets(dag, arguments.target)
+    _refuse_half_forgotten(workspace.store)
     if arguments.retry_failed:
         dag, workspace = _retrying(config, dag, workspace, targeted)
     check_capacity(config, workspace, dag, targeted)
@@ -64,6 +65,15 @@ def main(arguments: argparse.Namespace) -> int:
         print("nothing to do: everything is up to date")
     print_summary(config, workspace, targeted)
     return 0
+
+
+def _refuse_half_forgotten(store: Store) -> None:
+    """Raise UserError if samples are only partly removed: what is made of such artifacts would mix their rows."""
+    if store.half_forgotten:
+        raise UserError(
+            f"{store.workspace}: `pairmill forget` is at work there, or was stopped before it was done; run it again, "
+            "with the same list or another, which completes it, and then this command"
+        )
 
 
 def _check(todo: Mapping[str, Node]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tarfile
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,25 +62,37 @@ def drop_partitions(
 ) -> int:
     """Drop the commits of an unfinished artifact that hold a forgotten sample, with their files: all commits, unless
     the stage keeps clean partitions. Returns their number."""
-    if artifact_dir.remote or not stage.holds_samples:
+    if not stage.holds_samples:
         return 0
     forgotten = Forgotten(frozenset(plan.pairs), frozenset(plan.images | plan.touched))
-    root, dropped = Path(artifact_dir.url), 0
+    dropped = 0
     if not dry_run:
         # What a killed worker left; nothing runs here, since this command holds the lock.
-        shutil.rmtree(root / "_tmp", ignore_errors=True)
-        shutil.rmtree(root / "_forget", ignore_errors=True)
+        for name in ("_tmp", "_forget"):
+            artifact_dir.remove(name)
     for partition in sorted(artifact_dir.committed()):
         commit = artifact_dir.read_commit(partition)
-        files = [root / f["name"] for f in commit.files] + [root / "_parts" / f["name"] for f in commit.parts]
-        if stage.keeps_clean_partitions and _clean_partition(files, forgotten, entries):
-            continue
+        names = [f["name"] for f in commit.files] + [f"_parts/{f['name']}" for f in commit.parts]
+        if stage.keeps_clean_partitions:
+            with _readable(artifact_dir, names) as files:
+                if _clean_partition(files, forgotten, entries):
+                    continue
         dropped += 1
         if not dry_run:
-            (root / "_commits" / f"{partition}.json").unlink()
-            for path in files:
-                path.unlink(missing_ok=True)
+            for name in (f"_commits/{partition}.json", *names):
+                artifact_dir.remove(name)
     return dropped
+
+
+@contextmanager
+def _readable(artifact_dir: ArtifactDir, names: Sequence[str]) -> Iterator[list[Path]]:
+    """Local paths of some files of an artifact; copies that are removed again, if it is in an object store."""
+    if not artifact_dir.remote:
+        yield [Path(artifact_dir.url, name) for name in names]
+        return
+    with tempfile.TemporaryDirectory(prefix="pairmill-forget-") as folder:
+        artifact_dir.fetch(names, "", Path(folder))
+        yield [Path(folder, name) for name in names]
 
 
 def _clean_partition(files: Sequence[Path], forgotten: Forgotten, entries: ForgetList) -> bool:
@@ -119,15 +132,15 @@ def drop_cache_entries(store: Store, plan: ForgetPlan, entries: ForgetList, dry_
     if not plan.pairs and not plan.images:
         return 0
     forgotten = Forgotten(frozenset(plan.pairs), frozenset(plan.images | plan.touched))
-    if is_remote(store.workspace):
-        return 0
+    root = ArtifactDir(store.cache("").rstrip("/"))
     dropped = 0
-    root = Path(store.tombstones).parent / "cache"
-    for path in sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else ():
-        if holds(path, forgotten, entries) or not _clean(path, plan.digests):
+    for name in root.files():
+        with _readable(root, [name]) as (path,):
+            clean = not holds(path, forgotten, entries) and _clean(path, plan.digests)
+        if not clean:
             dropped += 1
             if not dry_run:
-                path.unlink()
+                root.remove(name)
     return dropped
 
 

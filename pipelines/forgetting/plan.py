@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 
 from pipelines.forgetting.forget_list import IDENTITY, ForgetList
 from pipelines.lineage import Lineage
-from pipelines.store import ArtifactDir, Store
+from pipelines.store import FORGET_PLAN, ArtifactDir, Store
 from stages.base.artifact import Artifact
 from stages.base.forgetting import Forgotten
 
-#: Beside `forgotten.json` until everything in it is done. Like that file, it holds uids and digests only.
-PLAN = "forgetting.json"
+#: There until everything in it is done. Like the file of tombstones, it holds uids and digests only.
+PLAN = FORGET_PLAN
 _SETS = ("pairs", "images", "touched", "digests")
 
 

@@ -103,7 +103,8 @@ class OrderedSamples:
         """The buckets that are not finished."""
         self.folder.mkdir(parents=True, exist_ok=True)
         present = set(os.listdir(self.folder))
-        return [bucket for bucket in range(self.buckets) if self._lengths(bucket).name not in present]
+        made = ((self._table(bucket).name, self._lengths(bucket).name) for bucket in range(self.buckets))
+        return [bucket for bucket, names in enumerate(made) if not present.issuperset(names)]
 
     def write(self, bucket: int, table: pa.Table) -> None:
         """Write a bucket's samples; its lengths last."""
@@ -144,7 +145,8 @@ def gather(inputs: Inputs, seed: int, samples: OrderedSamples) -> None:
     exchange = Exchange(samples.folder / "exchange", samples.buckets)
     if missing:
         ranges = verdict_ranges(inputs["verdicts"][0])
-        done = {path.stem for path in Path(exchange.folder).glob("*.npy")}
+        # Both files: a folder may be what a removal left that was stopped.
+        done = {path.stem for path in Path(exchange.folder).glob("*.npy") if path.with_suffix(".arrow").exists()}
         todo = [each for each in ranges if f"{each.number:07d}" not in done]
         tasks = tasks_for(len(todo))
         held = tasks.share(dict(inputs))

@@ -229,6 +229,15 @@ def test_a_kill_at_any_moment_is_made_good_by_running_it_again(
     assert not (cut.root / "forgetting.json").exists()
 
 
+def test_nothing_is_made_of_what_is_half_forgotten(mill: Any) -> None:
+    """The files of an index refer to one another by row: some of before and some of after would mix up images."""
+    (mill.root / "forgetting.json").write_text("{}")
+    done = mill.command("run", "data")
+    assert done.returncode == 2
+    assert "`pairmill forget` is at work there, or was stopped" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_models_that_saw_it_are_named_and_others_are_not(mill: Any) -> None:
     shards = mill.of("shard").fingerprint
     mill.train("pretrain[a]", "a" * 64, {"shards": [shards]})

@@ -226,3 +226,14 @@ def test_verdicts_of_an_earlier_version_are_refused(world: Any, tmp_path: Path) 
     Path(inputs["verdicts"][0].url, "ranges.json").unlink()
     with pytest.raises(UserError, match="run select again"):
         gathered(inputs, 0, tmp_path, 9)
+
+
+def test_what_a_stopped_removal_left_of_a_plan_is_made_again(world: Any, tmp_path: Path) -> None:
+    inputs = world.inputs()
+    samples = gathered(inputs, 0, tmp_path, 6)
+    samples._table(1).unlink()
+    assert samples.missing() == [1]
+    exchange = samples.folder / "exchange"
+    exchange.mkdir()
+    np.save(exchange / "0000000.npy", np.zeros(samples.buckets + 1, np.int64))
+    assert all_rows(gathered(inputs, 0, tmp_path, 6)) == expected(inputs, 0)
