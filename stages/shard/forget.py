@@ -22,7 +22,8 @@ def forget(artifact: Artifact, inputs: ForgetInputs, forgotten: Forgotten, out: 
     from stages.shard.index import ShardIndex, write_index
 
     index = ShardIndex.open(artifact.path("index.arrow"))
-    rows = pa.concat_tables(table.filter(forgotten.pair_mask(table["uid"])) for table in index.tables())
+    lost = (table.filter(forgotten.pair_mask(table["uid"])) for table in index.tables())
+    rows = pa.concat_tables([index.table.slice(0, 0), *lost])  # all samples may be gone already
     removal = Removal(samples=rows.num_rows)
     if not rows.num_rows:
         return removal

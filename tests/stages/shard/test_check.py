@@ -301,6 +301,17 @@ def test_shards_are_sound_after_forgetting_from_them(artifact: Artifact, world: 
     assert (reader.index[0].image_xxh3 is None) == older
 
 
+def test_where_everything_was_forgotten_nothing_is_left_to_forget(artifact: Artifact, world: Any) -> None:
+    forgotten = Forgotten(frozenset(world.captions), frozenset())
+    out = artifact.path().parent / "out"
+    out.mkdir()
+    removal = forget(artifact, {}, forgotten, out)
+    assert removal.samples == len(world.captions)
+    for name in removal.rewritten:
+        (out / name).replace(artifact.path(name))
+    assert not forget(artifact, {}, forgotten, None)
+
+
 @pytest.mark.parametrize("some", [True, False])
 def test_images_without_a_text_are_checked_and_forgotten_like_any_other(
     mixed_world: Any, shard: Callable[..., Artifact], some: bool
