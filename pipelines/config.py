@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import SerializeAsAny, model_validator
+from pydantic import SerializeAsAny, field_validator, model_validator
 
 from models.registry import AnyModelConfig
 from pipelines.cluster import ClusterConfig
@@ -50,6 +50,12 @@ class PairmillConfig(StageConfig):
     evaluate: EvaluateSettings
     cluster: ClusterConfig
     tracking: TrackingConfig
+
+    @field_validator("workspace")
+    @classmethod
+    def _local_is_a_path(cls, workspace: str) -> str:
+        # As a name it would be a folder called `file:` in the current one.
+        return workspace.removeprefix("file://")
 
     @model_validator(mode="after")
     def _addresses_are_of_files(self) -> PairmillConfig:

@@ -48,6 +48,10 @@ def test_every_choice_in_conf_validates(group: str) -> None:
         load([f"{group}={name}", *needed.get((group, name), [])])
 
 
+def test_a_local_workspace_may_be_named_by_its_url() -> None:
+    assert load(["workspace=file:///data/ws"]).workspace == "/data/ws"
+
+
 def test_a_key_that_only_the_schema_knows_can_be_overridden() -> None:
     assert load(["shard.max_samples=7"]).shard.max_samples == 7
 
