@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import scipy
 
-from stages.base.artifact import Artifact, file_sha256
+from stages.base.artifact import Artifact, file_sha256, is_remote
 from stages.base.cache import Cache
 from stages.base.contract import UserError
 from stages.base.tasks import Tasks
@@ -108,7 +109,10 @@ def _hash_bucket(
     key = Cache.key(what="benchmark images", versions=versions, sha256=list(digests))
     held = Cache(cache).get(key, ".parquet")
     if held is not None:
-        return pq.read_table(held).cast(_HASHES)
+        table = pq.read_table(held).cast(_HASHES)
+        if is_remote(cache):  # a copy
+            shutil.rmtree(held.parent, ignore_errors=True)
+        return table
     rows = [_hash(digest, folder, file) for digest, (folder, file) in zip(digests, places, strict=True)]
     table = pa.Table.from_pylist(rows, _HASHES)
     with tempfile.TemporaryDirectory(prefix="pairmill-index-") as folder:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+import uuid
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from stages.base.tasks import InProcess
 from stages.evaluate.config import CaptionBenchmark, VqaBenchmark
 from stages.index.benchmarks import hashed
 from stages.index.config import BenchmarkImages
-from stages.index.held_out import held_out
+from stages.index.held_out import HeldOut, held_out
 
 KARPATHY = {
     "images": [
@@ -184,3 +186,15 @@ def test_a_configured_benchmark_says_what_it_holds_out() -> None:
     )
     where = BenchmarkImages.model_validate(captions.held_out())
     assert (where.images, where.texts, where.karpathy_split) == ("world:w/i", ("world:w/r.json",), "val")
+
+
+def test_hashes_from_a_remote_cache_leave_no_copy_behind(tmp_path, monkeypatch, scene, as_bytes) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(as_bytes(scene(1)))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    held = {"b": HeldOut(str(tmp_path / "images"), ["a.png"], [], {})}
+    cache = f"memory://benchmarks-{uuid.uuid4().hex}"
+    first, again = (hashed(InProcess(), held, cache) for _ in range(2))
+    assert first.equals(again)
+    assert list((tmp_path / "temporary").iterdir()) == []
