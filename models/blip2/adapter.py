@@ -19,10 +19,11 @@ class GatedCrossAttention(nn.Module):
     2 d^2 + 2 w d weights, d the language model's width and w the Q-Former's; no biases on the projections.
     """
 
-    def __init__(self, width: int, image_width: int, heads: int, gate: float) -> None:
+    def __init__(self, width: int, image_width: int, heads: int, gate: float, zero_output: bool) -> None:
         super().__init__()
         self.heads = heads
         self.initial_gate = gate
+        self.zero_output = zero_output
         self.norm = nn.LayerNorm(width)
         self.query = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(image_width, width, bias=False)
@@ -53,7 +54,11 @@ class Adapters(nn.ModuleDict):
         super().__init__(
             {
                 str(layer): GatedCrossAttention(
-                    config.language.width, config.qformer.width, config.language.heads, config.adapters.gate
+                    config.language.width,
+                    config.qformer.width,
+                    config.language.heads,
+                    config.adapters.gate,
+                    config.adapters.zero_output,
                 )
                 for layer in config.adapter_layers
             }

@@ -153,6 +153,9 @@ class AdapterConfig(StrictConfig):
     """An adapter stands before language layers 0, k, 2k, ..."""
     gate: float = Field(default=0.0, ge=0, le=2)
     """Initial value: ``tanh(gate)`` scales what an adapter adds; 0 leaves a pretrained model untouched."""
+    zero_output: Annotated[bool, FingerprintedUnless(False)] = False
+    """Whether output projections start at zero: then an open gate leaves a pretrained model untouched, too, and all
+    weights learn from the first step on, where a closed gate opens by the learning rate a step at most."""
 
 
 class HeadsConfig(StrictConfig):

@@ -82,6 +82,8 @@ class Blip2Adapter(VisionLanguageModel):
         super()._init_weights(module)
         if isinstance(module, GatedCrossAttention):
             init.constant_(module.gate, module.initial_gate)
+            if module.zero_output:
+                init.zeros_(module.out.weight)
         elif isinstance(module, Heads):
             init.constant_(module.logit_scale, module.initial_logit_scale)
         elif isinstance(module, QueryTokens):

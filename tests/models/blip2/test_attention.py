@@ -58,3 +58,13 @@ def test_a_closed_gate_leaves_the_language_model_blind_and_an_open_one_does_not(
             blind = model.language(IDS).logits
     assert not torch.allclose(seeing, plain)
     torch.testing.assert_close(blind, plain)
+
+
+def test_open_gates_with_outputs_of_zero_add_nothing_and_learn_at_once(config: Any) -> None:
+    adapters = {"gate": 1.0, "zero_output": True}
+    model: Any = registry.build(config("blip2_tiny", vocabulary=60, adapters=adapters)).eval()
+    with model.adapters.attending(torch.randn(1, 8, 64)):
+        seeing = model.language(IDS).logits
+    torch.testing.assert_close(seeing, model.language(IDS).logits)
+    seeing.sum().backward()
+    assert all(adapter.out.weight.grad.abs().max() > 0 for adapter in model.adapters.values())
