@@ -4,7 +4,7 @@ Usage: `python benchmarks/real_weights.py FOLDER WORK`. `FOLDER` has COCO's `cap
 which is served on loopback and downloaded like the web. The model is trained as a user would, by `pairmill run
 pretrain`, and asked about its training photographs: as stage 1 left it for recall at 1, in the end for captions. Stage
 1's weights are copied from the run's scratch folder, where they lie until the run ends. Needs the packages that
-docs/released-weights.md names. What is in `WORK` is up to date and not computed again. The last line is one JSON object.
+docs/released-weights.md names. What is in `WORK` already is not computed again. The last line is one JSON object.
 """
 
 from __future__ import annotations
