@@ -65,6 +65,11 @@ class OnRay:
         return ray.put(value)
 
 
+def done(calls: Iterable[Any]) -> None:
+    """Wait for calls whose results are in files."""
+    deque(calls, maxlen=0)
+
+
 def tasks_for(calls: int) -> Tasks:
     """Where to do so many calls: on Ray if it runs in this process and there is more than one."""
     if calls > 1 and "ray" in sys.modules:

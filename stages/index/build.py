@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, UserError
-from stages.base.tasks import Tasks
+from stages.base.tasks import Tasks, done
 from stages.base.uids import bytes_of
 from stages.index import groups
 from stages.index.benchmarks import crops_of_benchmarks, exact_matches, near_to_benchmarks
@@ -62,7 +62,7 @@ def build(
     counts["images"] = sum(it.images for it in work.ranges)
     counts["pairs"] = sum(it.pairs for it in work.ranges)
     counts["benchmark.texts"] = sum(it.texts for it in joined)
-    _all(tasks.map(groups.settle_pixels, ((told, bucket) for bucket in buckets)))
+    done(tasks.map(groups.settle_pixels, ((told, bucket) for bucket in buckets)))
     counts["pictures"] = sum(tasks.map(groups.group_range, ((told, number) for number in numbers)))
     tables = {"benchmark-exact.arrow": exact_matches([(it.rows, it.held) for it in joined], held)}
     settled = {}
@@ -116,8 +116,3 @@ def _sources(inputs: Inputs, config: IndexConfig) -> tuple[list[SourceInputs], l
 
 def _counted(sources: list[SourceInputs], parts: list[tuple[int, str]]) -> list[RangePart]:
     return [RangePart(source, digits, *rows_of(sources[source], digits)) for source, digits in parts]
-
-
-def _all(results: object) -> None:
-    for _ in results:  # type: ignore[attr-defined]
-        pass

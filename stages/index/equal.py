@@ -6,13 +6,12 @@ range; the bucket names the first of all and answers those that are not alone.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from stages.base.exchange import Exchange, bucket_of
+from stages.base.splitmix import mixed
 from stages.base.uids import bytes_of
 from stages.index.columns import Rows, binary, first_of
 
@@ -61,14 +60,9 @@ def leaders(answers: Exchange, number: int, first: Rows, rows: Rows) -> tuple[Ro
     return foreign[first], among[first]
 
 
-def mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Evenly spread 64 bits for each row of words [n, words], which may be anything: SplitMix64's finaliser (Steele,
-    Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014), word after word."""
-    out: NDArray[Any] = np.zeros(len(words), dtype=np.uint64)
+def spread(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Evenly spread 64 bits for each row of words [n, words], which may be anything."""
+    out: NDArray[np.uint64] = np.zeros(len(words), dtype=np.uint64)
     for column in words.T:
-        out = out ^ column
-        out += np.uint64(0x9E3779B97F4A7C15)
-        out = (out ^ (out >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        out = (out ^ (out >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        out ^= out >> np.uint64(31)
+        out = mixed(out ^ column)
     return out

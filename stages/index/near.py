@@ -46,7 +46,7 @@ class NearCopies:
         hashes = np.ascontiguousarray(words).view(np.uint8)
         signatures = np.concatenate([hashes, np.concatenate([np.empty((0, 16), np.uint8), *digests])], axis=1)
         self._leads.write(number, rows)
-        first = equal.send_firsts(self._signatures, number, signatures, rows, equal.mixed(words))
+        first = equal.send_firsts(self._signatures, number, signatures, rows, equal.spread(words))
         self._column("first").write(number, first)
 
     def settle(self, bucket: int) -> tuple[int, int, PairFile]:

@@ -13,7 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from stages.base.exchange import Exchange
-from stages.select.job import Job, Passes, done, mixed, scattered
+from stages.base.splitmix import mixed
+from stages.base.tasks import done
+from stages.select.job import Job, Passes, scattered
 
 _LINKS = pa.schema([("node", pa.int64()), ("other", pa.int64())])
 

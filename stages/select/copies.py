@@ -13,10 +13,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from stages.base.exchange import Exchange
+from stages.base.tasks import done
 from stages.base.uids import UID
 from stages.select.decision import KEPT, Decision, uid_values, uid_words
 from stages.select.duplicates import order_of, preference
-from stages.select.job import Job, Passes, done, scattered
+from stages.select.job import Job, Passes, scattered
 
 
 @dataclass(frozen=True)

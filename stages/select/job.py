@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 
 from stages.base.contract import Inputs
 from stages.base.exchange import Exchange
-from stages.base.tasks import Tasks
+from stages.base.splitmix import mixed
+from stages.base.tasks import Tasks, done
 from stages.index.reader import Index
 from stages.select.config import SelectConfig
 
@@ -111,19 +111,6 @@ def _in_range(job: Job, number: int, step: int, change: bool, function: Callable
     return result
 
 
-def done(calls: Iterable[Any]) -> None:
-    """Wait for calls whose results are in files."""
-    deque(calls, maxlen=0)
-
-
 def scattered(keys: NDArray[np.int64], buckets: int) -> NDArray[np.int64]:
     """A bucket per key, evenly whatever the keys, int64 [n]."""
     return (mixed(keys.astype(np.uint64)) % np.uint64(buckets)).astype(np.int64)
-
-
-def mixed(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """64 bits that look random for each key: the finalizer of splitmix64 (Steele et al., OOPSLA 2014)."""
-    z = keys + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))

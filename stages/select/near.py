@@ -17,12 +17,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from stages.base.exchange import Exchange
+from stages.base.tasks import done
 from stages.select.components import component_labels, read_labels
 from stages.select.config import Near
 from stages.select.copies import Answers, Candidates, answer
 from stages.select.decision import Decision
 from stages.select.duplicates import confirmed, survivors
-from stages.select.job import Job, Passes, done, scattered
+from stages.select.job import Job, Passes, scattered
 
 EDGES = pa.schema([("first", pa.int64()), ("second", pa.int64())])
 _ASKED = pa.schema([("label", pa.int64()), ("range", pa.int32())])

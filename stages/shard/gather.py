@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, UserError
 from stages.base.exchange import Exchange, bucket_of
-from stages.base.tasks import tasks_for
+from stages.base.splitmix import mixed
+from stages.base.tasks import done, tasks_for
 from stages.base.uids import UID, as_hex, leading, packed, trailing
 from stages.base.verdicts import VerdictRange, read_verdicts, verdict_ranges
 
@@ -63,17 +64,10 @@ SAMPLES = pa.schema(
 def order_keys(uids: pa.Array | pa.ChunkedArray, seed: int) -> NDArray[np.uint64]:
     """The keys by whose order samples lie in the shards, uint64 [n]; equal keys in order of the uid.
 
-    A key is a hash of a uid's leading 64 bits with the seed (SplitMix64's finaliser, Steele et al. 2014). So the order
+    A key is a hash of a uid's leading 64 bits with the seed. So the order
     of two samples does not depend on the rest of the data, and dropping some leaves the others in their order.
     """
-    return _mix(leading(uids) ^ _mix(np.array([seed], np.uint64)))
-
-
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    return mixed(leading(uids) ^ mixed(np.array([seed], np.uint64)))
 
 
 @dataclass(frozen=True)
@@ -146,14 +140,12 @@ def gather(inputs: Inputs, seed: int, samples: OrderedSamples) -> None:
     if missing:
         ranges = verdict_ranges(inputs["verdicts"][0])
         # Both files: a folder may be what a removal left that was stopped.
-        done = {path.stem for path in Path(exchange.folder).glob("*.npy") if path.with_suffix(".arrow").exists()}
-        todo = [each for each in ranges if f"{each.number:07d}" not in done]
+        written = {path.stem for path in Path(exchange.folder).glob("*.npy") if path.with_suffix(".arrow").exists()}
+        todo = [each for each in ranges if f"{each.number:07d}" not in written]
         tasks = tasks_for(len(todo))
         held = tasks.share(dict(inputs))
-        for _ in tasks.map(_gather_range, ((held, each, seed, exchange) for each in todo)):
-            pass
-        for _ in tasks_for(len(missing)).map(_sort_bucket, ((exchange, bucket, seed, samples) for bucket in missing)):
-            pass
+        done(tasks.map(_gather_range, ((held, each, seed, exchange) for each in todo)))
+        done(tasks_for(len(missing)).map(_sort_bucket, ((exchange, bucket, seed, samples) for bucket in missing)))
     shutil.rmtree(exchange.folder, ignore_errors=True)
 
 

@@ -160,7 +160,9 @@ def _publish(job: TrainingJob, context: StageContext) -> None:
     for file in sorted(Path(job.tokenizer).glob("*token*.json")):
         shutil.copyfile(file, tokenizer / file.name)
     history = Path(job.scratch, "metrics.jsonl")
-    history.touch()  # no step was logged since the file was lost, with the phases done before
+    if not history.exists():
+        _LOG.warning("%s is lost: the history is empty; the model is what it would be", history)
+        history.touch()
     shutil.copyfile(history, out / "history.jsonl")
     record = train_record(job, phases, context.inputs)
     (out / "train.json").write_text(json.dumps(record, indent=2) + "\n")

@@ -12,10 +12,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from stages.base.exchange import Exchange
+from stages.base.tasks import done
 from stages.base.uids import UID, as_hex, leading, trailing
 from stages.select.contamination import load_matches
 from stages.select.decision import Decision
-from stages.select.job import Job, Passes, done, scattered
+from stages.select.job import Job, Passes, scattered
 
 #: Maximum number of clusters and leaked images listed; the verdicts have all.
 LISTED = 1000

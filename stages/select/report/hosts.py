@@ -12,8 +12,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from stages.base.exchange import Exchange
+from stages.base.tasks import done
 from stages.select.decision import Decision
-from stages.select.job import Job, Passes, done
+from stages.select.job import Job, Passes
 from stages.select.report.codes import codes
 
 #: Statuses of images whose host was never contacted (`stages/download/outcome.py`): the name does not resolve, or the

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs
 from stages.base.exchange import Exchange
+from stages.base.tasks import done
 from stages.base.uids import packed
 from stages.select.decision import KEPT, Decision
-from stages.select.job import Job, Passes, done
+from stages.select.job import Job, Passes
 from stages.select.report.hosts import buckets_of_texts, text_buckets
 
 #: Maximum number of licences listed; the rest are counted together.

@@ -20,6 +20,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.base.splitmix import GAMMA, mixed
+
 BLOCK = 256
 """Neighbouring samples, which are read at about the same time."""
 WINDOW = 16
@@ -27,7 +29,6 @@ WINDOW = 16
 STRIPES = 32
 """Stripes that are read in parallel; up to this number, ranks share no block."""
 
-_GAMMA = 0x9E3779B97F4A7C15
 _U64 = 0xFFFFFFFFFFFFFFFF
 
 
@@ -115,9 +116,9 @@ def permutation(size: int, *key: int) -> NDArray[np.int32]:
     """A permutation of ``range(size)`` seeded by a key of integers: int32 [size]; equal on any machine."""
     salt = len(key)
     for part in key:
-        salt = int(_mixed(np.array([(salt ^ part) & _U64], dtype=np.uint64))[0])
+        salt = int(mixed(np.array([(salt ^ part) & _U64], dtype=np.uint64))[0])
     # All different, since SplitMix64's finaliser maps 64 bits one to one: the order does not depend on how ties sort.
-    drawn = _mixed(np.arange(1, size + 1, dtype=np.uint64) * np.uint64(_GAMMA) + np.uint64(salt))
+    drawn = mixed(np.arange(1, size + 1, dtype=np.uint64) * np.uint64(GAMMA) + np.uint64(salt))
     return np.argsort(drawn).astype(np.int32)
 
 
@@ -125,7 +126,7 @@ def sample_seeds(seed: int, epochs: NDArray[np.int64], numbers: NDArray[np.int64
     """A seed for each sample of an epoch, int64 [n], from the run's seed, its epoch and its number, int64 [n] each."""
     salt = np.full(len(numbers), seed & _U64, dtype=np.uint64)
     for part in (epochs, numbers):
-        salt = _mixed(salt ^ part.astype(np.uint64))
+        salt = mixed(salt ^ part.astype(np.uint64))
     return salt.view(np.int64)
 
 
@@ -137,10 +138,3 @@ def grouped(keys: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
     ordered = keys[rows]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(keys) else np.empty(0, int)
     return list(zip(ordered[starts].tolist(), np.split(rows, starts[1:]), strict=True)) if len(keys) else []
-
-
-def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    x = x + np.uint64(_GAMMA)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
