@@ -17,8 +17,8 @@ from PIL import Image
 
 from stages.base.artifact import MANIFEST, file_sha256
 from stages.base.pairs import pairs_schema
+from stages.base.ranges import RANGES, RangePart, as_json, bundled
 from stages.base.uids import packed
-from stages.index.ranges import RANGES, RangePart, as_json, bundled
 from stages.index.schema import (
     BENCHMARK_CROPS,
     BENCHMARK_EXACT,

@@ -241,7 +241,7 @@ class Store:
         """The local or shared folder for what must outlive a kill of an unfinished artifact."""
         name = f"{stage}-{fingerprint[:SHORT]}"
         if root:
-            return Path(root) / name
+            return Path(os.path.abspath(root), name)  # Ray's workers have another current folder
         if is_remote(self.workspace):
             raise UserError(
                 f"workspace={self.workspace} is an object store: set cluster.scratch to a folder that all nodes share"

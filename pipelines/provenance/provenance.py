@@ -198,7 +198,9 @@ class ProvenanceReader:
         if uid not in self._known:
             part = (self._number(source), (file or "").removeprefix("pairs-").removesuffix(".parquet"))
             ranges = sorted(verdicts.verdict_ranges(self._verdicts), key=lambda each: part not in each.parts)
-            self._known[uid] = first(self._verdicts, (each.file for each in ranges), "uid", uid)
+            self._known[uid] = first(
+                self._verdicts, (verdicts.verdict_file(each.number) for each in ranges), "uid", uid
+            )
         return self._known[uid]
 
     def _number(self, source: SourceArtifacts | None) -> int:

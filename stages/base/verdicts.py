@@ -3,53 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stages.base.artifact import Artifact
 from stages.base.contract import UserError
+from stages.base.ranges import RANGES, Range, from_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 #: Glob pattern of the files with verdicts.
 FILES = "verdicts-*.parquet"
-_RANGES = "ranges.json"
 
 
-@dataclass(frozen=True)
-class VerdictRange:
-    """A range of the index: some parts of the sources, on whose pairs one file has the verdicts."""
-
-    number: int
-    parts: tuple[tuple[int, str], ...]
-    """Number of the source, as in the inputs `pairs` and `raw`, and the digits in the names of its files."""
-    pairs: int
-    """Pairs listed when the index was made."""
-
-    @property
-    def file(self) -> str:
-        """Name of the file with its verdicts: rows in the order of the parts, in each by (`image_uid`, `uid`)."""
-        return f"verdicts-{self.number:05d}.parquet"
+def verdict_file(number: int) -> str:
+    """Name of the file with a range's verdicts: rows in the order of its parts, in each by (`image_uid`, `uid`)."""
+    return f"verdicts-{number:05d}.parquet"
 
 
-def verdict_ranges(verdicts: Artifact) -> list[VerdictRange]:
-    """All ranges, in order. Raises UserError for an artifact that an earlier version made."""
+def verdict_ranges(verdicts: Artifact) -> list[Range]:
+    """All ranges, in order, as they were when the index was made: pairs forgotten since are counted.
+
+    Raises UserError for an artifact that an earlier version made.
+    """
     try:
-        entries = verdicts.read_json(_RANGES)
+        return from_json(verdicts.read_json(RANGES))
     except FileNotFoundError:
         raise UserError(
-            f"{verdicts.url} has no {_RANGES}: it was made by an earlier version; run select again"
+            f"{verdicts.url} has no {RANGES}: it was made by an earlier version; run select again"
         ) from None
-    return [
-        VerdictRange(number, tuple((int(source), str(part)) for source, part in entry["parts"]), int(entry["pairs"]))
-        for number, entry in enumerate(entries)
-    ]
 
 
-def read_verdicts(verdicts: Artifact, of: VerdictRange, columns: Sequence[str]) -> pa.Table:
+def read_verdicts(verdicts: Artifact, of: Range, columns: Sequence[str]) -> pa.Table:
     """Columns of one range's verdicts."""
     import pyarrow.parquet as pq
 
-    with verdicts.open(of.file) as file:
+    with verdicts.open(verdict_file(of.number)) as file:
         return pq.read_table(file, columns=list(columns))

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, UserError
+from stages.base.ranges import RangePart, bundled
 from stages.base.tasks import Tasks, done
 from stages.base.uids import bytes_of
 from stages.index import groups
@@ -21,7 +22,6 @@ from stages.index.crops import HeldPatches
 from stages.index.matches import Pictures
 from stages.index.near import NearCopies
 from stages.index.partition import Measured, SourceInputs, measured_columns, rows_of
-from stages.index.ranges import RangePart, bundled
 from stages.index.tables import finish_range, join_range, write
 from stages.index.texts import Phrases
 from stages.index.work import IndexWork

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from stages.base.artifact import Artifact
 from stages.base.forgetting import ForgetInputs, Forgotten, Removal
+from stages.base.ranges import RANGES, Range
 from stages.base.uids import packed
 from stages.index.columns import Rows
-from stages.index.ranges import RANGES, Range
 from stages.index.reader import Index
 from stages.index.renumber import Renumbered
 from stages.index.schema import file_of

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from stages.base import ranges
 from stages.base.artifact import Artifact
-from stages.index import ranges
+from stages.base.ranges import Range as Range  # what `Index.ranges` lists
 from stages.index.config import Hash
-from stages.index.ranges import Range as Range  # what `Index.ranges` lists
 from stages.index.schema import BENCHMARK_CROPS, BENCHMARK_EXACT, BENCHMARK_NEAR, BENCHMARK_TEXTS, NEAR, file_of
 
 

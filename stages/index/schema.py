@@ -1,6 +1,6 @@
 """The tables of an `index` artifact: Arrow IPC files per range, uncompressed, made to be memory-mapped.
 
-A range is a run of consecutive parts of the sources (`stages/index/ranges.py`). A *global* row of an image is its row
+A range is a run of consecutive parts of the sources (`stages/base/ranges.py`). A *global* row of an image is its row
 in its range's file plus the images of all earlier ranges, int64; a *local* row counts within the range's file.
 """
 

@@ -32,18 +32,18 @@ class BuildIndex(Stage[IndexConfig]):
 
     def run(self, partition: Partition, context: StageContext) -> None:
         """Write the tables that `stages/index/schema.py` describes, `ranges.json` and `sources.json`."""
+        from stages.base.ranges import RANGES, as_json
         from stages.base.tasks import OnRay
         from stages.index.benchmarks import hashed
         from stages.index.build import build, move, planned
         from stages.index.held_out import held_out
-        from stages.index.ranges import RANGES, as_json
         from stages.index.texts import Phrases
 
         config, tasks = self.config, OnRay()
         benchmarks = {name: held_out(name, where, context.inputs) for name, where in sorted(config.benchmarks.items())}
         held = hashed(tasks, benchmarks, context.cache)
         phrases = Phrases.of(config.ngram, {name: it.texts for name, it in benchmarks.items()})
-        folder = os.path.join(os.path.abspath(context.scratch), "index")
+        folder = os.path.join(context.scratch, "index")
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped, maybe on other inputs
         work = planned(tasks, context.inputs, config, folder)
         tables, counts = build(tasks, work, config, held, phrases)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from stages.base.exchange import Exchange
+from stages.base.ranges import Range
 from stages.imaging.perceptual_hash import BITS, PATCH_BYTES, THUMBNAIL_BYTES
 from stages.index.columns import Column, Rows, starts_of
 from stages.index.config import Hash
 from stages.index.partition import Measured, SourceInputs
-from stages.index.ranges import Range
 from stages.index.schema import file_of
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext
 from stages.base.forgetting import ForgetInputs, Forgotten, Removal
+from stages.base.ranges import RANGES
+from stages.base.verdicts import verdict_file
 from stages.select.config import SelectConfig
 
 if TYPE_CHECKING:
@@ -39,15 +41,12 @@ class Select(Stage[SelectConfig]):
 
     def needs_ray(self, inputs: Inputs | None) -> bool:
         """If the index has more than a few ranges. One that is still to be made starts Ray itself."""
-        from stages.index.ranges import RANGES
-
         return inputs is not None and len(inputs["index"][0].read_json(RANGES)) > _FEW
 
     def run(self, partition: Partition, context: StageContext) -> None:
         """Write `verdicts-*.parquet`, `contamination-*.parquet`, `ranges.json` and the report."""
         from stages.base.tasks import InProcess, OnRay, Tasks
         from stages.base.tombstones import Tombstones
-        from stages.index.ranges import RANGES
         from stages.index.reader import Index
         from stages.select.job import Job, Passes
         from stages.select.report.figures import figures
@@ -82,7 +81,7 @@ class Select(Stage[SelectConfig]):
 
 
 def _names(range: int) -> tuple[str, str]:
-    return f"verdicts-{range:05d}.parquet", f"contamination-{range:05d}.parquet"
+    return verdict_file(range), f"contamination-{range:05d}.parquet"
 
 
 def _write_tables(decision: Decision, folder: str) -> Counter[str]:

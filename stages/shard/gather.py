@@ -22,10 +22,11 @@ import pyarrow.parquet as pq
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, UserError
 from stages.base.exchange import Exchange, bucket_of
+from stages.base.ranges import Range
 from stages.base.splitmix import mixed
 from stages.base.tasks import done, tasks_for
 from stages.base.uids import UID, as_hex, leading, packed, trailing
-from stages.base.verdicts import VerdictRange, read_verdicts, verdict_ranges
+from stages.base.verdicts import read_verdicts, verdict_ranges
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -149,7 +150,7 @@ def gather(inputs: Inputs, seed: int, samples: OrderedSamples) -> None:
     shutil.rmtree(exchange.folder, ignore_errors=True)
 
 
-def _gather_range(inputs: Inputs, of: VerdictRange, seed: int, exchange: Exchange) -> None:
+def _gather_range(inputs: Inputs, of: Range, seed: int, exchange: Exchange) -> None:
     rows = joined(inputs, of)
     exchange.write(of.number, rows, bucket_of(order_keys(rows["uid"], seed), exchange.buckets))
 
@@ -160,7 +161,7 @@ def _sort_bucket(exchange: Exchange, bucket: int, seed: int, samples: OrderedSam
     samples.write(bucket, rows.take(pa.array(order)))
 
 
-def joined(inputs: Inputs, of: VerdictRange) -> pa.Table:
+def joined(inputs: Inputs, of: Range) -> pa.Table:
     """The kept pairs of a range with their texts and images, schema :data:`SAMPLES`, in the order of its parts.
 
     Raises UserError for a pair whose text or image is not in the files of these parts.
@@ -189,7 +190,7 @@ def joined(inputs: Inputs, of: VerdictRange) -> pa.Table:
     return pa.concat_tables(pieces)
 
 
-def _kept(verdicts: Artifact, of: VerdictRange) -> pa.Table:
+def _kept(verdicts: Artifact, of: Range) -> pa.Table:
     table = read_verdicts(verdicts, of, ("uid", "image_uid", "source", "keep", "repeats"))
     table = table.filter(table["keep"])
     columns = [packed(table["uid"]), packed(table["image_uid"]), table["source"].cast(_TEXT), table["repeats"]]

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs
+from stages.base.ranges import Range
 from stages.base.tasks import tasks_for
-from stages.base.verdicts import VerdictRange, read_verdicts, verdict_ranges
+from stages.base.verdicts import read_verdicts, verdict_ranges
 from stages.download.failed_source import failed_sources, most_frequent
 
 if TYPE_CHECKING:
@@ -79,6 +80,6 @@ def why_nothing_is_kept(inputs: Inputs) -> str:
     return f"shard: {kept}: {'; '.join(advice)}"
 
 
-def _reasons(verdicts: Artifact, of: VerdictRange) -> dict[str, int]:
+def _reasons(verdicts: Artifact, of: Range) -> dict[str, int]:
     counted = pc.value_counts(read_verdicts(verdicts, of, ("reason",))["reason"])
     return {entry["values"]: entry["counts"] for entry in counted.to_pylist()}

@@ -16,9 +16,10 @@ from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, UserError
 from stages.base.external_files import local_path
 from stages.base.pairs import is_image_only
+from stages.base.ranges import Range
 from stages.base.tasks import tasks_for
 from stages.base.uids import bytes_of, packed
-from stages.base.verdicts import VerdictRange, read_verdicts, verdict_ranges
+from stages.base.verdicts import read_verdicts, verdict_ranges
 from stages.tokenizer.config import TokenizerConfig
 
 _LINES_AT_ONCE = 10_000
@@ -67,16 +68,16 @@ class Corpus:
             for start in range(0, len(captions), _LINES_AT_ONCE):
                 yield captions.slice(start, _LINES_AT_ONCE).to_pylist()
 
-    def ranges(self) -> list[VerdictRange]:
+    def ranges(self) -> list[Range]:
         """The ranges with pairs of this source, in order."""
         assert self.verdicts is not None
         return [each for each in verdict_ranges(self.verdicts) if self.has(each)]
 
-    def has(self, of: VerdictRange) -> bool:
+    def has(self, of: Range) -> bool:
         """Whether a range has pairs of this source."""
         return any(source == self.source for source, _ in of.parts)
 
-    def captions(self, of: VerdictRange) -> pa.ChunkedArray:
+    def captions(self, of: Range) -> pa.ChunkedArray:
         """Captions (strings) of this source in one range that were kept and belong to the training sample."""
         assert self.pairs is not None
         assert self.verdicts is not None
@@ -180,7 +181,7 @@ def find_last_uid(config: TokenizerConfig, inputs: Inputs) -> str | None:
     return _kept_uid(verdicts, verdict_ranges(verdicts), names, config.max_captions)
 
 
-def _kept_uid(verdicts: Artifact, ranges: Sequence[VerdictRange], sources: Sequence[str], rank: int) -> str | None:
+def _kept_uid(verdicts: Artifact, ranges: Sequence[Range], sources: Sequence[str], rank: int) -> str | None:
     """The uid of that rank (1: the smallest) among all kept pairs of some sources; None where there are fewer.
 
     A uid is a hash: the first ones are a random sample that does not depend on the order of the list. Found by counting
@@ -200,20 +201,20 @@ def _kept_uid(verdicts: Artifact, ranges: Sequence[VerdictRange], sources: Seque
     return str(sorted(uid for uids in found for uid in uids)[rank - int(ends[first] - counts[first]) - 1])
 
 
-def _count_leading(verdicts: Artifact, of: VerdictRange, sources: Sequence[str]) -> NDArray[np.int64]:
+def _count_leading(verdicts: Artifact, of: Range, sources: Sequence[str]) -> NDArray[np.int64]:
     """Kept pairs by the leading bytes of their uids, int64 [256**bytes]."""
     data = bytes_of(packed(_kept(verdicts, of, sources, None)))[:, :_LEADING_BYTES].astype(np.int64)
     places = data @ (256 ** np.arange(_LEADING_BYTES)[::-1])
     return np.bincount(places, minlength=1 << 8 * _LEADING_BYTES)
 
 
-def _starting_with(verdicts: Artifact, of: VerdictRange, sources: Sequence[str], digits: str) -> list[str]:
+def _starting_with(verdicts: Artifact, of: Range, sources: Sequence[str], digits: str) -> list[str]:
     uids = _kept(verdicts, of, sources, None)
     chosen: list[str] = uids.filter(pc.starts_with(uids, digits)).to_pylist()
     return chosen
 
 
-def _kept(verdicts: Artifact, of: VerdictRange, sources: Sequence[str], last_uid: str | None) -> pa.ChunkedArray:
+def _kept(verdicts: Artifact, of: Range, sources: Sequence[str], last_uid: str | None) -> pa.ChunkedArray:
     """Uids (strings) of the kept pairs of some sources in a range, up to the last."""
     table = read_verdicts(verdicts, of, ("uid", "source", "keep"))
     chosen = pc.and_(table["keep"], pc.is_in(table["source"], value_set=pa.array(list(sources), pa.string())))

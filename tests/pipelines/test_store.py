@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipelines.run_partition import ArtifactJob, close, planned, run_partition
-from pipelines.store import ArtifactDir, Commit, in_threads
+from pipelines.store import ArtifactDir, Commit, Store, in_threads
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageConfig, StageContext
 
@@ -151,3 +151,10 @@ def test_a_stage_without_a_plan_says_so() -> None:
     inputs: Inputs = {}
     with pytest.raises(NotImplementedError, match="Nothing implements neither"):
         Nothing(Config()).partitions(inputs)
+
+
+def test_a_relative_scratch_folder_is_the_same_for_every_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Store("workspace").scratch("index", "a" * 64, "fast/disk") == tmp_path / "fast/disk" / f"index-{'a' * 12}"

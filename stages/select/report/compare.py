@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from stages.base.artifact import Artifact
 from stages.base.exchange import Exchange, bucket_of
+from stages.base.ranges import RANGES
 from stages.base.uids import leading, packed
-from stages.index.ranges import RANGES
 from stages.select.report.codes import codes
 
 #: Stands for the reason where one of the two selections does not contain the pair.

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 
 from stages.base.artifact import Artifact
+from stages.base.ranges import from_json
 from stages.base.tasks import InProcess
 from stages.base.uids import as_hex
 from stages.index.cells import CELL_ROWS
 from stages.index.matches import Pictures
 from stages.index.near import NearCopies
 from stages.index.partition import Measured
-from stages.index.ranges import from_json
 from stages.index.reader import Index
 from stages.index.work import IndexWork
 from stages.signals.config import SignalsConfig

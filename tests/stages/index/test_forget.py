@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from stages.base.artifact import Artifact
 from stages.base.forgetting import Forgotten
+from stages.base.ranges import RANGES
 from stages.index.forget import forget
-from stages.index.ranges import RANGES
 from stages.index.schema import (
     BENCHMARK_CROPS,
     BENCHMARK_EXACT,

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.base.ranges import RangePart, as_json, bundled, from_json
 from stages.base.uids import UID, bytes_of, packed
 from stages.index.columns import Column, first_of, starts_of
-from stages.index.ranges import RangePart, as_json, bundled, from_json
 from stages.index.schema import IMAGES, PAIRS, images_schema
 
 

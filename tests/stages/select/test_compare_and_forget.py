@@ -12,7 +12,7 @@ import pytest
 
 from stages.base.artifact import Artifact
 from stages.base.forgetting import Forgotten
-from stages.index.ranges import as_json
+from stages.base.ranges import as_json
 from stages.select.config import SelectConfig, SelectionConfig
 from stages.select.forget import forget
 from stages.select.report.compare import compare
