@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import torch
+import torch.distributed as dist
+from torch import Tensor
 
 from models.blip2 import contrastive
 from models.common.text import text_key
+from tests.stages.train.trainer.launch_ranks import launch_ranks
 
 # Texts 0 and 1 are about image 50, text 2 about 51, text 3 about 52; text 3 has the words of text 0.
 OF_TEXT = torch.tensor([50, 50, 51, 52])
@@ -70,43 +69,29 @@ def test_smoothed_targets_are_least_costly_when_predicted() -> None:
     assert contrastive.soft_cross_entropy(torch.zeros(1, 4), positive, 0.1) > entropy
 
 
-RANK = """
-import sys
-import torch
-import torch.distributed as dist
-from models.blip2 import contrastive
+def compare_gathered_gradient() -> None:
+    """What one of two ranks does: its part of a contrastive loss's gradient beside the whole of a single one."""
+    torch.manual_seed(0)
+    whole, weight = torch.randn(5, 3), torch.randn(3, 3)
+    rows = slice(0, 2) if dist.get_rank() == 0 else slice(2, 5)  # ranks hold different numbers of rows
 
-rank, store = int(sys.argv[1]), sys.argv[2]
-torch.manual_seed(0)
-whole, weight = torch.randn(5, 3), torch.randn(3, 3)
-rows = slice(0, 2) if rank == 0 else slice(2, 5)  # ranks hold different numbers of rows
+    def loss(local: Tensor, everyone: Tensor) -> Tensor:
+        """A contrast: each local row against all rows."""
+        logits = local @ everyone.T
+        return (logits.logsumexp(dim=1) - (local * local).sum(dim=1)).sum()
 
-def loss(local, everyone):  # a contrast: each local row against all rows
-    logits = local @ everyone.T
-    return (logits.logsumexp(dim=1) - (local * local).sum(dim=1)).sum()
-
-alone = weight.clone().requires_grad_()
-features = whole @ alone
-loss(features, features).backward()
-
-dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-shared = weight.clone().requires_grad_()
-local = whole[rows] @ shared
-everyone = contrastive.gather(local)
-torch.testing.assert_close(everyone, whole @ shared)
-loss(local, everyone).backward()
-dist.all_reduce(shared.grad)  # what averaging over ranks does, but for the factor
-torch.testing.assert_close(shared.grad, alone.grad)
-"""
+    alone = weight.clone().requires_grad_()
+    features = whole @ alone
+    loss(features, features).backward()
+    shared = weight.clone().requires_grad_()
+    local = whole[rows] @ shared
+    everyone = contrastive.gather(local)
+    torch.testing.assert_close(everyone, whole @ shared)
+    loss(local, everyone).backward()
+    assert shared.grad is not None
+    dist.all_reduce(shared.grad)  # what averaging over ranks does, but for the factor
+    torch.testing.assert_close(shared.grad, alone.grad)
 
 
-def test_two_ranks_get_the_gradient_that_one_would(tmp_path: Path) -> None:
-    root = Path(__file__).parents[3]
-    command = [sys.executable, "-c", RANK]
-    ranks = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], cwd=root, stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
-    for rank in ranks:
-        _, errors = rank.communicate(timeout=120)
-        assert rank.returncode == 0, errors.decode()
+def test_two_ranks_get_the_gradient_that_one_would() -> None:
+    launch_ranks(2, compare_gathered_gradient, timeout=120, deepspeed=False)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.common.output_layer import OutputLayer, set_loss_chunk
+from models.common.output_layer import OutputLayer, set_loss_chunk, split_vocabulary
+from tests.stages.train.trainer.launch_ranks import launch_ranks
 
 TOKENS, WIDTH, VOCABULARY = 23, 12, 37
 
@@ -144,43 +142,29 @@ def test_a_layer_takes_a_linear_ones_place_with_its_weights() -> None:
     assert layer.state_dict().keys() == linear.state_dict().keys()
 
 
-RANK = """
-import sys
-import torch
-import torch.distributed as dist
-from torch.nn import functional as F
-from models.common.output_layer import OutputLayer, split_vocabulary
-
-rank, store, ranks = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks)
-for vocabulary in (37, 4, 2):  # the last share is smaller, or empty
-    for smoothing in (0.0, 0.1):
-        torch.manual_seed(1)
-        layer = OutputLayer(12, vocabulary)
-        layer.chunk = 5
-        hidden = torch.randn(23, 12, requires_grad=True)
-        targets = torch.randint(vocabulary, (23,))
-        learnt = [hidden, layer.weight, layer.bias]
-        whole = F.cross_entropy(layer(hidden), targets, reduction="sum", label_smoothing=smoothing)
-        expected = torch.autograd.grad(whole, learnt)
-        split_vocabulary(torch.nn.Sequential(layer), dist.group.WORLD)
-        shared = layer(hidden, targets, label_smoothing=smoothing)
-        torch.testing.assert_close(shared, whole)
-        found = torch.autograd.grad(shared, learnt)
-        for ours, theirs in zip(found, expected, strict=True):
-            torch.testing.assert_close(ours, theirs)
-        everyone = [torch.empty_like(layer.weight) for _ in range(ranks)]
-        dist.all_gather(everyone, found[1])
-        assert all(torch.equal(everyone[0], other) for other in everyone), "equal weights must stay equal"
-"""
+def compare_shared_vocabulary() -> None:
+    """What one of several ranks does: the loss and the gradients of its share beside those of all logits at once."""
+    ranks = dist.get_world_size()
+    for vocabulary in (37, 4, 2):  # the last share is smaller, or empty
+        for smoothing in (0.0, 0.1):
+            torch.manual_seed(1)
+            layer = OutputLayer(12, vocabulary)
+            layer.chunk = 5
+            hidden = torch.randn(23, 12, requires_grad=True)
+            targets = torch.randint(vocabulary, (23,))
+            learnt = [hidden, layer.weight, *([] if layer.bias is None else [layer.bias])]
+            whole = F.cross_entropy(layer(hidden), targets, reduction="sum", label_smoothing=smoothing)
+            expected = torch.autograd.grad(whole, learnt)
+            split_vocabulary(nn.Sequential(layer), dist.group.WORLD)
+            shared = layer(hidden, targets, label_smoothing=smoothing)
+            torch.testing.assert_close(shared, whole)
+            found = torch.autograd.grad(shared, learnt)
+            for ours, theirs in zip(found, expected, strict=True):
+                torch.testing.assert_close(ours, theirs)
+            everyone = [torch.empty_like(layer.weight) for _ in range(ranks)]
+            dist.all_gather(everyone, found[1])
+            assert all(torch.equal(everyone[0], other) for other in everyone), "equal weights must stay equal"
 
 
-def test_ranks_that_share_the_vocabulary_get_the_loss_and_gradients_of_one(tmp_path: Path) -> None:
-    arguments = [sys.executable, "-c", RANK]
-    ranks = [
-        subprocess.Popen([*arguments, str(rank), str(tmp_path / "store"), "3"], stderr=subprocess.PIPE, text=True)
-        for rank in range(3)
-    ]
-    for process in ranks:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+def test_ranks_that_share_the_vocabulary_get_the_loss_and_gradients_of_one() -> None:
+    launch_ranks(3, compare_shared_vocabulary, timeout=120, deepspeed=False)

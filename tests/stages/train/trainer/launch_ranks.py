@@ -32,15 +32,22 @@ def launch_ranks(
     *arguments: Any,
     timeout: float = 500,
     environment: Mapping[str, str] | None = None,
+    deepspeed: bool = True,
 ) -> list[Any]:
     """Call ``function(*arguments)`` on each of several ranks; what each of them returned, by rank.
 
     ``function`` is one that a module of the tests defines, arguments and results are JSON; `torch.distributed` has the
-    rank and the world size. ``timeout`` in seconds. Raises AssertionError as :func:`run_together` does.
+    rank and the world size. ``timeout`` in seconds; ``deepspeed``: whether the function needs DeepSpeed, whose import
+    takes seconds. Raises AssertionError as :func:`run_together` does.
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        call = {"module": function.__module__, "function": function.__qualname__, "arguments": arguments}
+        call = {
+            "module": function.__module__,
+            "function": function.__qualname__,
+            "arguments": arguments,
+            "deepspeed": deepspeed,
+        }
         (folder / "call.json").write_text(json.dumps(call), encoding="utf-8")
         shared = {
             **os.environ,
@@ -124,20 +131,30 @@ def main(folder: Path) -> None:
     import torch
 
     torch.set_num_threads(1)
-    from stages.train.trainer.ranks import _import_deepspeed
-
-    _import_deepspeed()
-    import deepspeed
-
-    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    # A file, since a port that was free a moment ago may not be.
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
-    deepspeed.init_distributed("gloo")
     call = json.loads((folder / "call.json").read_text("utf-8"))
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+    def connect() -> None:
+        # A file, since a port that was free a moment ago may not be.
+        torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
+
+    if call["deepspeed"]:
+        from stages.train.trainer.ranks import _import_deepspeed
+
+        _import_deepspeed()
+        import deepspeed
+
+        connect()
+        deepspeed.init_distributed("gloo")
+    else:
+        connect()
     function = getattr(importlib.import_module(call["module"]), call["function"])
     result = function(*call["arguments"])
     (folder / f"result-{rank}.json").write_text(json.dumps(result), encoding="utf-8")
     torch.distributed.barrier()
+    # gloo's threads hold the last collective's tensors: one that lets go of them while the interpreter ends aborts the
+    # process ("terminate called without an active exception").
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

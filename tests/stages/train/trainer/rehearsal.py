@@ -5,9 +5,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -23,8 +20,7 @@ from models.common.weights import INDEX, blocks
 from stages.tokenizer.special import SpecialIds
 from stages.train.config import OptimizationConfig, PhaseConfig
 from stages.train.job import TrainingJob
-
-ROOT = Path(__file__).parents[4]
+from tests.stages.train.trainer.launch_ranks import launch_ranks
 
 
 def write_folder(folder: Path, config: Any, make: Any, dtype: torch.dtype, files: int) -> None:
@@ -55,38 +51,9 @@ def run(ranks: int, scratch: Path, case: Mapping[str, Any], timeout: float = 150
     ``case``: `model` and, of the same kind but tiny, `warm_up` (fields), `settings`, `phase`, `precision`,
     `tensor_parallel`, `texts` (tokens of a text).
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "DS_ACCELERATOR": "cpu",
-        "OMP_NUM_THREADS": "1",
-        # Freed blocks go back at once, so that resident memory is what is held, as with a GPU's allocator.
-        "MALLOC_MMAP_THRESHOLD_": "65536",
-        "MALLOC_TRIM_THRESHOLD_": "65536",
-        "MALLOC_ARENA_MAX": "1",
-        "PYTHONPATH": str(ROOT),
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(scratch), json.dumps(case)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=ROOT,
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(ranks)
-    ]
-    measured = []
-    for process in processes:
-        output, errors = process.communicate(timeout=timeout)
-        assert process.returncode == 0, errors.decode()[-3000:]
-        measured.append(json.loads(output.decode().splitlines()[-1]))
-    return measured
+    # Freed blocks go back at once, so that resident memory is what is held, as with a GPU's allocator.
+    returning = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+    return launch_ranks(ranks, measure_rank, str(scratch), dict(case), timeout=timeout, environment=returning)
 
 
 def make_job(case: Mapping[str, Any], scratch: Path) -> TrainingJob:
@@ -169,18 +136,14 @@ def batch_of(model: Any, images: int, tokens: int, vocabulary: int) -> dict[str,
     }
 
 
-def _rank(scratch: Path, case: Mapping[str, Any]) -> dict[str, Any]:
+def measure_rank(scratch: str, case: Mapping[str, Any]) -> dict[str, Any]:
+    """What one rank of :func:`run` measures, in bytes."""
     from stages.train.trainer.construction import construct, release, save_phase_weights
     from stages.train.trainer.deepspeed_engine import build_engine
     from stages.train.trainer.export import export_model
-    from stages.train.trainer.ranks import RankInfo, _import_deepspeed
+    from stages.train.trainer.ranks import RankInfo
 
-    torch.set_num_threads(1)
-    _import_deepspeed()
-    import deepspeed
-
-    deepspeed.init_distributed("gloo")
-    job = make_job(case, scratch)
+    job = make_job(case, Path(scratch))
     info = RankInfo(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), job.tensor_parallel, torch.device("cpu"))
     # What the first engine of a process costs whatever its size: imports, the communicator's buffers.
     small = replace(job, model=registry.model_config(case["warm_up"]))
@@ -229,7 +192,3 @@ def _rank(scratch: Path, case: Mapping[str, Any]) -> dict[str, Any]:
     measured["export"] = peak.read()
     measured["losses"] = losses
     return measured
-
-
-if __name__ == "__main__":
-    print(json.dumps(_rank(Path(sys.argv[1]), json.loads(sys.argv[2]))))
