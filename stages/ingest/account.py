@@ -6,6 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import accumulate, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -81,23 +83,63 @@ def _records(parts: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def write_rejects(parts: Path, out: Path, writer: Mapping[str, Any]) -> Counter[str]:
     """Write `rejects.parquet`, sorted by (file, row); returns how many there are per reason.
 
-    A unit numbers the rows of its own range; the ranges before it in the same file say where that begins.
+    A unit numbers the rows of its own range; the ranges before it in the same file say where that begins. At most two
+    units' rejects and a row group are held.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    schema = _rejects_schema()
     before: Counter[str] = Counter()
-    tables = [_rejects_schema().empty_table()]
+    units_of: dict[str, list[tuple[str, int]]] = {}
+    reasons: Counter[str] = Counter()
     for unit, record in _records(parts):
-        table = pq.read_table(parts / f"rejects-{unit}.parquet", schema=_rejects_schema())
-        if table.num_rows:
-            offsets = pa.array([before[file] for file in table["file"].to_pylist()], pa.int64())
-            tables.append(table.set_column(1, "row", pc.add(table["row"], offsets)))
+        table = pq.read_table(parts / f"rejects-{unit}.parquet", schema=schema)
+        for file in pc.unique(table["file"]).to_pylist():
+            units_of.setdefault(file, []).append((unit, before[file]))
+        for entry in pc.value_counts(table["reason"]).to_pylist():
+            reasons[entry["values"]] += entry["counts"]
         before.update(record["rows"])
-    rejects = pa.concat_tables(tables).sort_by([("file", "ascending"), ("row", "ascending")])
-    pq.write_table(rejects.combine_chunks(), out / "rejects.parquet", **writer)
-    return Counter({entry["values"]: entry["counts"] for entry in pc.value_counts(rejects["reason"]).to_pylist()})
+
+    @lru_cache(maxsize=2)  # files of a unit follow one another by name as well, as a rule
+    def unit_rejects(unit: str) -> tuple[pa.Table, dict[str, tuple[int, int]]]:
+        table = pq.read_table(parts / f"rejects-{unit}.parquet", schema=schema)
+        table = table.sort_by([("file", "ascending"), ("row", "ascending")])
+        runs = pc.value_counts(table["file"]).to_pylist()  # in the order in which they come
+        ends = list(accumulate(run["counts"] for run in runs))
+        return table, {run["values"]: span for run, span in zip(runs, pairwise([0, *ends]), strict=True)}
+
+    def units(file: str) -> Any:
+        """What files must share to be read together: the one unit that they are in."""
+        return units_of[file] if len(units_of[file]) == 1 else file
+
+    def of_files() -> Iterator[pa.Table]:
+        for _, together in groupby(sorted(units_of), key=units):
+            files = list(together)
+            for unit, offset in units_of[files[0]]:
+                table, spans = unit_rejects(unit)
+                start, stop = spans[files[0]][0], spans[files[-1]][1]
+                rows = table.slice(start, stop - start)
+                yield rows.set_column(1, "row", pc.add(rows["row"], pa.scalar(offset, pa.int64())))
+
+    group = int(writer["row_group_size"])
+    settings = {name: value for name, value in writer.items() if name != "row_group_size"}
+    with pq.ParquetWriter(out / "rejects.parquet", schema, **settings) as target:
+        held: list[pa.Table] = []
+        waiting = 0
+        for table in of_files():
+            held.append(table)
+            waiting += table.num_rows
+            if waiting >= group:
+                ready = pa.concat_tables(held).combine_chunks()
+                whole = waiting - waiting % group
+                target.write_table(ready.slice(0, whole), row_group_size=group)
+                held, waiting = [ready.slice(whole)], waiting - whole
+        if waiting or not reasons:
+            last = pa.concat_tables([schema.empty_table(), *held]).combine_chunks()
+            target.write_table(last, row_group_size=group)
+    return reasons
 
 
 def write_files(parts: Path, out: Path, writer: Mapping[str, Any]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -165,12 +165,21 @@ class Ingest(Stage[IngestConfig]):
 
     def finish(self, context: StageContext) -> None:
         """Merge all units: repeats counted once, all pairs of an image in one file."""
-        from stages.ingest.merge import WRITER, merged, write_pairs
+        from stages.ingest.merge import WRITER, merge
 
-        pairs, digests = (sorted(context.intermediate.glob(f"{kind}-*.parquet")) for kind in ("unit", "digests"))
-        with tempfile.TemporaryDirectory(dir=context.intermediate.parent) as runs:
-            tables = merged(pairs, digests, Path(runs))
-            counts = write_pairs(tables, context.out, self.config.pairs_per_file)
+        # `intermediate` and `out` may be on this machine alone; the tasks of the merge see the scratch folder.
+        folder = Path(context.scratch, "merge")
+        shutil.rmtree(folder, ignore_errors=True)
+        moved: dict[str, list[Path]] = {}
+        for kind in ("unit", "digests"):
+            (folder / kind).mkdir(parents=True)
+            files = sorted(context.intermediate.glob(f"{kind}-*.parquet"))
+            moved[kind] = [Path(shutil.move(file, folder / kind / file.name)) for file in files]
+        (folder / "made").mkdir()
+        counts = merge(moved["unit"], moved["digests"], folder, folder / "made", self.config.pairs_per_file)
+        for file in sorted((folder / "made").iterdir()):
+            shutil.move(file, context.out / file.name)
+        shutil.rmtree(folder)
         writer = {**WRITER, "use_dictionary": True}
         counts.update(write_files(context.intermediate, context.out, writer))
         for name, count in counts.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -52,14 +53,62 @@ def test_all_pairs_of_an_image_are_in_one_file_and_files_are_as_full_as_asked(
     assert all(a < b for a, b in pairwise(keys))
 
 
-def test_many_steps_of_the_merge_give_the_same_files_as_one(
-    ingest: Any, contents: Any, listed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("size", [1, 7, 1000])  # 1000: one file out of all steps
+@pytest.mark.parametrize(
+    "bounds", [{"_STEP_ROWS": 3}, {"_STEP_BYTES": 400}, {"_STEP_ROWS": 9, "_FAN_IN": 2}, {"_PART_GROUP": 2}]
+)
+def test_the_files_do_not_depend_on_how_the_merge_is_divided(
+    ingest: Any,
+    contents: Any,
+    listed: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    bounds: dict[str, int],
 ) -> None:
     from stages.ingest import merge
 
-    whole = contents(ingest(listed, pairs_per_file=7))
-    monkeypatch.setattr(merge, "_STEP_ROWS", 3)
-    assert contents(ingest(listed, pairs_per_file=7, bytes_per_partition=300)) == whole
+    whole = contents(ingest(listed, pairs_per_file=size))
+    for name, value in bounds.items():
+        monkeypatch.setattr(merge, name, value)
+    assert contents(ingest(listed, pairs_per_file=size, bytes_per_partition=300)) == whole
+
+
+def test_ray_tasks_merge_as_one_process_does(
+    ray_session: None,
+    monkeypatch: pytest.MonkeyPatch,
+    ingest: Any,
+    contents: Any,
+    listed: dict[str, Any],
+) -> None:
+    from stages.base.tasks import InProcess
+    from stages.ingest import merge
+
+    monkeypatch.setattr(merge, "_STEP_ROWS", 30)
+    monkeypatch.setattr(merge, "_FAN_IN", 3)
+    on_ray = contents(ingest(listed, pairs_per_file=7, bytes_per_partition=300))
+    monkeypatch.setattr(merge, "tasks_for", lambda calls: InProcess())
+    assert contents(ingest(listed, pairs_per_file=7, bytes_per_partition=300)) == on_ray
+
+
+def test_files_begin_where_one_pass_over_all_images_would_let_them() -> None:
+    from stages.ingest.merge import _file_starts
+
+    drawn = np.random.default_rng(0)
+    of_image = drawn.integers(1, 6, 400).astype(np.int32)
+    expected, last, row = [], 0, 0
+    for rows in of_image.tolist():
+        if row - last >= 10:
+            expected.append(row)
+            last = row
+        row += rows
+    for cuts in ([], [1, 2, 3], [0, 50, 50, 399], sorted(drawn.integers(0, 400, 20).tolist())):
+        found, since, before = [], 0, 0
+        for step in np.split(of_image, cuts):
+            begun, since = _file_starts(step, since, 10)
+            found += [before + start for start in begun]
+            before += int(step.sum())
+        assert found == expected
+        assert since == row - last
 
 
 def test_an_empty_list_gives_an_empty_table(ingest: Any, pairs: Any, tsv: Any) -> None:
