@@ -1,7 +1,7 @@
 """Merging what the partitions read into the pairs files: tasks over ranges of image uids, each of bounded memory.
 
-Every partition leaves its rows sorted by image. The range of image uids is cut into steps of at most some half a
-million rows. A task takes a step's rows from all parts, sorts them and drops repeats; where the files begin follows
+Every partition leaves its rows sorted by image. The range of image uids is cut into steps of at most 300,000
+rows. A task takes a step's rows from all parts, sorts them and drops repeats; where the files begin follows
 from the rows that each image has in every step, and another task writes the files that begin in a step.
 """
 
@@ -23,14 +23,15 @@ from stages.base.pairs import pairs_schema
 from stages.base.tasks import Tasks, done, tasks_for
 
 #: Most rows of a step, and most bytes before compression: uids are hashes, so both are spread evenly.
-_STEP_ROWS = 500_000
+_STEP_ROWS = 300_000
 _STEP_BYTES = 1 << 28
 _END = "g"  # greater than any hex digit
 #: Most parts that a step is taken from. More are first merged in groups of so many: of too many parts, a step needs a
 #: few rows each and reads a whole row group for them.
 _FAN_IN = 128
-#: Rows of a row group of a part: what is read of it at least for a step.
+#: Rows of a row group of a part, and of a group of parts: what is read of it at least for a step.
 _PART_GROUP = 4_096
+_RUN_GROUP = 8_192
 _Order = list[tuple[str, str]]
 _PAIR_ORDER: _Order = [(name, "ascending") for name in ("image_uid", "uid", "unit", "row")]
 _DIGEST_ORDER: _Order = [(name, "ascending") for name in ("image_uid", "unit", "row")]
@@ -242,7 +243,7 @@ def _merge_group(parts: Sequence[Path], kind: _Kind, run: Path) -> None:
     part = run.with_name(f"{run.name}.{os.getpid()}")
     with pq.ParquetWriter(part, kind.schema, compression="zstd", use_dictionary=["source", "license"]) as writer:
         for low, high in pairwise(_bounds(parts)):
-            writer.write_table(_between(parts, kind, low, high), row_group_size=WRITER["row_group_size"])
+            writer.write_table(_between(parts, kind, low, high), row_group_size=_RUN_GROUP)
     os.replace(part, run)
 
 

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import IO, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from stages.base.contract import UserError
 from stages.imaging.decode import UndecodableImage, draft_small, load
 from stages.shard.index import IndexRow
 from stages.shard.reader import ShardReader
+from stages.shard.repeats import RepeatedKeys
 from stages.shard.scan import BrokenTar, iter_samples, to_row
 from stages.shard.tarcheck import RESTORE, ShardFault, TarCheck
 
@@ -71,13 +73,18 @@ def check(reader: ShardReader, execute: Execute) -> Report:
     except (ValueError, KeyError, FileNotFoundError) as error:
         raise UserError(f"{reader.where}: dataset.json cannot be read ({_line(error)}); {RESTORE}") from None
     report = Report(reader.where, len(names))
-    results = sorted(execute(range(len(names)), by_index), key=lambda result: result.shard)
-    for result in results:
-        report.samples += result.samples
-        report.bytes += result.bytes
-        report.system_files += result.system_files
-        problems += result.problems
-    problems += _repeated(reader, results, by_index)
+    found: list[tuple[int, list[ShardFault]]] = []
+    with RepeatedKeys() as digests:
+        for result in execute(range(len(names)), by_index):
+            report.samples += result.samples
+            report.bytes += result.bytes
+            report.system_files += result.system_files
+            if result.problems:
+                found.append((result.shard, result.problems))
+            digests.add(result.shard, result.uids)
+        for _, faults in sorted(found, key=lambda entry: entry[0]):
+            problems += faults
+        problems += _repeated(reader, digests, by_index)
     report.problems = problems
     return report
 
@@ -231,31 +238,19 @@ def _digests(uids: Iterable[str]) -> np.ndarray:
     return np.array([xxh3_64_intdigest(uid.encode()) for uid in uids], np.uint64)
 
 
-def _repeated(reader: ShardReader, results: Sequence[ShardCheck], by_index: bool) -> Iterator[ShardFault]:
+def _repeated(reader: ShardReader, digests: RepeatedKeys, by_index: bool) -> Iterator[ShardFault]:
     """uids shared by several samples, over all shards."""
-    if not results:
-        return
-    digests = np.concatenate([result.uids for result in results])
-    order = np.argsort(digests, kind="stable")
-    again = np.flatnonzero(digests[order[1:]] == digests[order[:-1]])
-    if not len(again):
-        return
-    starts = np.cumsum([0, *(len(result.uids) for result in results)])
-    known: dict[int, list[tuple[str, int]]] = {}
 
-    def locate(position: int) -> tuple[str, str, int]:
-        which = int(np.searchsorted(starts, position, side="right")) - 1
-        shard = results[which].shard
-        if shard not in known:
-            known[shard] = _identities(reader, shard, by_index)
-        return (reader.shards[shard], *known[shard][position - int(starts[which])])
+    @lru_cache(maxsize=16)
+    def identities(shard: int) -> list[tuple[str, int]]:
+        return _identities(reader, shard, by_index)
 
-    for i in again:
-        first, uid, offset = locate(int(order[i]))
-        second, other, at = locate(int(order[i + 1]))
+    for (shard, position), (another, its) in digests.pairs():
+        uid, offset = identities(shard)[position]
+        other, at = identities(another)[its]
         if uid == other:  # not just equal digests
-            what = f"its uid is also that of the sample in {first} at offset {offset}"
-            yield ShardFault(second, what, RESTORE if by_index else _SAMPLE, uid, at)
+            what = f"its uid is also that of the sample in {reader.shards[shard]} at offset {offset}"
+            yield ShardFault(reader.shards[another], what, RESTORE if by_index else _SAMPLE, uid, at)
 
 
 def _identities(reader: ShardReader, shard: int, by_index: bool) -> list[tuple[str, int]]:
