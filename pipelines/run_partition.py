@@ -13,7 +13,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class ArtifactJob:
     cluster: Mapping[str, Any]
     cache: str = ""
     tombstones: str = ""
+    earlier: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -54,6 +55,7 @@ class ArtifactJob:
             self.cache,
             self.tombstones,
             self.url,
+            self.earlier,
         )
 
     @property

@@ -138,10 +138,16 @@ class Runner:
         started = time.time()
         artifact_dir = self.workspace.artifact_dir(node)
         inputs = self._inputs(node)
-        scratch = self.workspace.store.scratch(node.stage.name, self.workspace.require(node), self.cluster.scratch)
+        root = self.cluster.scratch
+        scratch = self.workspace.store.scratch(node.stage.name, self.workspace.require(node), root)
+        stage = node.stage(node.config)
+        earlier = {
+            key: str(self.workspace.store.scratch(stage.name, self.workspace.fingerprint_with(node, config), root))
+            for key, config in stage.earlier().items()
+        }
         job = ArtifactJob(
             node=node.id,
-            stage=node.stage(node.config),
+            stage=stage,
             fingerprint=self.workspace.require(node),
             url=artifact_dir.url,
             inputs=inputs,
@@ -149,6 +155,7 @@ class Runner:
             cluster=self.cluster.model_dump(),
             cache=self.workspace.store.cache(node.stage.name),
             tombstones=self.workspace.store.tombstones,
+            earlier=earlier,
         )
         with artifact_dir.lock():
             self.tracker.node_started(

@@ -12,7 +12,7 @@ from pipelines.fingerprint import FileDigests, fingerprint, fingerprinted
 from pipelines.node import Dag, Node
 from pipelines.store import ArtifactDir, Store
 from stages.base.artifact import Artifact, is_remote
-from stages.base.contract import UserError
+from stages.base.contract import StageConfig, UserError
 from stages.base.external_files import with_addresses
 
 Standing = Literal["up to date", "partly done", "stale", "missing", "blocked"]
@@ -32,6 +32,13 @@ class NodeState:
     """All its partitions, where they have been planned."""
     why: str = ""
     """For stale nodes the changed keys and inputs; for blocked ones what is missing."""
+
+
+def _fingerprint(
+    node: Node, config: StageConfig, prints: Mapping[str, tuple[str | None, str]], files: str | None
+) -> str:
+    inputs = {role: [str(prints[parent][0]) for parent in ids] for role, ids in node.inputs.items()}
+    return fingerprint(node.stage.name, node.stage.version, fingerprinted(config), inputs, files)
 
 
 class Workspace:
@@ -62,10 +69,14 @@ class Workspace:
             except UserError as error:
                 prints[node.id] = (None, str(error))
                 continue
-            inputs = {role: [str(prints[parent][0]) for parent in ids] for role, ids in node.inputs.items()}
-            stage = node.stage
-            prints[node.id] = (fingerprint(stage.name, stage.version, fingerprinted(node.config), inputs, files), "")
+            prints[node.id] = (_fingerprint(node, node.config, prints, files), "")
         return prints
+
+    def fingerprint_with(self, node: Node, config: StageConfig) -> str:
+        """The fingerprint that the node would have with another config that names the same outside files."""
+        outside = node.files()
+        files = self._digests.digest(outside, node.files_key) if outside else None
+        return _fingerprint(node, config, self._prints, files)
 
     def require(self, node: Node) -> str:
         """The node's fingerprint; raises the UserError that says which file is missing."""

@@ -110,12 +110,14 @@ def test_the_source_is_read(checkout: Checkout) -> None:
     assert [reject["reason"] for reject in checkout.rows("ingest", "rejects.parquet")] == ["no_tab"]
 
 
+@pytest.mark.slow
 def test_the_signal_is_measured(checkout: Checkout) -> None:
     checkout.run("A signal")
     images = checkout.rows("signals", "images-*.parquet")
     assert sorted(image["saturation"] for image in images) == [0, 255]
 
 
+@pytest.mark.slow
 def test_the_selection_keeps_what_it_describes(checkout: Checkout) -> None:
     checkout.run("A selection")
     verdicts = checkout.rows("select", "verdicts-*.parquet")
@@ -126,6 +128,7 @@ def test_the_selection_keeps_what_it_describes(checkout: Checkout) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_stage_makes_its_artifact(checkout: Checkout) -> None:
     checkout.run("A stage")
     (lengths,) = checkout.files("caption_lengths", "lengths.json")

@@ -97,6 +97,8 @@ class StageContext:
     """The workspace's file of forgotten samples (`stages/base/tombstones.py`), which may not exist."""
     artifact: str = ""
     """Folder or fsspec URL of the artifact that is being made, where the files of finished partitions are."""
+    earlier: Mapping[str, str] = field(default_factory=dict)
+    """Scratch folders of the configs of :meth:`Stage.earlier`, by the key it gave them; each may not exist."""
     counts: Counter[str] = field(default_factory=Counter)
     report: dict[str, Any] = field(default_factory=dict)
     """What :meth:`Stage.on_commit` receives from this partition; JSON-serialisable, small, kept until the artifact is
@@ -213,6 +215,11 @@ class Stage(ABC, Generic[C]):
     def gpus(self) -> float:
         """GPUs a Ray task or actor of this stage reserves, on a cluster that has any; without, it works on the CPU."""
         return 0.0
+
+    def earlier(self) -> Mapping[str, C]:
+        """Configs whose unfinished work, in their scratch folders, this one may go on from; by keys of the stage's
+        own."""
+        return {}
 
     def check(self) -> None:
         """Raises UserError when this machine lacks what the stage needs (a package, a model), as far as that can be

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from stages.base.artifact import Artifact
 from stages.base.contract import Inputs, Partition, Stage, StageContext
@@ -20,6 +20,15 @@ class Finetune(Stage[FinetuneConfig]):
     tracked = ("train.json",)
     registers = True
     holds_samples = False  # weights, learnt from files outside the workspace
+
+    def earlier(self) -> Mapping[str, FinetuneConfig]:
+        """The run with fewer steps passed over."""
+        from stages.train.resume import with_fewer_skipped
+
+        return {
+            key: self.config.model_copy(update={"task": settings})
+            for key, settings in with_fewer_skipped(self.config.task).items()
+        }
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One: a training run is not split, it resumes from its own checkpoints."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from models import registry
 from stages.base.artifact import Artifact
@@ -34,6 +34,15 @@ class Pretrain(Stage[PretrainConfig]):
         with_pixel_statistics("train", settings, self.config.model)
         check_checkpointing("train", settings, self.config.model)
         check_lengths("train", settings.phases, self.config.model, settings.max_text_tokens)
+
+    def earlier(self) -> Mapping[str, PretrainConfig]:
+        """The run with fewer steps passed over."""
+        from stages.train.resume import with_fewer_skipped
+
+        return {
+            key: self.config.model_copy(update={"train": settings})
+            for key, settings in with_fewer_skipped(self.config.train).items()
+        }
 
     def partitions(self, inputs: Inputs) -> Sequence[Partition]:
         """One: a training run is not split, it resumes from its own checkpoints."""

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from models.common.config import Deviation, ModelConfig
 from models.registry import objective_parts, objective_settings
-from stages.base.contract import NotFingerprinted, StageConfig, UserError
+from stages.base.contract import FingerprintedUnless, NotFingerprinted, StageConfig, UserError
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 Triple = tuple[float, float, float]
@@ -19,6 +19,10 @@ def _some_part(trainable: list[str] | None) -> list[str] | None:
     if trainable == []:
         raise ValueError("names no part, so nothing would learn; name some, or leave it out for all that are used")
     return trainable
+
+
+def _in_order(steps: list[int]) -> list[int]:
+    return sorted(set(steps))
 
 
 Trainable = Annotated[list[str] | None, AfterValidator(_some_part)]
@@ -175,6 +179,17 @@ class OptimizationConfig(StageConfig):
     """Steps per line of the history; its losses are means over those steps."""
     checkpoint_every: Annotated[int, NotFingerprinted, Field(ge=1)] = 100
     """Steps between checkpoints, the newest two of which are kept until training ends."""
+    max_skipped_steps: Annotated[int, NotFingerprinted, Field(ge=0)] = 20
+    """A step whose loss or gradients are not finite updates no weight, on any rank. More than so many in a row end the
+    run, as does a phase that would end on one."""
+    spike_deviations: Annotated[float | None, NotFingerprinted, Field(gt=0)] = 20.0
+    """Report a step whose loss or gradient norm is so many deviations above its median over the last 100 steps; null:
+    none."""
+    skip_spikes: Annotated[float | None, FingerprintedUnless(None), Field(gt=0)] = None
+    """Leave out the update of a step whose loss is so many deviations above its median; null: of none."""
+    skip_steps: Annotated[list[Annotated[int, Field(ge=1)]], FingerprintedUnless([]), AfterValidator(_in_order)] = []
+    """Steps, counted over all phases as in the history, that are passed over with their samples: nothing is computed. A
+    run with some goes on from the newest checkpoint of the run without them."""
     corrupt_samples: Literal["replace", "stop"] = "replace"
     """A sample that is damaged or does not decode: put another one in its place, count and log it, or stop."""
     damaged_shards: Literal["stop", "skip"] = "stop"

@@ -20,6 +20,7 @@ from stages.train.card import card
 from stages.train.config import OptimizationConfig
 from stages.train.job import PairSource, TrainingJob, check_frozen_shards
 from stages.train.model_folder import complete
+from stages.train.resume import go_on_from_earlier
 from stages.train.trainer.checkpoint import (
     TrainState,
     discard_torn_snapshot,
@@ -28,11 +29,13 @@ from stages.train.trainer.checkpoint import (
     phase_folder,
     read_state,
 )
+from stages.train.trainer.guard import recorded_steps
 from stages.train.trainer.replaced_samples import replaced_summary
 from stages.train.trainer.schedule import accumulation_steps
 
 _LOG = logging.getLogger(__name__)
-_RUN = "ray"
+RUN = "ray"
+"""Ray Train's folder in the folder of a run."""
 
 #: What `train.json` of a fine-tuned model repeats of the one it started from.
 _OF_PRETRAINED = (
@@ -63,6 +66,9 @@ def train(job: TrainingJob, context: StageContext) -> None:
         )
     accumulation_steps(job.settings, workers // job.tensor_parallel, job.key)
     check_frozen_shards(job.key, job.settings, workers // job.tensor_parallel)
+    if not job.folder.exists():
+        go_on_from_earlier(job, context.earlier, RUN)
+    job.folder.mkdir(parents=True, exist_ok=True)
     if finished_phases(job.folder, len(job.phases)) < len(job.phases) or not job.model_folder.exists():
         _check_shards(job)
         _fit(job, context.cluster, workers)
@@ -70,8 +76,7 @@ def train(job: TrainingJob, context: StageContext) -> None:
 
 
 def _fit(job: TrainingJob, cluster: Mapping[str, Any], workers: int) -> None:
-    job.folder.mkdir(parents=True, exist_ok=True)
-    run = job.folder / _RUN
+    run = job.folder / RUN
     discard_torn_snapshot(run)
     _check_ranks(run, workers)
     # The controller polls its workers at this interval; its default of 2 s would be added to every start and end.
@@ -89,7 +94,7 @@ def _fit(job: TrainingJob, cluster: Mapping[str, Any], workers: int) -> None:
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=bool(gpus), resources_per_worker=resources),
         run_config=RunConfig(
-            name=_RUN,
+            name=RUN,
             storage_path=str(job.folder),
             failure_config=FailureConfig(max_failures=int(cluster["max_failures"])),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
@@ -191,6 +196,7 @@ def train_record(job: TrainingJob, phases: list[TrainState], inputs: Inputs) -> 
         "world_size": phases[-1].ranks,
         "precision": job.precision,
         "replaced": replaced_summary(job.folder),
+        "unusual_steps": recorded_steps(job.folder),
         "prompt": getattr(job.source, "prompt", ""),
         "preprocessing": {
             "image_size": job.model.vision.image_size,

@@ -209,6 +209,7 @@ def test_the_same_for_many_more_moments(
     compare(mill, undisturbed, moments, last)
 
 
+@pytest.mark.slow
 def test_two_workers_make_the_same_as_one(mill: Mill, undisturbed: Made) -> None:
     workspace = mill.workspace()
     assert mill.start(workspace, "signals", cpus=2)["code"] == 0

@@ -141,6 +141,10 @@ class AnnotatedDataset:
         """None are."""
         return ()
 
+    def uid(self, number: int) -> str:
+        """The image's id."""
+        return str(self.image_ids[number])
+
     def source(self, number: int) -> str:
         """Empty: a task's data have no sources."""
         return ""

@@ -116,6 +116,10 @@ class Dataset(Protocol):
         """Names of the sources of which no sample has a text; samples of all others have."""
         ...
 
+    def uid(self, number: int) -> str:
+        """What names a sample, without reading its image."""
+        ...
+
     def source(self, number: int) -> str:
         """Name of the source of a sample; empty where there are none."""
         ...

@@ -103,6 +103,10 @@ class PairDataset:
         """Names of the image-only sources."""
         return self._listed[1]
 
+    def uid(self, number: int) -> str:
+        """The pair's uid."""
+        return self._reader.index[self._pair(number)[0]].uid
+
     def source(self, number: int) -> str:
         """Name of the pair's source."""
         return self._reader.index[self._pair(number)[0]].source

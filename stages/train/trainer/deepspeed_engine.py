@@ -141,9 +141,27 @@ def build_engine(job: TrainingJob, ranks: RankInfo, phase: PhaseModel, accumulat
         engine.first_dataloader_check.remove()
         split_vocabulary(phase.objective, get_tensor_model_parallel_group())
     fill(engine, phase)
+    if not hasattr(engine.optimizer, "overflow"):
+        _leave_out_non_finite(engine)
     if job.settings.compile:
         compile_layers(phase.model)
     return engine
+
+
+def _leave_out_non_finite(engine: Any) -> None:
+    """Have the plain optimizer of ZeRO stage 0 update nothing where gradients are not finite, as DeepSpeed's own do.
+
+    Gradients are equal on all ranks then. The engine looks at `overflow` after the step.
+    """
+    optimizer = engine.optimizer
+    apply = optimizer.step
+    optimizer.overflow = False
+
+    def step(closure: Any = None) -> Any:
+        optimizer.overflow = not bool(torch.isfinite(unclipped_gradient_norm(engine)))
+        return None if optimizer.overflow else apply(closure)
+
+    optimizer.step = step
 
 
 @contextmanager

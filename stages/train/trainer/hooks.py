@@ -41,6 +41,9 @@ class StepResult:
     """Damaged samples that this rank replaced."""
     gradient_norm: Callable[[], float]
     """Computes :attr:`grad_norm`."""
+    left_out: str = ""
+    """Why the weights were not updated: ``"not finite"`` (a loss or the gradients), ``"spike"`` of the loss above
+    `skip_spikes`, ``"skip_steps"`` (then nothing was computed, and `losses` is empty); empty where they were."""
 
     @cached_property
     def losses(self) -> dict[str, float]:
@@ -60,7 +63,8 @@ class StepResult:
 
     @cached_property
     def grad_norm(self) -> float:
-        """Global norm of the gradients before clipping. Waits for the device."""
+        """Global norm of the gradients before clipping; infinite or NaN where they are not finite, 0 where none were
+        taken. Waits for the device."""
         return self.gradient_norm()
 
     @cached_property

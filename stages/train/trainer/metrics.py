@@ -59,6 +59,8 @@ class MetricsLog(Hook):
         """float64 [names]: totals of the steps since the last line."""
         self._steps = 0
         """Number of these steps."""
+        self._left_out = 0
+        """Number of steps beside them that were left out."""
         self._timed = 0
         """Of these steps, those that this process took: a restarted one loads the others from a checkpoint."""
         self._since = time.monotonic()
@@ -71,14 +73,17 @@ class MetricsLog(Hook):
         self._since = time.monotonic()
 
     def on_step(self, trainer: Trainer, step: StepResult) -> None:
-        """Add the step; log where a line is due."""
-        if self._sums is None:
-            self._names = list(step.names)
-            self._sums = torch.zeros_like(step.totals)
-        self._sums += step.totals
-        self._steps += 1
-        self._timed += 1
+        """Add the step, unless it was left out; log where a line is due."""
         self._latest = step
+        if step.left_out:
+            self._left_out += 1
+        else:
+            if self._sums is None:
+                self._names = list(step.names)
+                self._sums = torch.zeros_like(step.totals)
+            self._sums += step.totals
+            self._steps += 1
+            self._timed += 1
         if step.step % self._log_every == 0 or step.last:
             self._log(trainer, step)
 
@@ -93,6 +98,7 @@ class MetricsLog(Hook):
         return {
             "window": window if self._steps else {},
             "window_steps": self._steps,
+            "left_out": self._left_out,
             "first_loss": self.first_loss,
             "last_loss": self.last_loss,
         }
@@ -105,16 +111,23 @@ class MetricsLog(Hook):
             sums = [window[name] for name in self._names]
             self._sums = torch.tensor(sums, dtype=torch.float64, device=self._device)
         self._steps = state["window_steps"]
+        self._left_out = state.get("left_out", 0)  # as written before steps were left out
         self.first_loss, self.last_loss = state["first_loss"], state["last_loss"]
 
     def _log(self, trainer: Trainer, step: StepResult) -> None:
+        now = time.monotonic()
+        skipped = {"skipped_steps": float(self._left_out)}
+        self._left_out, self._latest = 0, None
+        if not self._steps:
+            self._since = now
+            trainer.log({"lr": step.lr, **skipped})
+            return
         assert self._sums is not None
         totals = dict(zip(self._names, self._sums.tolist(), strict=True))
-        now = time.monotonic()
         tokens, replaced, flops = totals.pop(TOKENS), totals.pop(REPLACED), totals.pop(FLOPS)
-        seconds = max((now - self._since) / (self._timed / self._steps), 1e-9)
+        seconds = max((now - self._since) / (max(self._timed, 1) / self._steps), 1e-9)
         losses = {name: total / step.world_size / self._steps for name, total in totals.items()}
-        metrics = {**losses, "lr": step.lr, "grad_norm": step.grad_norm, "replaced_samples": replaced}
+        metrics = {**losses, "lr": step.lr, "grad_norm": step.grad_norm, "replaced_samples": replaced, **skipped}
         metrics["samples_per_s"] = self._global_batch * self._steps / seconds
         metrics["tokens_per_s"] = tokens / seconds
         if flops:
@@ -125,7 +138,7 @@ class MetricsLog(Hook):
             metrics["peak_gpu_bytes"] = memory
         self._sums.zero_()
         self._steps = self._timed = 0
-        self._since, self._latest = now, None
+        self._since = now
         self.last_loss = metrics["loss"]
         if self.first_loss is None:
             self.first_loss = metrics["loss"]

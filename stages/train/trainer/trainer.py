@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -40,7 +40,8 @@ from stages.train.trainer.construction import construct, release, save_phase_wei
 from stages.train.trainer.deepspeed_engine import build_engine, unclipped_gradient_norm
 from stages.train.trainer.device_batches import DeviceBatches
 from stages.train.trainer.export import export_model
-from stages.train.trainer.hooks import Hook, StepResult
+from stages.train.trainer.guard import StepGuard, admitted
+from stages.train.trainer.hooks import FLOPS, REPLACED, TOKENS, Hook, StepResult
 from stages.train.trainer.metrics import History, MetricsLog, StepTotals
 from stages.train.trainer.ranks import RankInfo, set_up_process
 from stages.train.trainer.replaced_samples import ReplacedSamplesRecord
@@ -63,6 +64,7 @@ def train_loop(config: dict[str, Any]) -> None:
         dataset = open_dataset(job)
         samples = samples_by_phase(dataset, job.needs_texts)
         steps = phase_steps(job.phases, job.settings.global_batch, samples)
+        check_skipped(job, steps)
         for phase in range(finished_phases(job.folder, len(job.phases)), len(job.phases)):
             Trainer(job, ranks, dataset, phase, steps).train()
         if not job.model_folder.exists():
@@ -72,12 +74,27 @@ def train_loop(config: dict[str, Any]) -> None:
         raise
 
 
+def check_skipped(job: TrainingJob, steps: Sequence[int]) -> None:
+    """Raise UserError where `skip_steps` names one beyond the phases' steps, or leaves a phase none."""
+    skipped = set(job.settings.skip_steps)
+    total = 0
+    for phase, number in enumerate(steps):
+        if skipped.issuperset(range(total + 1, total + number + 1)):
+            raise UserError(
+                f"{job.key}.skip_steps leaves phase {phase} ({job.phases[phase].objective}) no step: leave some in"
+            )
+        total += number
+    if skipped and max(skipped) > total:
+        raise UserError(f"{job.key}.skip_steps: step {max(skipped)} is beyond the last one, {total}")
+
+
 def make_hooks(job: TrainingJob, ranks: RankInfo) -> dict[str, Hook]:
     """The hooks of a phase by name, in the order in which they are called. Raises ValueError for two of one name."""
     settings = job.settings
     hooks: list[Hook] = [
         ReplacedSamplesRecord(job.folder, ranks),
         MetricsLog(settings.log_every, settings.global_batch, ranks.device, job.precision),
+        StepGuard(job.folder, settings.max_skipped_steps, settings.spike_deviations),
         PeriodicCheckpoints(settings.checkpoint_every),
         *(make() for make in job.hooks),
     ]
@@ -125,6 +142,7 @@ class Trainer:
         self._micro_batch_flops = MicroBatchFlops(job, phase, ranks.data_ranks)
         self.hooks = make_hooks(job, ranks)
         self._dtype = torch.bfloat16 if job.precision == "bf16" else torch.float32
+        self._skipped = frozenset(job.settings.skip_steps)
         self._checkpoint_requested = False
         self._stopped = False
 
@@ -141,7 +159,8 @@ class Trainer:
             with closing(self.loader.batches(first + self.state.step, first + self.steps)) as loaded:
                 batches = DeviceBatches(loaded, self.loader.take_replaced, self.ranks.device, self._dtype)
                 while self.state.step < self.steps and not self._stopped:
-                    step = self._train_step(batches)
+                    passed_over = self.run_step + 1 in self._skipped
+                    step = self._pass_over(batches) if passed_over else self._train_step(batches)
                     self.state.seconds = time.monotonic() - started
                     for hook in self.hooks.values():
                         hook.on_step(self, step)
@@ -158,6 +177,11 @@ class Trainer:
     def run_step(self) -> int:
         """Optimizer steps done, over all phases."""
         return self.first_step + self.state.step
+
+    def uids_of_step(self, step: int) -> list[str]:
+        """The samples of the global batch of one of the phase's steps, counted from 1."""
+        _, numbers = self.loader.sampler.batch(self.first_data_step + step - 1)
+        return [self.loader.dataset.uid(number) for number in numbers.tolist()]
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """Append figures of the current step to the run's history, which MLflow gets too. Only rank 0 writes."""
@@ -180,13 +204,19 @@ class Trainer:
         totals = StepTotals()
         replaced: list[ReplacedSample] = []
         norm: torch.Tensor | None = None
+        so_far = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
+        spiked = False
         for micro_step in range(self.accumulation):
             taken = batches.take()
             batch, replaced_now = taken.batch, taken.replaced
             self._seed(micro_step)
             losses = self.engine(batch)
-            self.engine.backward(losses["loss"])
-            if micro_step + 1 == self.accumulation and self.job.settings.zero.stage == 0:
+            boundary = micro_step + 1 == self.accumulation
+            so_far += losses["loss"].detach().double() / self.accumulation
+            allowed = self._usual(so_far) if boundary and self.job.settings.skip_spikes is not None else None
+            spiked = allowed is not None and not allowed
+            self.engine.backward(losses["loss"] * admitted(losses["loss"], allowed))
+            if boundary and self.job.settings.zero.stage == 0:
                 norm = unclipped_gradient_norm(self.engine)
             if self.state.step + 1 < self.steps or micro_step + 1 < self.accumulation:
                 batches.prefetch()  # while the device computes; `engine.step` waits for it
@@ -208,7 +238,39 @@ class Trainer:
             world_size=self.ranks.world_size,
             replaced_here=replaced,
             gradient_norm=lambda: float(self.engine.get_global_grad_norm() or 0.0 if norm is None else norm),
+            left_out="" if self.engine.was_step_applied() else "spike" if spiked else "not finite",
         )
+
+    def _pass_over(self, batches: DeviceBatches) -> StepResult:
+        """A step of `skip_steps`: its samples are taken, and nothing is done with them."""
+        lr = learning_rate(self.job.settings, self.config.lr or self.job.settings.lr, self.state.step, self.steps)
+        for micro_step in range(self.accumulation):
+            batches.take()
+            if self.state.step + 1 < self.steps or micro_step + 1 < self.accumulation:
+                batches.prefetch()
+        self.state.step += 1
+        names = sorted([FLOPS, REPLACED, TOKENS])
+        return StepResult(
+            step=self.state.step,
+            run_step=self.run_step,
+            last=self.state.step == self.steps,
+            lr=lr,
+            names=names,
+            totals=torch.zeros(len(names), dtype=torch.float64, device=self.ranks.device),
+            world_size=self.ranks.world_size,
+            replaced_here=[],
+            gradient_norm=lambda: 0.0,
+            left_out="skip_steps",
+        )
+
+    def _usual(self, loss: torch.Tensor) -> torch.Tensor:
+        """Whether a step's loss, summed up by this rank, is below the bound of `skip_spikes`: the same on all ranks."""
+        guard = self.hooks["guard"]
+        assert isinstance(guard, StepGuard)
+        assert self.job.settings.skip_spikes is not None
+        mean = loss.clone()
+        torch.distributed.all_reduce(mean)
+        return mean / self.ranks.world_size <= guard.losses.bound(self.job.settings.skip_spikes)
 
     def _seed(self, micro_step: int) -> None:
         """Seed dropout and masks by the position in the run, so that they do not depend on what ran before."""

@@ -84,6 +84,7 @@ def test_weights_for_a_part_that_cannot_start_from_any_are_refused(toy: dict[str
         Pretrain(PretrainConfig.model_validate({"model": model, "train": train})).check()
 
 
+@pytest.mark.slow
 def test_it_is_pretrained_saved_and_loaded(ray_session: None, toy: dict[str, Any], run_stage: Any, inputs: Any) -> None:
     train = {
         "phases": [{"objective": "captioning", "steps": 20}],

@@ -6,74 +6,26 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray.cloudpickle
-from tokenizers import Tokenizer, models
 
-from models.blip2.config import Blip2Config
-from stages.base.artifact import Artifact
-from stages.base.contract import StageContext, UserError
+from stages.base.contract import UserError
 from stages.train.config import TrainConfig
-from stages.train.job import PairSource, TrainingJob, make_job
-from stages.train.launch import train
+from stages.train.job import TrainingJob
 from stages.train.trainer.hooks import Hook, StepResult
 from stages.train.trainer.ranks import RankInfo
 from stages.train.trainer.trainer import make_hooks
 
 DOCS = Path(__file__).resolve().parents[4] / "docs" / "training.md"
-MODEL = {
-    "architecture": "blip2",
-    "name": "test",
-    "vocabulary": 64,
-    "vision": {"image_size": 16, "patch_size": 8, "width": 16, "layers": 1, "heads": 2, "mlp_width": 16},
-    "qformer": {"queries": 2, "width": 16, "layers": 1, "heads": 2, "mlp_width": 16},
-    "language": {"width": 16, "layers": 1, "heads": 2, "mlp_width": 16, "positions": 16},
-    "heads": {"projection": 8},
-}
 # Ranks cannot import this module: its classes travel whole.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 Run = Callable[..., Path]
-
-
-@pytest.fixture
-def run(ray_session: None, pair_files: Any, tmp_path: Path) -> Run:
-    """Trains a small model on two ranks with further hooks; returns the artifact's folder."""
-    shards, tokens = pair_files([12, 12])
-    tokenizer = tmp_path / "tokenizer"
-    tokenizer.mkdir()
-    vocabulary = {token: number for number, token in enumerate(["<pad>", "<s>", "</s>"])}
-    Tokenizer(models.BPE(vocabulary, [])).save(str(tokenizer / "tokenizer.json"))
-    (tokenizer / "tokenizer_config.json").write_text("{}")
-    (tokenizer / "manifest.json").write_text('{"fingerprint": "0", "files": [], "counts": {}}')
-    inputs = {"shards": (shards,), "tokens": (tokens,), "tokenizer": (Artifact(str(tokenizer)),)}
-
-    def make(hooks: Sequence[Callable[[], Hook]] = (), name: str = "run", failures: int = 0, phases: int = 1) -> Path:
-        folder = tmp_path / name
-        (folder / "out").mkdir(parents=True)
-        cluster = {"workers": 2, "cpus_per_worker": 1, "gpus_per_worker": 0, "max_failures": failures}
-        context = StageContext(inputs, folder / "out", folder, str(folder / "scratch"), cluster)
-        settings = TrainConfig.model_validate(
-            {
-                "phases": [{"objective": "language_modeling", "steps": 6}] * phases,
-                "global_batch": 8,
-                "max_text_tokens": 8,
-                "micro_batch": 2,
-                "log_every": 2,
-                "checkpoint_every": 100,
-            }
-        )
-        model = Blip2Config.model_validate(MODEL)
-        source = PairSource(shards, tokens)
-        train(make_job("train", settings, settings.phases, model, None, source, context, "fp32", hooks), context)
-        return folder / "out"
-
-    return make
 
 
 def history(out: Path) -> list[tuple[int, dict[str, float]]]:

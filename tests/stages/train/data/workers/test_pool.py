@@ -48,7 +48,7 @@ def test_workers_make_the_batches_one_process_makes(pair_files: Files, settings:
 def test_memory_of_a_batch_is_used_again_only_when_nobody_looks_at_it(pair_files: Files, settings: Any) -> None:
     busy = loader(pair_files([8]), settings, loader_workers=1, prefetch=1)
     held: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for turn, batch in enumerate(busy.batches(0, 10)):
+    for turn, batch in enumerate(busy.batches(0, 4)):
         part = batch["pixels"][:1]  # a crop keeps the batch's memory
         held.append((part, part.clone()))
         if turn % 3 == 2:
