@@ -117,7 +117,8 @@ def test_shards_of_which_every_sample_was_forgotten_are_refused_before_any_worke
         run_stage(Pretrain(config("blip2")), {**inputs, "shards": [Artifact(str(emptied))]})
 
 
-@pytest.mark.parametrize("architecture", ["blip2", pytest.param("florence2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["blip2", "florence2"])
 def test_both_phases_run_one_after_the_other(architecture: str, ray_session: None, run_stage: Any, inputs: Any) -> None:
     made: Artifact = run_stage(Pretrain(config(architecture)), inputs, cluster={"workers": 2})
     record = made.read_json("train.json")

@@ -138,6 +138,7 @@ def test_checkpointing_changes_no_bit_under_zero_and_tensor_parallelism(tmp_path
                 assert_equal(plain, expected)
 
 
+@pytest.mark.slow
 def test_the_published_recipe_of_florence2_xl_takes_the_gradients_of_a_plain_training(tmp_path: Path) -> None:
     recipe = yaml.safe_load((Path(__file__).parents[4] / "conf/recipe/florence2_xl.yaml").read_text(encoding="utf-8"))
     shared = {"stage": recipe["zero"]["stage"], "checkpointing": recipe["activation_checkpointing"], **PREFETCHING}
