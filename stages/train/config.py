@@ -180,8 +180,8 @@ class OptimizationConfig(StageConfig):
     checkpoint_every: Annotated[int, NotFingerprinted, Field(ge=1)] = 100
     """Steps between checkpoints, the newest two of which are kept until training ends."""
     max_skipped_steps: Annotated[int, NotFingerprinted, Field(ge=0)] = 20
-    """A step whose loss or gradients are not finite updates no weight, on any rank. More than so many in a row end the
-    run, as does a phase that would end on one."""
+    """A step whose loss or gradients are not finite updates no weight, on any rank. More than so many in a row, or of
+    `skip_spikes`, end the run, as does a phase that would end on one that is not finite."""
     spike_deviations: Annotated[float | None, NotFingerprinted, Field(gt=0)] = 20.0
     """Report a step whose loss or gradient norm is so many deviations above its median over the last 100 steps; null:
     none."""

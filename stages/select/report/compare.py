@@ -51,6 +51,7 @@ def compare(old: Artifact, new: Artifact, private: set[str], bucket_rows: int = 
         came = _merged(came, joined.first(after, joined.after, joined.came, private))
         went = _merged(went, joined.first(before, joined.before, joined.went, private))
         del joined, before, after  # the next two are read beside them otherwise
+        pa.default_memory_pool().release_unused()
     moves: Counter[tuple[str, str]] = Counter()
     for (_, one, other), pairs in cells.items():
         if one != other:

@@ -74,12 +74,15 @@ class StepGuard(Hook):
 
     name = "guard"
 
-    def __init__(self, folder: Path, most_in_a_row: int, deviations: float | None) -> None:
-        """`deviations`: above its median a loss or a norm of gradients is a spike; null reports none."""
+    def __init__(self, folder: Path, most_in_a_row: int, deviations: float | None, skips_spikes: bool = False) -> None:
+        """`deviations`: above its median a loss or a norm of gradients is a spike; null reports none. `skips_spikes`:
+        whether the trainer asks what losses are usual."""
         self._file = folder / FILE
         self._most = most_in_a_row
         self._deviations = deviations
+        self._watches = skips_spikes or deviations is not None
         self._in_a_row: list[int] = []
+        self._ends_badly = False
         self._said = 0
         self.losses, self._norms = Usual(), Usual()
 
@@ -102,31 +105,35 @@ class StepGuard(Hook):
             what = f"spike of {' and '.join(above)}" if above else ""
         if not step.left_out:
             self._in_a_row = []
-            self.losses.add(step.losses["loss"])
-            self._norms.add(step.grad_norm)
-        elif step.left_out == "not finite":
+            if self._watches:  # the device is waited for
+                self.losses.add(step.losses["loss"])
+                self._norms.add(step.grad_norm)
+        elif step.left_out != "skip_steps":
             self._in_a_row.append(step.run_step)
+        if step.left_out != "skip_steps":
+            self._ends_badly = step.left_out == "not finite"
         if what:
             self._record(trainer, step, what)
         if len(self._in_a_row) > self._most:
             raise self._error(trainer, step)
 
     def on_phase_end(self, trainer: Trainer) -> None:
-        """A phase does not end on steps that were not finite."""
-        if self._in_a_row:
+        """A phase does not end on a step that was not finite."""
+        if self._ends_badly:
             raise self._error(trainer, None)
 
     def state_dict(self) -> dict[str, Any]:
         """The steps in a row, and what is usual."""
         return {
             "in_a_row": self._in_a_row,
+            "ends_badly": self._ends_badly,
             "losses": list(self.losses.values),
             "grad_norms": list(self._norms.values),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with what a checkpoint knew."""
-        self._in_a_row = list(state["in_a_row"])
+        self._in_a_row, self._ends_badly = list(state["in_a_row"]), state["ends_badly"]
         self.losses, self._norms = Usual(state["losses"]), Usual(state["grad_norms"])
 
     def _record(self, trainer: Trainer, step: StepResult, what: str) -> None:
@@ -138,8 +145,8 @@ class StepGuard(Hook):
             "objective": trainer.config.objective,
             "what": what,
             "updated": not step.left_out,
-            "losses": step.losses,
-            "grad_norm": step.grad_norm,
+            "losses": {name: _as_json(value) for name, value in step.losses.items()},
+            "grad_norm": _as_json(step.grad_norm),
             "lr": step.lr,
             "uids": trainer.uids_of_step(step.step),
         }
@@ -155,15 +162,21 @@ class StepGuard(Hook):
         key = trainer.job.key
         when = f"step {first}" if first == last else f"steps {first} to {last}"
         which = f"{when} of phase {trainer.phase} ({trainer.config.objective})"
+        spikes = ", or spikes" if self._watches and step is not None and step.left_out == "spike" else ""
         if step is None:
             how = "the phase ended"
         else:
             how = f"that is more than {key}.max_skipped_steps={self._most} in a row; {_figures(step)}"
         return UserError(
-            f"{key}: the losses or gradients of {which} are not finite: {how}. Their samples are in {self._file} "
-            f"(`pairmill why UID`). Lower {key}.lr or raise {key}.warmup; or leave the steps out with "
+            f"{key}: the losses or gradients of {which} are not finite{spikes}: {how}. Their samples are in "
+            f"{self._file} (`pairmill why UID`). Lower {key}.lr or raise {key}.warmup; or leave the steps out with "
             f"{key}.skip_steps, which goes on from the newest checkpoint before them"
         )
+
+
+def _as_json(value: float) -> float | str:
+    """A figure as JSON has it, which knows no NaN and no infinity: these as words."""
+    return value if math.isfinite(value) else str(value)
 
 
 def _told(trainer: Trainer, step: StepResult, what: str) -> str:

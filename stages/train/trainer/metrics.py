@@ -127,7 +127,9 @@ class MetricsLog(Hook):
         tokens, replaced, flops = totals.pop(TOKENS), totals.pop(REPLACED), totals.pop(FLOPS)
         seconds = max((now - self._since) / (max(self._timed, 1) / self._steps), 1e-9)
         losses = {name: total / step.world_size / self._steps for name, total in totals.items()}
-        metrics = {**losses, "lr": step.lr, "grad_norm": step.grad_norm, "replaced_samples": replaced, **skipped}
+        metrics = {**losses, "lr": step.lr, "replaced_samples": replaced, **skipped}
+        if not step.left_out:
+            metrics["grad_norm"] = step.grad_norm
         metrics["samples_per_s"] = self._global_batch * self._steps / seconds
         metrics["tokens_per_s"] = tokens / seconds
         if flops:

@@ -94,7 +94,7 @@ def make_hooks(job: TrainingJob, ranks: RankInfo) -> dict[str, Hook]:
     hooks: list[Hook] = [
         ReplacedSamplesRecord(job.folder, ranks),
         MetricsLog(settings.log_every, settings.global_batch, ranks.device, job.precision),
-        StepGuard(job.folder, settings.max_skipped_steps, settings.spike_deviations),
+        StepGuard(job.folder, settings.max_skipped_steps, settings.spike_deviations, settings.skip_spikes is not None),
         PeriodicCheckpoints(settings.checkpoint_every),
         *(make() for make in job.hooks),
     ]
@@ -264,13 +264,16 @@ class Trainer:
         )
 
     def _usual(self, loss: torch.Tensor) -> torch.Tensor:
-        """Whether a step's loss, summed up by this rank, is below the bound of `skip_spikes`: the same on all ranks."""
+        """Whether a step's loss, summed up by this rank, is no spike above `skip_spikes`: the same on all ranks."""
         guard = self.hooks["guard"]
         assert isinstance(guard, StepGuard)
         assert self.job.settings.skip_spikes is not None
         mean = loss.clone()
         torch.distributed.all_reduce(mean)
-        return mean / self.ranks.world_size <= guard.losses.bound(self.job.settings.skip_spikes)
+        # What is not finite is no spike.
+        return ~torch.isfinite(mean) | (
+            mean / self.ranks.world_size <= guard.losses.bound(self.job.settings.skip_spikes)
+        )
 
     def _seed(self, micro_step: int) -> None:
         """Seed dropout and masks by the position in the run, so that they do not depend on what ran before."""

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,7 +87,7 @@ def test_a_step_that_is_not_finite_on_one_rank_is_left_out_on_all(run: Run) -> N
     entry = json.loads(unusual.read_text())
     assert len(entry["uids"]) == len(set(entry["uids"])) == 8
     assert all(int(uid, 16) < 24 for uid in entry["uids"])
-    assert math.isnan(entry["losses"]["loss"])
+    assert entry["losses"]["loss"] == entry["grad_norm"].replace("inf", "nan") == "nan"
 
 
 @pytest.mark.slow
@@ -234,6 +235,27 @@ def test_a_phase_does_not_end_on_what_is_not_finite(trainer: Any, tmp_path: Path
         guard.on_phase_end(trainer)
     guard.on_step(trainer, taken(2))
     guard.on_phase_end(trainer)
+
+
+def test_spikes_without_end_are_no_training(trainer: Any, tmp_path: Path) -> None:
+    guard = StepGuard(tmp_path, most_in_a_row=2, deviations=None, skips_spikes=True)
+    for number in range(1, 31):
+        guard.on_step(trainer, taken(number))
+    assert len(guard.losses.values) == 30
+    for number in (31, 32):
+        guard.on_step(trainer, taken(number, 9.0, math.inf, "spike"))
+    guard.on_phase_end(trainer)  # a phase may end on a spike
+    with pytest.raises(UserError, match=r"steps 31 to 33 .* are not finite, or spikes: that is more than"):
+        guard.on_step(trainer, taken(33, 9.0, math.inf, "spike"))
+
+
+def test_without_spikes_to_look_for_no_figure_is_read(trainer: Any, tmp_path: Path) -> None:
+    def unread() -> float:
+        raise AssertionError("the device was waited for")
+
+    guard = StepGuard(tmp_path, most_in_a_row=2, deviations=None)
+    guard.on_step(trainer, replace(taken(1), gradient_norm=unread))
+    assert not guard.losses.values
 
 
 def test_a_resumed_guard_counts_on_and_drops_what_comes_again(trainer: Any, tmp_path: Path) -> None:
