@@ -133,9 +133,10 @@ def test_a_caption_beside_an_image_may_be_in_utf_16(ingest: Any, pairs: Any, tmp
 
 
 @settings(deadline=None, max_examples=60)
+# Without NUL: lines of little else are what UTF-16 without a byte-order mark looks like, and refused.
 @given(
     st.lists(
-        st.text(st.characters(exclude_characters="\r\n\ufeff", exclude_categories=["Cs"]), max_size=9), min_size=2
+        st.text(st.characters(exclude_characters="\0\r\n\ufeff", exclude_categories=["Cs"]), max_size=9), min_size=2
     ),
     st.sampled_from(["\r", "\n", "\r\n"]),
     st.sampled_from(["utf-8", "utf-16", "utf-32"]),
