@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from stages.train.config import OptimizationConfig
 from stages.train.job import TrainingJob
-from stages.train.trainer.checkpoint import PROGRESS, read_state
+from stages.train.trainer.checkpoint import PROGRESS, phase_folder, read_state
 
 _LOG = logging.getLogger(__name__)
 S = TypeVar("S", bound=OptimizationConfig)
@@ -33,8 +33,10 @@ def go_on_from_earlier(job: TrainingJob, earlier: Mapping[str, str], run: str) -
     for first, scratch in earlier.items():
         folder = Path(scratch, job.folder.name)
         for progress in [*folder.glob(f"phase-*/{PROGRESS}"), *folder.glob(f"{run}/step-*/{PROGRESS}")]:
-            done = _run_step(folder, progress.parent)
-            if done is not None and done < int(first) and (best is None or done > best[0]):
+            done = read_state(progress.parent).run_step
+            if done is None or done >= int(first) or progress.parent.suffix == ".part":
+                continue
+            if best is None or done > best[0]:
                 best = done, progress.parent
     if best is None:
         return
@@ -43,11 +45,11 @@ def go_on_from_earlier(job: TrainingJob, earlier: Mapping[str, str], run: str) -
     partial = job.folder.with_name(job.folder.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for part in sorted(folder.iterdir()):
-        if part.name.startswith("phase-") and part.suffix != ".part" and _run_step(folder, part, done) is not None:
-            shutil.copytree(part, partial / part.name, copy_function=_link)
-        elif part.is_file() and part.suffix == ".jsonl":
-            shutil.copyfile(part, partial / part.name)
+    for phase in range(read_state(newest).phase + (newest.parent == folder)):
+        finished = phase_folder(folder, phase)
+        shutil.copytree(finished, phase_folder(partial, phase), copy_function=_link)
+    for record in folder.glob("*.jsonl"):
+        shutil.copyfile(record, partial / record.name)
     if newest.parent != folder:
         shutil.copytree(newest, partial / run / newest.name, copy_function=_link)
     history = folder.parent / "metrics.jsonl"
@@ -55,18 +57,6 @@ def go_on_from_earlier(job: TrainingJob, earlier: Mapping[str, str], run: str) -
         shutil.copyfile(history, Path(job.scratch, history.name))
     os.replace(partial, job.folder)
     _LOG.warning("goes on from step %s of the run without the skipped steps (%s)", done, newest)
-
-
-def _run_step(folder: Path, state: Path, most: int | None = None) -> int | None:
-    """Steps over all phases that a checkpoint or a finished phase has done; None if there are more than `most`."""
-    held = read_state(state)
-    done = held.step
-    for phase in range(held.phase):
-        before = folder / f"phase-{phase}"
-        if not (before / PROGRESS).exists():
-            return None
-        done += read_state(before).step
-    return None if most is not None and done > most else done
 
 
 def _link(source: str, target: str) -> None:

@@ -38,6 +38,8 @@ class TrainState:
     phase: int = 0
     step: int = 0
     """Optimizer steps done in the phase."""
+    run_step: int | None = None
+    """The same over all phases, as the history counts; null where an earlier version saved."""
     seconds: float = 0.0
     """Spent on the phase's steps, over all starts of the run."""
     hooks: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -198,7 +198,7 @@ class Trainer:
 
     def _train_step(self, batches: DeviceBatches) -> StepResult:
         """One optimizer step over the rank's micro-batches."""
-        lr = learning_rate(self.job.settings, self.config.lr or self.job.settings.lr, self.state.step, self.steps)
+        lr = self._learning_rate()
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
         totals = StepTotals()
@@ -227,40 +227,51 @@ class Trainer:
             totals.add(losses, tokens, counted, flops, self.accumulation)
             replaced += replaced_now
         names, sums = totals.over_ranks()
-        self.state.step += 1
-        return StepResult(
-            step=self.state.step,
-            run_step=self.run_step,
-            last=self.state.step == self.steps,
-            lr=lr,
-            names=names,
-            totals=sums,
-            world_size=self.ranks.world_size,
-            replaced_here=replaced,
-            gradient_norm=lambda: float(self.engine.get_global_grad_norm() or 0.0 if norm is None else norm),
-            left_out="" if self.engine.was_step_applied() else "spike" if spiked else "not finite",
+        why = "" if self.engine.was_step_applied() else "spike" if spiked else "not finite"
+        return self._done(
+            lr,
+            names,
+            sums,
+            why,
+            lambda: float(self.engine.get_global_grad_norm() or 0.0 if norm is None else norm),
+            replaced,
         )
 
     def _pass_over(self, batches: DeviceBatches) -> StepResult:
         """A step of `skip_steps`: its samples are taken, and nothing is done with them."""
-        lr = learning_rate(self.job.settings, self.config.lr or self.job.settings.lr, self.state.step, self.steps)
-        for micro_step in range(self.accumulation):
+        lr = self._learning_rate()
+        for _ in range(self.accumulation):
             batches.take()
-            if self.state.step + 1 < self.steps or micro_step + 1 < self.accumulation:
-                batches.prefetch()
-        self.state.step += 1
         names = sorted([FLOPS, REPLACED, TOKENS])
+        nothing = torch.zeros(len(names), dtype=torch.float64, device=self.ranks.device)
+        return self._done(lr, names, nothing, "skip_steps", lambda: 0.0, [])
+
+    def _learning_rate(self) -> float:
+        """Of the next step."""
+        return learning_rate(self.job.settings, self.config.lr or self.job.settings.lr, self.state.step, self.steps)
+
+    def _done(
+        self,
+        lr: float,
+        names: Sequence[str],
+        totals: torch.Tensor,
+        left_out: str,
+        gradient_norm: Callable[[], float],
+        replaced: Sequence[ReplacedSample],
+    ) -> StepResult:
+        """Count the step; what the hooks see of it."""
+        self.state.step += 1
         return StepResult(
             step=self.state.step,
             run_step=self.run_step,
             last=self.state.step == self.steps,
             lr=lr,
             names=names,
-            totals=torch.zeros(len(names), dtype=torch.float64, device=self.ranks.device),
+            totals=totals,
             world_size=self.ranks.world_size,
-            replaced_here=[],
-            gradient_norm=lambda: 0.0,
-            left_out="skip_steps",
+            replaced_here=replaced,
+            gradient_norm=gradient_norm,
+            left_out=left_out,
         )
 
     def _usual(self, loss: torch.Tensor) -> torch.Tensor:
@@ -307,6 +318,7 @@ class Trainer:
             self._collect_hook_states()
 
     def _collect_hook_states(self) -> None:
+        self.state.run_step = self.run_step
         states = {name: hook.state_dict() for name, hook in self.hooks.items()}
         for name, state in states.items():
             try:

@@ -29,17 +29,23 @@ MODEL = {
 
 
 @pytest.fixture
-def run(ray_session: None, pair_files: Any, tmp_path: Path) -> Callable[..., Path]:
+def tokenizer(tmp_path: Path) -> Artifact:
+    """A tokenizer of three control tokens and nothing else."""
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    vocabulary = {token: number for number, token in enumerate(["<pad>", "<s>", "</s>"])}
+    Tokenizer(models.BPE(vocabulary, [])).save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text("{}")
+    (folder / "manifest.json").write_text('{"fingerprint": "0", "files": [], "counts": {}}')
+    return Artifact(str(folder))
+
+
+@pytest.fixture
+def run(ray_session: None, pair_files: Any, tokenizer: Artifact, tmp_path: Path) -> Callable[..., Path]:
     """Trains a small model on two ranks with further hooks; returns the artifact's folder, beside which `scratch`
     lies. `more` and `recipe` are settings of the recipe, `earlier` the scratch folders of earlier runs."""
     shards, tokens = pair_files([12, 12])
-    tokenizer = tmp_path / "tokenizer"
-    tokenizer.mkdir()
-    vocabulary = {token: number for number, token in enumerate(["<pad>", "<s>", "</s>"])}
-    Tokenizer(models.BPE(vocabulary, [])).save(str(tokenizer / "tokenizer.json"))
-    (tokenizer / "tokenizer_config.json").write_text("{}")
-    (tokenizer / "manifest.json").write_text('{"fingerprint": "0", "files": [], "counts": {}}')
-    inputs = {"shards": (shards,), "tokens": (tokens,), "tokenizer": (Artifact(str(tokenizer)),)}
+    inputs = {"shards": (shards,), "tokens": (tokens,), "tokenizer": (tokenizer,)}
 
     def make(
         hooks: Sequence[Callable[[], Hook]] = (),

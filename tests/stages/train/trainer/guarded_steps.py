@@ -10,24 +10,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from tests.stages.train.trainer.gradients import MODELS
 from tests.stages.train.trainer.rehearsal import batch_of, make_job
-
-MODEL: dict[str, Any] = {
-    "architecture": "florence2",
-    "name": "guarded",
-    "vocabulary": 64,
-    "vision": {"image_size": 16, "patch_size": 8, "width": 16, "layers": 1, "heads": 2, "mlp_width": 16},
-    "reconstruction": {"width": 16, "layers": 1, "heads": 2, "mlp_width": 16},
-    "language": {
-        "width": 16,
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-        "heads": 2,
-        "mlp_width": 16,
-        "positions": 32,
-        "dropout": 0.0,
-    },
-}
 
 
 def weights_after(precision: str, stages: list[int], folder: str) -> dict[str, dict[str, Any]]:
@@ -57,7 +41,7 @@ def _trained(precision: str, stage: int, folder: str, bad: int | None) -> tuple[
     from stages.train.trainer.ranks import RankInfo
 
     case = {
-        "model": MODEL,
+        "model": MODELS["florence2"],
         "settings": {"global_batch": 4, "micro_batch": 1, "zero": {"stage": stage}, "lr": 0.01},
         "phase": {"objective": "sequence_to_sequence", "steps": 4},
         "precision": precision,

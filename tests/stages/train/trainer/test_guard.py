@@ -81,10 +81,7 @@ def test_a_step_that_is_not_finite_on_one_rank_is_left_out_on_all(run: Run) -> N
     found = lines(out)
     assert {step: line["skipped_steps"] for step, line in found.items()} == {2: 0, 4: 1, 6: 0}
     assert all(math.isfinite(value) for line in found.values() for value in line.values())
-    weights = (out / "model" / "model.safetensors").read_bytes()
-    assert weights
-    (unusual,) = (out.parent / "scratch" / "train").glob("unusual_steps.jsonl")
-    entry = json.loads(unusual.read_text())
+    entry = json.loads((out.parent / "scratch" / "train" / "unusual_steps.jsonl").read_text())
     assert len(entry["uids"]) == len(set(entry["uids"])) == 8
     assert all(int(uid, 16) < 24 for uid in entry["uids"])
     assert entry["losses"]["loss"] == entry["grad_norm"].replace("inf", "nan") == "nan"
@@ -99,7 +96,7 @@ def test_too_many_in_a_row_end_the_run_which_goes_on_past_them_when_they_are_ski
             run(**bad)
         assert "\n" not in str(told.value)
         assert "train.skip_steps" in str(told.value)
-    begun = {str(first): str(tmp_path / "bad" / "scratch") for first in (5,)}
+    begun = {"5": str(tmp_path / "bad" / "scratch")}
     after = run(poison, name="after", checkpoint_every=2, skip_steps=[5, 6], earlier=begun)
     record = json.loads((after / "train.json").read_text())
     assert record["unusual_steps"] == [
@@ -131,6 +128,10 @@ def test_what_goes_on_equals_what_skipped_the_steps_from_the_start(run: Run, tmp
     poison = [partial(Poison, (3, 4))]
     with pytest.raises(UserError, match="steps 3 to 4"):
         run(poison, name="bad", checkpoint_every=2, max_skipped_steps=1, phases=2)
+    # As a kill leaves it that comes when a phase's state is written and its folder not yet renamed: not to be used.
+    torn = tmp_path / "bad" / "scratch" / "train" / "phase-0.part"
+    torn.mkdir()
+    (torn / "progress.json").write_text('{"ranks": 2, "phase": 0, "step": 2, "run_step": 2, "hooks": {}}')
     begun = {"3": str(tmp_path / "bad" / "scratch")}
     skipping = {"skip_steps": [3, 4], "phases": 2, "checkpoint_every": 2}
     weights = [

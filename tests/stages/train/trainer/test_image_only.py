@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import ray.cloudpickle
-from tokenizers import Tokenizer, models
 
 from models.florence2.config import Florence2Config
 from stages.base.artifact import Artifact
@@ -66,16 +65,10 @@ def config(**train: Any) -> PretrainConfig:
 
 
 @pytest.fixture
-def inputs(pair_files: Any, tmp_path: Path) -> Callable[..., dict[str, tuple[Artifact, ...]]]:
+def inputs(pair_files: Any, tokenizer: Artifact) -> Callable[..., dict[str, tuple[Artifact, ...]]]:
     def make(sources: Sequence[str]) -> dict[str, tuple[Artifact, ...]]:
         shards, tokens = pair_files([14, 10], sources, image_only=["images"])
-        tokenizer = tmp_path / "tokenizer"
-        tokenizer.mkdir()
-        vocabulary = {token: number for number, token in enumerate(["<pad>", "<s>", "</s>"])}
-        Tokenizer(models.BPE(vocabulary, [])).save(str(tokenizer / "tokenizer.json"))
-        (tokenizer / "tokenizer_config.json").write_text("{}")
-        (tokenizer / "manifest.json").write_text('{"fingerprint": "0", "files": [], "counts": {}}')
-        return {"shards": (shards,), "tokens": (tokens,), "tokenizer": (Artifact(str(tokenizer)),)}
+        return {"shards": (shards,), "tokens": (tokens,), "tokenizer": (tokenizer,)}
 
     return make
 
